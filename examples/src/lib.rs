@@ -1,0 +1,1 @@
+//! Small programs that use router-core and routerd.

@@ -1,0 +1,115 @@
+//! What the control plane may ask of a router: one [`Change`] at a time, or several applied as one. Plain data.
+
+use std::fmt;
+
+use crate::ids::{Address, AppId, DynoName, ReleaseId};
+use crate::limits::Limits;
+
+/// An app as the control plane names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppSpec {
+    /// The app's name, unique within the router.
+    pub id: AppId,
+    /// What names the app: `shop.test`, `*.shop.test`, `shop.test/api`, or `*` for whatever no other app takes.
+    pub hosts: Vec<String>,
+    /// The release its dynos run.
+    pub release: ReleaseId,
+    /// Bounds and time-outs.
+    pub limits: Limits,
+}
+
+/// A dyno as the control plane names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DynoSpec {
+    /// Where it listens: its identity within the app.
+    pub address: Address,
+    /// What people call it.
+    pub name: DynoName,
+    /// How many requests it serves at once; 0 counts as 1.
+    pub concurrency: u32,
+    /// Whether it takes requests at once.
+    pub state: DynoHealth,
+}
+
+impl DynoSpec {
+    /// A dyno that is ready, serves one request at a time, and is called by its address.
+    pub fn new(address: Address) -> Self {
+        let name = DynoName::new(address.to_string());
+        Self { address, name, concurrency: 1, state: DynoHealth::Ready }
+    }
+}
+
+/// What the control plane knows of a dyno's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DynoHealth {
+    /// Its process has been started and does not listen yet: requests wait for it.
+    Booting,
+    /// It takes requests.
+    Ready,
+    /// Its process died and will be started again: nothing is sent to it.
+    Crashed,
+}
+
+/// One instruction to a router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Adds the app, or gives an app that exists new hosts, limits and release. Its line, dynos and requests
+    /// stay as they are.
+    PutApp(AppSpec),
+    /// Takes the app away. Who waits in its line is refused; who is being served is served to the end.
+    RemoveApp(AppId),
+    /// Adds a dyno, or takes back one that was leaving; one that is there gets the new name and concurrency.
+    AddDyno(AppId, DynoSpec),
+    /// The dyno gets no further request. A busy one stays until its request has ended.
+    RemoveDyno(AppId, Address),
+    /// The dyno's process came up or went down.
+    SetDyno(AppId, Address, DynoHealth),
+}
+
+/// Why a list of changes was refused. Nothing of the list has been applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// A change names an app that does not exist.
+    NoSuchApp(AppId),
+    /// A change names a dyno that the app does not have.
+    NoSuchDyno(AppId, Address),
+    /// A host pattern cannot be read; the second text says why.
+    BadHost(AppId, String, &'static str),
+    /// Two apps ask for the same host and path.
+    HostTaken {
+        /// The host (and path) that both ask for.
+        host: String,
+        /// Who has it.
+        has: AppId,
+        /// Who asked for it as well.
+        wants: AppId,
+    },
+    /// Two apps ask for the same dyno. A dyno of two apps would have two lines, and two requests at once.
+    DynoTaken {
+        /// The dyno that both ask for.
+        address: Address,
+        /// Who has it.
+        has: AppId,
+        /// Who asked for it as well.
+        wants: AppId,
+    },
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchApp(app) => write!(f, "there is no app {app}"),
+            Self::NoSuchDyno(app, address) => write!(f, "app {app} has no dyno at {address}"),
+            Self::BadHost(app, host, why) => write!(f, "app {app}: host {host:?}: {why}"),
+            Self::HostTaken { host, has, wants } => {
+                write!(f, "app {wants} asks for host {host}, which app {has} has")
+            }
+            Self::DynoTaken { address, has, wants } => {
+                write!(f, "app {wants} asks for the dyno at {address}, which app {has} has")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ChangeError {}

@@ -1,0 +1,152 @@
+//! Every bound and time-out of an app: unit, default, ceiling, and what happens there. Plain data, ring 0.
+
+use std::time::Duration;
+
+/// Bounds and time-outs of one app.
+///
+/// # Defaults
+///
+/// | field | default | ceiling | at the limit |
+/// |---|---|---|---|
+/// | [`queue_max_wait`](Self::queue_max_wait) | 5 s | 1 h | refused or taken out of the line: H11 |
+/// | [`queue_max_requests_per_dyno`](Self::queue_max_requests_per_dyno) | 50 | 100,000 | refused: H11 |
+/// | [`queue_max_bytes`](Self::queue_max_bytes) | 64 MiB | 64 GiB | refused: H11 |
+/// | [`standing_after`](Self::standing_after) | 5 s | 1 h | the wait is bounded by `standing_wait` |
+/// | [`standing_wait`](Self::standing_wait) | 2.5 s | 1 h | taken out of the line: H11 |
+/// | [`boot`](Self::boot) | 75 s | 1 h | H20 |
+/// | [`connect`](Self::connect) | 5 s | 5 min | quarantine, another dyno, at last H19 |
+/// | [`first_byte`](Self::first_byte) | 30 s | 24 h | H12, the dyno lingers |
+/// | [`idle`](Self::idle) | 55 s | 24 h | H15 (dyno) or H28 (client) |
+/// | [`linger`](Self::linger) | 5 min | 24 h | the connection is closed, the dyno is free |
+/// | [`keepalive`](Self::keepalive) | 90 s | 24 h | a new connection for the next request; 0: always |
+/// | [`max_tries`](Self::max_tries) | 10 | 100 | H21 or H19 |
+/// | [`quarantine`](Self::quarantine) | 5 s | 1 h | doubles with each failure in a row |
+/// | [`quarantine_max`](Self::quarantine_max) | 75 s | 24 h | no longer than this |
+/// | [`request_buffer`](Self::request_buffer) | 64 KiB | 1 GiB | the rest is streamed while the dyno is held |
+/// | [`response_spool`](Self::response_spool) | 1 MiB | 1 GiB | the dyno is held until the client reads |
+///
+/// ```
+/// use router_core::limits::Limits;
+/// use std::time::Duration;
+///
+/// let limits = Limits::default().with_queue_max_wait(Duration::from_secs(2));
+/// assert_eq!(limits.queue_max_requests_per_dyno, 50);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The longest a request waits in line for a dyno. The expected wait is held against it at the door.
+    pub queue_max_wait: Duration,
+    /// How many requests may wait for each dyno of the app. 0 is legal: refuse what cannot be served at once.
+    pub queue_max_requests_per_dyno: u32,
+    /// How many bytes of buffered request bodies may wait in line, over the whole app.
+    pub queue_max_bytes: u64,
+    /// Second guard (CoDel, in the form of Facebook's "Fail at scale"): once the line has not been empty for
+    /// this long, a request is no longer let to wait longer than `standing_wait`.
+    pub standing_after: Duration,
+    /// The longest wait while the line stands (see `standing_after`).
+    pub standing_wait: Duration,
+    /// The longest a request waits while every dyno of its app is still booting.
+    pub boot: Duration,
+    /// The longest the connection to a dyno may take to open.
+    pub connect: Duration,
+    /// From the request's last byte sent to the first byte of the answer.
+    pub first_byte: Duration,
+    /// The longest silence once the answer has begun or while a body is sent; any byte in either direction
+    /// begins it anew.
+    pub idle: Duration,
+    /// How long a dyno counts as busy for a request that nobody waits for any more.
+    pub linger: Duration,
+    /// How long an idle connection to a dyno may be used again; zero closes it after each request.
+    pub keepalive: Duration,
+    /// How many dynos one request is offered to at the most.
+    pub max_tries: u32,
+    /// How long a dyno that did not accept a connection is left alone, the first time.
+    pub quarantine: Duration,
+    /// The longest quarantine, after doubling.
+    pub quarantine_max: Duration,
+    /// How much of a request body is read before a dyno is taken, in bytes.
+    pub request_buffer: usize,
+    /// How much of an answer is kept for a slow client so that the dyno is free, in bytes.
+    pub response_spool: usize,
+    /// Which idle dyno serves next.
+    pub order: Order,
+    /// `true`: a dyno frees itself when its connection is closed, so a request whose client is gone is cut
+    /// instead of read to its end. `false` (default) is right for servers that work on after a close.
+    pub close_frees_dyno: bool,
+}
+
+/// Which idle dyno serves the next request. None of these binds a request to a dyno before the dyno is idle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Order {
+    /// The one that was busy last: warm caches, warm sockets, and the autoscaler sees which dynos are needed.
+    #[default]
+    Lifo,
+    /// The one that has been idle for the longest: all dynos get the same share.
+    LeastRecentlyUsed,
+    /// Any of them, drawn from the app's own seeded generator.
+    Random,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_max_wait: Duration::from_secs(5),
+            queue_max_requests_per_dyno: 50,
+            queue_max_bytes: 64 << 20,
+            standing_after: Duration::from_secs(5),
+            standing_wait: Duration::from_millis(2500),
+            boot: Duration::from_secs(75),
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_secs(30),
+            idle: Duration::from_secs(55),
+            linger: Duration::from_secs(300),
+            keepalive: Duration::from_secs(90),
+            max_tries: 10,
+            quarantine: Duration::from_secs(5),
+            quarantine_max: Duration::from_secs(75),
+            request_buffer: 64 << 10,
+            response_spool: 1 << 20,
+            order: Order::Lifo,
+            close_frees_dyno: false,
+        }
+    }
+}
+
+/// Defines by-value setters, one a field.
+macro_rules! setters {
+    ($($setter:ident sets $field:ident: $type:ty;)*) => {
+        impl Limits {
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[must_use]
+                pub fn $setter(mut self, value: $type) -> Self {
+                    self.$field = value;
+                    self
+                }
+            )*
+        }
+    };
+}
+
+setters! {
+    with_queue_max_wait sets queue_max_wait: Duration;
+    with_queue_max_requests_per_dyno sets queue_max_requests_per_dyno: u32;
+    with_queue_max_bytes sets queue_max_bytes: u64;
+    with_standing_after sets standing_after: Duration;
+    with_standing_wait sets standing_wait: Duration;
+    with_boot sets boot: Duration;
+    with_connect sets connect: Duration;
+    with_first_byte sets first_byte: Duration;
+    with_idle sets idle: Duration;
+    with_linger sets linger: Duration;
+    with_keepalive sets keepalive: Duration;
+    with_max_tries sets max_tries: u32;
+    with_quarantine sets quarantine: Duration;
+    with_quarantine_max sets quarantine_max: Duration;
+    with_request_buffer sets request_buffer: usize;
+    with_response_spool sets response_spool: usize;
+    with_order sets order: Order;
+    with_close_frees_dyno sets close_frees_dyno: bool;
+}

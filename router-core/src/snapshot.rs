@@ -1,0 +1,111 @@
+//! A consistent picture of an app: for metrics, the admin interface and tests. Plain data.
+
+use std::time::Duration;
+
+use crate::ids::{Address, AppId, DynoName, ReleaseId};
+
+/// A router as it was at one moment for each app; apps are read one after the other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// The apps, ordered by name.
+    pub apps: Vec<AppSnapshot>,
+}
+
+/// One app, read under its lock.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppSnapshot {
+    /// The app.
+    pub id: AppId,
+    /// The release its dynos run.
+    pub release: ReleaseId,
+    /// Requests in line.
+    pub waiting: usize,
+    /// Bytes of request bodies in line.
+    pub waiting_bytes: u64,
+    /// How long the first in line has waited.
+    pub oldest_wait: Duration,
+    /// Smoothed time a dyno needs for a request; zero until the first has ended.
+    pub service_time: Duration,
+    /// Requests that got a dyno, since the app was added.
+    pub dispatched: u64,
+    /// Requests that were refused at the door or taken out of the line.
+    pub refused: u64,
+    /// Requests that left the line by themselves: their client was gone.
+    pub left: u64,
+    /// The dynos, ordered by address.
+    pub dynos: Vec<DynoSnapshot>,
+}
+
+impl AppSnapshot {
+    /// How many dynos are in that state.
+    pub fn count(&self, state: DynoState) -> usize {
+        self.dynos.iter().filter(|dyno| dyno.state == state).count()
+    }
+}
+
+/// One dyno.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DynoSnapshot {
+    /// Where it listens.
+    pub address: Address,
+    /// What people call it.
+    pub name: DynoName,
+    /// What it does.
+    pub state: DynoState,
+    /// How many requests it serves at once.
+    pub concurrency: u32,
+    /// Requests it is working on, lingering ones included.
+    pub in_flight: u32,
+    /// Requests it is working on that nobody waits for any more.
+    pub lingering: u32,
+    /// Requests it was given, since it was added.
+    pub dispatched: u64,
+    /// Connections it did not accept, in a row.
+    pub failures: u32,
+}
+
+/// What a dyno does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum DynoState {
+    /// Started, does not listen yet.
+    Booting,
+    /// Its process died and will be started again.
+    Crashed,
+    /// May take a request.
+    Idle,
+    /// Has as many requests as it takes at once.
+    Busy,
+    /// Works on a request that nobody waits for any more, and can take no other.
+    Lingering,
+    /// Did not accept a connection; is left alone for a while.
+    Quarantined,
+    /// Leaves once its requests have ended.
+    Draining,
+}
+
+impl DynoState {
+    /// Every state, in the order above.
+    pub const ALL: [Self; 7] = [
+        Self::Booting,
+        Self::Crashed,
+        Self::Idle,
+        Self::Busy,
+        Self::Lingering,
+        Self::Quarantined,
+        Self::Draining,
+    ];
+
+    /// The state as a word, for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Booting => "booting",
+            Self::Crashed => "crashed",
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Lingering => "lingering",
+            Self::Quarantined => "quarantined",
+            Self::Draining => "draining",
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Locks and shared pointers: std's, or loom's under `--cfg router_loom`.
+
+#[cfg(not(router_loom))]
+#[expect(clippy::disallowed_types, reason = "this file is where the lock comes from")]
+mod real {
+    pub(crate) use std::sync::Arc;
+    use std::sync::PoisonError;
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+    /// std's mutex without poisoning: the state under it is checked by its own invariants, and a panic in one
+    /// request must not take the app down for all others.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(std::sync::Mutex::new(value))
+        }
+
+        #[inline]
+        pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+}
+
+#[cfg(router_loom)]
+mod real {
+    pub(crate) use loom::sync::Arc;
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+    /// loom's mutex with the same face.
+    #[derive(Debug)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+            self.0.lock().expect("a loom model does not panic while it holds the lock")
+        }
+    }
+}
+
+pub(crate) use real::*;

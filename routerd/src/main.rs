@@ -1,0 +1,3 @@
+//! `routerd`, the daemon: see [`routerd`].
+
+fn main() {}
