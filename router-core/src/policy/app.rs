@@ -1,0 +1,425 @@
+//! One app: its line and its dynos as a pure state machine, from arrival to check-in.
+//!
+//! # How to drive it
+//!
+//! Methods that take something in ([`arrive`](App::arrive), [`check_in`](App::check_in), [`again`](App::again),
+//! [`cancel`](App::cancel), [`expire`](App::expire), [`tick`](App::tick) and the changes) only move the state.
+//! After each of them call [`next`](App::next) until it returns `None`: it says whose turn it is, who is refused,
+//! and which dynos are gone. `now` is an argument everywhere and never runs backwards.
+//!
+//! # State
+//!
+//! | a request is | on | and then is |
+//! |---|---|---|
+//! | – | `arrive`, nobody waits, a dyno has room | in flight |
+//! | – | `arrive`, it may wait | in line |
+//! | – | `arrive`, it may not | refused |
+//! | in line | `next`, it is first, a dyno has room | in flight |
+//! | in line | `next`, its time is up, or there is no dyno left | refused |
+//! | in line | `expire`, `cancel` | refused, gone |
+//! | in flight | `again` (its dyno could not be reached) | in line, at the front |
+//! | in flight | `check_in` | gone |
+//!
+//! # Invariants (walked by `check_invariants`)
+//!
+//! * After `next` has returned `None`, nobody waits while a dyno has room (invariant 2 of the design).
+//! * A dyno is in the idle list exactly while it has room; never more than `concurrency` requests are in flight on
+//!   it, whatever is done to it (invariant 1).
+//! * The counts by standing are those of the dynos.
+
+mod changes;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::fault::{Backlog, Fault};
+use crate::ids::{Address, DynoId, ReleaseId, TicketId};
+use crate::limits::Limits;
+use crate::policy::dispatch::Idle;
+use crate::policy::dyno::{Dyno, DynoInfo, Event, Standing};
+use crate::policy::queue::{Queue, Waiting};
+use crate::policy::shed::{Line, Shed};
+
+/// The line and the dynos of one app.
+#[derive(Debug)]
+pub(crate) struct App {
+    limits: Limits,
+    release: ReleaseId,
+    queue: Queue,
+    shed: Shed,
+    idle: Idle,
+    dynos: Vec<Seat>,
+    free: Vec<u32>,
+    by_address: BTreeMap<Address, u32>,
+    counts: Counts,
+    /// Quarantined dynos by the end of their quarantine, and by when they may be tried if nobody else can serve.
+    until: BTreeSet<(Instant, u32)>,
+    soon: BTreeSet<(Instant, u32)>,
+    gone: VecDeque<Gone>,
+    closed: bool,
+    tally: Tally,
+}
+
+/// A slot for a dyno; the turn tells a dyno from the one that had the slot before.
+#[derive(Debug)]
+struct Seat {
+    turn: u32,
+    dyno: Option<Dyno>,
+}
+
+/// Dynos by standing, and the requests they can work on at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    booting: u32,
+    crashed: u32,
+    serving: u32,
+    quarantined: u32,
+    draining: u32,
+    slots: u64,
+}
+
+/// What has happened to requests since the app was added.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) dispatched: u64,
+    pub(crate) refused: u64,
+    pub(crate) left: u64,
+}
+
+/// A request's right to a dyno.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) dyno: DynoId,
+    pub(crate) info: Arc<DynoInfo>,
+    pub(crate) place: Place,
+    /// When it was granted.
+    pub(crate) at: Instant,
+}
+
+/// What a request takes along when it has to go back into the line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) number: u64,
+    pub(crate) arrived: Instant,
+    pub(crate) bytes: u64,
+    pub(crate) tries: u32,
+}
+
+/// What became of an arrival.
+#[derive(Debug)]
+pub(crate) enum Arrived {
+    Granted(Grant),
+    InLine { ticket: TicketId, deadline: Instant },
+    Refused(Fault),
+}
+
+/// What the caller has to do after an input.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// It is this request's turn.
+    Grant(TicketId, Grant),
+    /// This request will not be served.
+    Refuse(TicketId, Fault),
+    /// This dyno is no longer part of the app.
+    Gone(Gone),
+}
+
+/// A dyno that has left the app for good.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gone {
+    pub(crate) id: DynoId,
+    pub(crate) address: Address,
+    pub(crate) epoch: u64,
+}
+
+/// How a request on a dyno ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// How long the dyno was held; `None` when it did no work.
+    pub(crate) held: Option<Duration>,
+    /// The request lingered: [`App::linger`] was called for it.
+    pub(crate) lingered: bool,
+    /// The dyno answered.
+    pub(crate) proven: bool,
+}
+
+impl App {
+    /// An app without dynos. The seed is that of [`Order::Random`](crate::limits::Order::Random).
+    pub(crate) fn new(limits: Limits, release: ReleaseId, seed: u64) -> Self {
+        Self {
+            idle: Idle::new(limits.order, seed),
+            limits,
+            release,
+            queue: Queue::default(),
+            shed: Shed::default(),
+            dynos: Vec::new(),
+            free: Vec::new(),
+            by_address: BTreeMap::new(),
+            counts: Counts::default(),
+            until: BTreeSet::new(),
+            soon: BTreeSet::new(),
+            gone: VecDeque::new(),
+            closed: false,
+            tally: Tally::default(),
+        }
+    }
+
+    /// A request arrives with that many bytes of body to hold while it waits.
+    pub(crate) fn arrive(&mut self, now: Instant, bytes: u64) -> Arrived {
+        let place = Place { number: self.queue.number(), arrived: now, bytes, tries: 0 };
+        if self.queue.is_empty()
+            && let Some(slot) = self.pick(now)
+        {
+            return Arrived::Granted(self.grant(slot, place, now));
+        }
+        let line = self.line();
+        let refusal = match self.nobody_can_serve() {
+            Some(fault) => Some(fault),
+            None => self.shed.admit(&self.limits, line, bytes).err().map(Fault::Backlog),
+        };
+        if let Some(fault) = refusal {
+            self.tally.refused += 1;
+            return Arrived::Refused(fault);
+        }
+        // With nothing but booting dynos the wait is for a boot, which takes its own time.
+        let all_boot = self.counts.serving + self.counts.quarantined == 0;
+        let patience = if all_boot { self.limits.boot } else { self.limits.queue_max_wait };
+        let deadline = now + patience;
+        let ticket = self.enter(place, deadline, None, now);
+        Arrived::InLine { ticket, deadline }
+    }
+
+    /// The dyno could not be reached and has seen nothing of the request: the dyno goes into quarantine, the
+    /// request back to the front of the line. `Err`: it has been offered to as many dynos as it may.
+    pub(crate) fn again(
+        &mut self,
+        now: Instant,
+        dyno: DynoId,
+        place: Place,
+        failed: Fault,
+    ) -> Result<(TicketId, Instant), Fault> {
+        if let Some(slot) = self.slot_of(dyno) {
+            self.with_dyno(slot, |dyno, limits| {
+                dyno.check_in(false, false);
+                dyno.step(Event::Unreachable(now), limits);
+            });
+        }
+        if self.closed {
+            return Err(Fault::NoSuchApp);
+        }
+        if place.tries >= self.limits.max_tries {
+            self.tally.refused += 1;
+            return Err(failed);
+        }
+        // A new wait, but not for ever: the budget for finding a dyno is that of a boot.
+        let deadline = (now + self.limits.queue_max_wait).min(place.arrived + self.limits.boot).max(now);
+        Ok((self.enter(place, deadline, Some(failed), now), deadline))
+    }
+
+    /// Nobody waits any more for a request in flight; the dyno stays busy until the check-in.
+    pub(crate) fn linger(&mut self, dyno: DynoId) {
+        if let Some(slot) = self.slot_of(dyno)
+            && let Some(dyno) = self.dynos[slot as usize].dyno.as_mut()
+        {
+            dyno.linger();
+        }
+    }
+
+    /// A request in flight has ended and the dyno is free of it.
+    pub(crate) fn check_in(&mut self, dyno: DynoId, ending: Ending) {
+        if let Some(held) = ending.held {
+            self.shed.served(held);
+        }
+        if let Some(slot) = self.slot_of(dyno) {
+            self.with_dyno(slot, |dyno, _| dyno.check_in(ending.lingered, ending.proven));
+        }
+    }
+
+    /// The client is gone: the request leaves the line. `false`: it was not in line.
+    pub(crate) fn cancel(&mut self, now: Instant, ticket: TicketId) -> bool {
+        let left = self.leave(now, ticket).is_some();
+        self.tally.left += u64::from(left);
+        left
+    }
+
+    /// The request's time is up: it leaves the line with this fault. `None`: it was not in line.
+    pub(crate) fn expire(&mut self, now: Instant, ticket: TicketId) -> Option<Fault> {
+        let waiting = self.leave(now, ticket)?;
+        self.tally.refused += 1;
+        Some(self.fault_of_waiting(&waiting))
+    }
+
+    /// Lets dynos out of quarantine whose time has come.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        while let Some((until, slot)) = self.until.first().copied()
+            && until <= now
+        {
+            self.step_dyno(slot, Event::Again);
+        }
+    }
+
+    /// When [`tick`](Self::tick) and [`next`](Self::next) have something to do by the clock alone.
+    pub(crate) fn next_tick(&self) -> Option<Instant> {
+        let until = self.until.first().map(|(until, _)| *until)?;
+        let soon = self.soon.first().map(|(soon, _)| *soon).filter(|_| self.is_desperate());
+        Some(soon.map_or(until, |soon| soon.min(until)))
+    }
+
+    /// What is to be done now. Call it after each input until it returns `None`.
+    pub(crate) fn next(&mut self, now: Instant) -> Option<Effect> {
+        if let Some(gone) = self.gone.pop_front() {
+            return Some(Effect::Gone(gone));
+        }
+        let (ticket, first) = self.queue.first()?;
+        let first = *first;
+        if self.closed {
+            return self.refuse(now, ticket, Fault::NoSuchApp);
+        }
+        if self.counts.all_present() == 0 {
+            return self.refuse(now, ticket, Fault::NoDynos);
+        }
+        if first.deadline <= now {
+            let fault = self.fault_of_waiting(&first);
+            return self.refuse(now, ticket, fault);
+        }
+        if !self.can_pick(now) {
+            return None;
+        }
+        let fresh = first.failed.is_none();
+        if fresh && self.shed.too_long_in_standing_line(&self.limits, first.arrived, now) {
+            return self.refuse(now, ticket, Fault::Backlog(Backlog::StandingLine));
+        }
+        let slot = self.pick(now)?;
+        self.leave(now, ticket);
+        let Waiting { number, arrived, bytes, tries, .. } = first;
+        let grant = self.grant(slot, Place { number, arrived, bytes, tries }, now);
+        Some(Effect::Grant(ticket, grant))
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How many wait, how many dynos have room: for those who look without the lock.
+    pub(crate) fn gauges(&self) -> (usize, usize) {
+        (self.queue.len(), self.idle.len())
+    }
+
+    /// The slot that serves next, out of the idle list. With nobody serving, a dyno leaves its quarantine early.
+    fn pick(&mut self, now: Instant) -> Option<u32> {
+        if let Some(slot) = self.idle.pick() {
+            return Some(slot);
+        }
+        if !self.can_pick(now) {
+            return None;
+        }
+        let (_, slot) = self.soon.first().copied()?;
+        self.step_dyno(slot, Event::Again);
+        self.idle.pick()
+    }
+
+    /// Is there a dyno for the next request?
+    fn can_pick(&self, now: Instant) -> bool {
+        let early = || self.counts.serving == 0 && self.soon.first().is_some_and(|(soon, _)| *soon <= now);
+        !self.idle.is_empty() || early()
+    }
+
+    fn grant(&mut self, slot: u32, mut place: Place, now: Instant) -> Grant {
+        place.tries += 1;
+        self.tally.dispatched += 1;
+        let seat = &mut self.dynos[slot as usize];
+        let id = DynoId { slot, turn: seat.turn };
+        let dyno = seat.dyno.as_mut().expect("the idle list names dynos that are there");
+        dyno.grant();
+        let info = Arc::clone(dyno.info());
+        if dyno.room() > 0 {
+            let (in_flight, doubtful) = (dyno.in_flight(), dyno.on_probation());
+            self.idle.add(slot, in_flight, doubtful);
+        }
+        Grant { dyno: id, info, place, at: now }
+    }
+
+    fn enter(&mut self, place: Place, deadline: Instant, failed: Option<Fault>, now: Instant) -> TicketId {
+        let Place { number, arrived, bytes, tries } = place;
+        self.shed.line_is(false, now);
+        self.queue.enter(Waiting { arrived, deadline, bytes, number, failed, tries })
+    }
+
+    fn leave(&mut self, now: Instant, ticket: TicketId) -> Option<Waiting> {
+        let waiting = self.queue.leave(ticket)?;
+        self.shed.line_is(self.queue.is_empty(), now);
+        Some(waiting)
+    }
+
+    fn refuse(&mut self, now: Instant, ticket: TicketId, fault: Fault) -> Option<Effect> {
+        self.leave(now, ticket)?;
+        self.tally.refused += 1;
+        Some(Effect::Refuse(ticket, fault))
+    }
+
+    fn line(&self) -> Line {
+        Line { requests: self.queue.len(), bytes: self.queue.bytes(), slots: self.counts.slots }
+    }
+
+    /// Only dynos in quarantine are left to serve who waits.
+    fn is_desperate(&self) -> bool {
+        self.counts.serving == 0 && self.counts.quarantined > 0 && !self.queue.is_empty()
+    }
+
+    /// Why it makes no sense to wait at all.
+    fn nobody_can_serve(&self) -> Option<Fault> {
+        let counts = &self.counts;
+        if self.closed {
+            Some(Fault::NoSuchApp)
+        } else if counts.all_present() == 0 {
+            Some(Fault::NoDynos)
+        } else if counts.crashed == counts.all_present() {
+            Some(Fault::AppCrashed)
+        } else {
+            None
+        }
+    }
+
+    /// Why a request whose time is up was not served.
+    fn fault_of_waiting(&self, waiting: &Waiting) -> Fault {
+        let counts = &self.counts;
+        if let Some(fault) = waiting.failed.or_else(|| self.nobody_can_serve()) {
+            fault
+        } else if counts.serving > 0 {
+            Fault::Backlog(Backlog::MaxWait)
+        } else if counts.quarantined > 0 {
+            Fault::Quarantined
+        } else {
+            Fault::BootTimeout
+        }
+    }
+
+    fn slot_of(&self, id: DynoId) -> Option<u32> {
+        let seat = self.dynos.get(id.slot())?;
+        (seat.turn == id.turn && seat.dyno.is_some()).then_some(id.slot)
+    }
+}
+
+impl Counts {
+    fn all_present(&self) -> u32 {
+        self.booting + self.crashed + self.serving + self.quarantined
+    }
+
+    fn change(&mut self, dyno: &Dyno, by: i8) {
+        let add = |count: &mut u32| *count = count.wrapping_add_signed(i32::from(by));
+        match dyno.standing() {
+            Standing::Booting => add(&mut self.booting),
+            Standing::Crashed => add(&mut self.crashed),
+            Standing::Serving => add(&mut self.serving),
+            Standing::Quarantined { .. } => add(&mut self.quarantined),
+            Standing::Draining => add(&mut self.draining),
+        }
+        if dyno.standing() != Standing::Draining && dyno.standing() != Standing::Crashed {
+            let slots = i64::from(by) * i64::from(dyno.info().concurrency);
+            self.slots = self.slots.wrapping_add_signed(slots);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What the control plane does to an app, and the one function through which every dyno changes.
+
+use std::time::Instant;
+
+use super::{App, Counts, Gone, Seat, Tally};
+use crate::change::{DynoHealth, DynoSpec};
+use crate::ids::{Address, AppId, DynoId, ReleaseId};
+use crate::limits::Limits;
+use crate::policy::dispatch::Idle;
+use crate::policy::dyno::{Dyno, Event, Standing};
+use crate::snapshot::AppSnapshot;
+
+impl App {
+    /// New limits and release; line, dynos and requests stay as they are. An app that was going is back.
+    pub(crate) fn put(&mut self, limits: Limits, release: ReleaseId, seed: u64) {
+        self.closed = false;
+        self.release = release;
+        let reorder = limits.order != self.idle.order();
+        self.limits = limits;
+        if reorder {
+            self.idle = Idle::new(self.limits.order, seed);
+            for slot in 0..self.dynos.len() as u32 {
+                self.settle(slot);
+            }
+        }
+    }
+
+    /// Adds a dyno, or takes one back that was leaving. `epoch` is handed out again when this dyno is gone.
+    pub(crate) fn add(&mut self, spec: &DynoSpec, epoch: u64) {
+        if let Some(slot) = self.by_address.get(&spec.address).copied() {
+            let release = self.release.clone();
+            self.with_dyno(slot, |dyno, limits| {
+                dyno.rename(spec, &release, epoch);
+                dyno.step(Event::Returns(spec.state), limits);
+            });
+            return;
+        }
+        let dyno = Dyno::new(spec, &self.release, epoch);
+        self.counts.change(&dyno, 1);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.dynos[slot as usize].dyno = Some(dyno);
+                slot
+            }
+            None => {
+                self.dynos.push(Seat { turn: 0, dyno: Some(dyno) });
+                (self.dynos.len() - 1) as u32
+            }
+        };
+        self.by_address.insert(spec.address, slot);
+        self.settle(slot);
+    }
+
+    /// The dyno gets no further request and goes once it has none. `false`: there is no such dyno.
+    pub(crate) fn remove(&mut self, address: Address) -> bool {
+        let Some(slot) = self.by_address.get(&address).copied() else { return false };
+        self.step_dyno(slot, Event::Leaves);
+        true
+    }
+
+    /// The dyno's process is that far. `false`: there is no such dyno.
+    pub(crate) fn set(&mut self, address: Address, health: DynoHealth) -> bool {
+        let Some(slot) = self.by_address.get(&address).copied() else { return false };
+        self.step_dyno(slot, Event::Is(health));
+        true
+    }
+
+    /// The app goes: its line is refused, its dynos leave.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        for slot in 0..self.dynos.len() as u32 {
+            self.step_dyno(slot, Event::Leaves);
+        }
+    }
+
+    /// Whether the app was closed and nothing of it is left.
+    pub(crate) fn is_over(&self) -> bool {
+        self.closed && self.by_address.is_empty() && self.queue.is_empty()
+    }
+
+    /// Makes a dyno's move.
+    pub(super) fn step_dyno(&mut self, slot: u32, event: Event) {
+        self.with_dyno(slot, |dyno, limits| dyno.step(event, limits));
+    }
+
+    /// The one way a dyno changes, grants aside: counts, quarantine times and the idle list follow it, and a dyno
+    /// that nothing keeps any more goes.
+    pub(super) fn with_dyno(&mut self, slot: u32, change: impl FnOnce(&mut Dyno, &Limits)) {
+        let Some(dyno) = self.dynos[slot as usize].dyno.as_mut() else { return };
+        let before = dyno.standing();
+        self.counts.change(dyno, -1);
+        change(dyno, &self.limits);
+        let after = dyno.standing();
+        self.counts.change(dyno, 1);
+        if before != after {
+            if let Standing::Quarantined { until, soon } = before {
+                self.until.remove(&(until, slot));
+                self.soon.remove(&(soon, slot));
+            }
+            if let Standing::Quarantined { until, soon } = after {
+                self.until.insert((until, slot));
+                self.soon.insert((soon, slot));
+            }
+        }
+        self.settle(slot);
+    }
+
+    /// Brings the idle list in step with a dyno, and lets the dyno go if nothing keeps it.
+    fn settle(&mut self, slot: u32) {
+        self.idle.remove(slot);
+        let seat = &mut self.dynos[slot as usize];
+        let Some(dyno) = seat.dyno.as_ref() else { return };
+        if dyno.room() > 0 {
+            self.idle.add(slot, dyno.in_flight(), dyno.on_probation());
+        }
+        if dyno.is_gone() {
+            let id = DynoId { slot, turn: seat.turn };
+            let address = dyno.info().address;
+            self.gone.push_back(Gone { id, address, epoch: dyno.epoch() });
+            self.counts.change(dyno, -1);
+            self.by_address.remove(&address);
+            seat.dyno = None;
+            seat.turn = seat.turn.wrapping_add(1);
+            self.free.push(slot);
+        }
+    }
+
+    /// The app as it is now.
+    pub(crate) fn snapshot(&self, id: &AppId, now: Instant) -> AppSnapshot {
+        let Tally { dispatched, refused, left } = self.tally;
+        AppSnapshot {
+            id: id.clone(),
+            release: self.release.clone(),
+            waiting: self.queue.len(),
+            waiting_bytes: self.queue.bytes(),
+            oldest_wait: self.queue.first().map(|(_, w)| now.duration_since(w.arrived)).unwrap_or_default(),
+            service_time: self.shed.service_time(),
+            dispatched,
+            refused,
+            left,
+            dynos: self
+                .by_address
+                .values()
+                .filter_map(|slot| Some(self.dynos[*slot as usize].dyno.as_ref()?.snapshot()))
+                .collect(),
+        }
+    }
+
+    /// What a client that is refused now should be told to wait: the line's expected wait, 1 to 60 s.
+    pub(crate) fn retry_after(&self) -> u64 {
+        let secs = self.shed.expected_wait(self.line()).as_secs_f64().ceil();
+        secs.clamp(1.0, 60.0) as u64
+    }
+
+    /// Panics if the app is not as the head of `app.rs` says. O(n): for tests and debug builds, after
+    /// [`next`](App::next) has returned `None`.
+    pub(crate) fn check_invariants(&self, now: Instant) {
+        self.queue.check_invariants();
+        let mut counts = Counts::default();
+        for (slot, seat) in self.dynos.iter().enumerate() {
+            let slot = slot as u32;
+            let Some(dyno) = &seat.dyno else {
+                assert!(!self.idle.contains(slot), "an empty seat is not idle");
+                continue;
+            };
+            dyno.check_invariants();
+            counts.change(dyno, 1);
+            assert_eq!(self.idle.contains(slot), dyno.room() > 0, "idle exactly while there is room");
+            assert_eq!(
+                self.by_address.get(&dyno.info().address),
+                Some(&slot),
+                "a dyno is found by its address"
+            );
+            let quarantined = matches!(dyno.standing(), Standing::Quarantined { until, soon }
+                if self.until.contains(&(until, slot)) && self.soon.contains(&(soon, slot)));
+            let claimed = matches!(dyno.standing(), Standing::Quarantined { .. });
+            assert_eq!(quarantined, claimed, "quarantine has its times");
+        }
+        assert_eq!(counts, self.counts, "the counts are those of the dynos");
+        assert_eq!(self.until.len(), counts.quarantined as usize, "no times without quarantine");
+        assert_eq!(self.until.len(), self.soon.len(), "both times for each");
+        let first_can_go = self.queue.first().is_some_and(|(_, first)| first.deadline > now);
+        assert!(!(first_can_go && !self.idle.is_empty()), "nobody waits while a dyno has room");
+    }
+}

@@ -1,0 +1,205 @@
+//! Single steps of an app, one sentence a test. The model test in `tests/model.rs` takes random walks.
+
+use super::*;
+use crate::change::{DynoHealth, DynoSpec};
+use crate::clock::Clock;
+
+struct World {
+    app: App,
+    clock: Clock,
+    granted: Vec<(TicketId, Grant)>,
+    refused: Vec<(TicketId, Fault)>,
+    gone: Vec<Address>,
+}
+
+fn address(n: u16) -> Address {
+    ([127, 0, 0, 1], n).into()
+}
+
+impl World {
+    fn with_dynos(n: u16) -> Self {
+        let app = App::new(Limits::default(), "v1".into(), 1);
+        let (granted, refused, gone) = (Vec::new(), Vec::new(), Vec::new());
+        let mut world = Self { app, clock: Clock::manual(), granted, refused, gone };
+        for i in 1..=n {
+            world.app.add(&DynoSpec::new(address(i)), u64::from(i));
+        }
+        world.settle();
+        world
+    }
+
+    fn settle(&mut self) {
+        let now = self.clock.now();
+        while let Some(effect) = self.app.next(now) {
+            match effect {
+                Effect::Grant(ticket, grant) => self.granted.push((ticket, grant)),
+                Effect::Refuse(ticket, fault) => self.refused.push((ticket, fault)),
+                Effect::Gone(gone) => self.gone.push(gone.address),
+            }
+        }
+        self.app.check_invariants(now);
+    }
+
+    fn arrive(&mut self) -> Arrived {
+        let arrived = self.app.arrive(self.clock.now(), 0);
+        self.settle();
+        arrived
+    }
+
+    fn granted_at_once(&mut self) -> Grant {
+        match self.arrive() {
+            Arrived::Granted(grant) => grant,
+            other => panic!("not granted: {other:?}"),
+        }
+    }
+
+    fn in_line(&mut self) -> TicketId {
+        match self.arrive() {
+            Arrived::InLine { ticket, .. } => ticket,
+            other => panic!("not in line: {other:?}"),
+        }
+    }
+
+    fn check_in(&mut self, grant: &Grant) {
+        let ending = Ending { held: Some(Duration::from_millis(10)), lingered: false, proven: true };
+        self.app.check_in(grant.dyno, ending);
+        self.settle();
+    }
+
+    fn pass(&mut self, by: Duration) {
+        self.clock.advance(by);
+        self.app.tick(self.clock.now());
+        self.settle();
+    }
+}
+
+#[test]
+fn t1_a_dyno_that_returns_while_busy_gets_no_second_request() {
+    let mut world = World::with_dynos(1);
+    let first = world.granted_at_once();
+    world.app.remove(address(1));
+    world.settle();
+    world.app.add(&DynoSpec::new(address(1)), 2);
+    world.settle();
+    let second = world.in_line();
+    assert!(world.granted.is_empty(), "the dyno is still busy");
+    world.check_in(&first);
+    assert_eq!(world.granted[0].0, second);
+    assert!(world.gone.is_empty());
+}
+
+#[test]
+fn t4_the_last_dyno_goes_with_a_full_line_and_everybody_is_told() {
+    let mut world = World::with_dynos(1);
+    let first = world.granted_at_once();
+    let second = world.in_line();
+    world.app.remove(address(1));
+    world.settle();
+    assert_eq!(world.refused, [(second, Fault::NoDynos)]);
+    assert!(matches!(world.arrive(), Arrived::Refused(Fault::NoDynos)));
+    world.check_in(&first);
+    assert_eq!(world.gone, [address(1)]);
+}
+
+#[test]
+fn a_request_whose_dyno_is_unreachable_is_first_again_and_goes_elsewhere() {
+    let mut world = World::with_dynos(2);
+    let (a, _b) = (world.granted_at_once(), world.granted_at_once());
+    let waiting = world.in_line();
+    let (again, _) = world.app.again(world.clock.now(), a.dyno, a.place, Fault::ConnectRefused).unwrap();
+    world.settle();
+    assert!(world.granted.is_empty(), "one dyno is busy, one in quarantine");
+    world.pass(Duration::from_secs(4));
+    let b = _b;
+    world.check_in(&b);
+    assert_eq!(world.granted[0].0, again, "before the one who never had a dyno");
+    let again = world.granted[0].1.clone();
+    assert_eq!((again.info.address, again.place.tries), (b.info.address, 2));
+    world.pass(Duration::from_millis(1000));
+    assert_eq!(
+        world.granted.len(),
+        1,
+        "the quarantined dyno is back, its first request's time is up: {:?}",
+        world.refused
+    );
+    assert_eq!(world.refused, [(waiting, Fault::Backlog(Backlog::MaxWait))]);
+}
+
+#[test]
+fn a_lone_dyno_in_quarantine_is_tried_soon_when_somebody_waits() {
+    let mut world = World::with_dynos(1);
+    let grant = world.granted_at_once();
+    world.app.again(world.clock.now(), grant.dyno, grant.place, Fault::ConnectRefused).unwrap();
+    world.settle();
+    let next = world.app.next_tick().unwrap();
+    assert_eq!(next - world.clock.now(), Duration::from_millis(100));
+    world.pass(Duration::from_millis(100));
+    assert_eq!(world.granted.len(), 1);
+}
+
+#[test]
+fn a_request_is_offered_to_no_more_dynos_than_it_may() {
+    let mut world = World::with_dynos(1);
+    let mut grant = world.granted_at_once();
+    for _ in 1..10 {
+        world.app.again(world.clock.now(), grant.dyno, grant.place, Fault::ConnectRefused).unwrap();
+        world.settle();
+        world.pass(Duration::from_secs(4));
+        // The wait of one try is bounded; here the dyno's way back takes no longer than that.
+        let now = world.clock.now();
+        if let Some(next) = world.app.next_tick().filter(|_| world.granted.is_empty()) {
+            world.pass(next - now);
+        }
+        let Some((_, next)) = world.granted.pop() else { return };
+        grant = next;
+    }
+    let last = world.app.again(world.clock.now(), grant.dyno, grant.place, Fault::ConnectRefused);
+    assert_eq!(last.unwrap_err(), Fault::ConnectRefused);
+}
+
+#[test]
+fn who_waits_for_booting_dynos_waits_for_the_boot() {
+    let mut world = World::with_dynos(1);
+    world.app.set(address(1), DynoHealth::Booting);
+    let ticket = world.in_line();
+    world.pass(Duration::from_secs(74));
+    assert!(world.refused.is_empty());
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.refused, [(ticket, Fault::BootTimeout)]);
+    world.app.set(address(1), DynoHealth::Crashed);
+    assert!(matches!(world.arrive(), Arrived::Refused(Fault::AppCrashed)));
+    world.app.set(address(1), DynoHealth::Ready);
+    world.granted_at_once();
+}
+
+#[test]
+fn an_app_that_is_taken_away_is_over_when_its_last_request_has_ended() {
+    let mut world = World::with_dynos(2);
+    let grant = world.granted_at_once();
+    world.app.close();
+    world.settle();
+    assert!(!world.app.is_over());
+    assert!(matches!(world.arrive(), Arrived::Refused(Fault::NoSuchApp)));
+    world.check_in(&grant);
+    assert!(world.app.is_over());
+    assert_eq!(world.gone.len(), 2);
+}
+
+#[test]
+fn requests_spread_over_dynos_that_take_several_at_once() {
+    let mut world = World::with_dynos(0);
+    for i in 1..=2 {
+        world.app.add(&DynoSpec { concurrency: 2, ..DynoSpec::new(address(i)) }, u64::from(i));
+    }
+    let addresses: Vec<_> = (0..4).map(|_| world.granted_at_once().info.address.port()).collect();
+    assert_eq!(addresses, [2, 1, 1, 2], "each gets one before any gets two");
+    world.in_line();
+}
+
+#[test]
+fn a_new_order_holds_for_dynos_that_are_idle_already() {
+    let mut world = World::with_dynos(3);
+    world.app.put(Limits::default().with_order(crate::limits::Order::LeastRecentlyUsed), "v2".into(), 1);
+    world.settle();
+    assert_eq!(world.granted_at_once().info.address, address(1));
+}
