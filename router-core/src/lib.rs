@@ -2,9 +2,15 @@
 //!
 //! The map of this crate is written when the rings stand.
 
+pub use policy::dyno::DynoInfo;
+pub use router::{AppRef, Lease, Outcome, Router, Ticket};
+
 // ring 3: input and output
 #[cfg(feature = "proxy")]
 pub mod proxy;
+
+// ring 2: locks and wakers
+pub mod router;
 
 // ring 1: policy
 pub mod policy;

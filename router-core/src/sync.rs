@@ -5,7 +5,7 @@
 mod real {
     pub(crate) use std::sync::Arc;
     use std::sync::PoisonError;
-    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 
     /// std's mutex without poisoning: the state under it is checked by its own invariants, and a panic in one
     /// request must not take the app down for all others.
@@ -27,7 +27,7 @@ mod real {
 #[cfg(router_loom)]
 mod real {
     pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 
     /// loom's mutex with the same face.
     #[derive(Debug)]

@@ -299,10 +299,6 @@ impl App {
         Some(Effect::Grant(ticket, grant))
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
     /// How many wait, how many dynos have room: for those who look without the lock.
     pub(crate) fn gauges(&self) -> (usize, usize) {
         (self.queue.len(), self.idle.len())

@@ -49,14 +49,14 @@ impl World {
     fn granted_at_once(&mut self) -> Grant {
         match self.arrive() {
             Arrived::Granted(grant) => grant,
-            other => panic!("not granted: {other:?}"),
+            other @ (Arrived::InLine { .. } | Arrived::Refused(_)) => panic!("not granted: {other:?}"),
         }
     }
 
     fn in_line(&mut self) -> TicketId {
         match self.arrive() {
             Arrived::InLine { ticket, .. } => ticket,
-            other => panic!("not in line: {other:?}"),
+            other @ (Arrived::Granted(_) | Arrived::Refused(_)) => panic!("not in line: {other:?}"),
         }
     }
 

@@ -1,0 +1,302 @@
+//! Ring 2: host to app, a place in line, changes, and a picture of it all. Locks and wakers only, no I/O.
+//!
+//! *Shared:* one [`Router`] in a process; clones are the same router.
+//! *Lock:* a request takes none here: it reads the route table (an `ArcSwap`) and then its app's own lock. The
+//! control plane takes the control lock for each list of changes.
+//! *Wakes, Cancel, Never:* see `router/shared.rs`, where requests meet.
+
+mod control;
+mod hub;
+mod lease;
+pub(crate) mod shared;
+#[cfg(all(test, not(router_loom)))]
+mod tests;
+mod ticket;
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::sync::Arc as StdArc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+
+pub use lease::{Lease, Outcome};
+pub use ticket::Ticket;
+
+use crate::change::{AppSpec, Change, ChangeError};
+use crate::clock::Clock;
+use crate::fault::Fault;
+use crate::ids::AppId;
+use crate::limits::Limits;
+use crate::policy::route::RouteTable;
+use crate::snapshot::{AppSnapshot, Snapshot};
+use crate::sync::{Arc, Mutex};
+use control::Control;
+use hub::Hub;
+use shared::{Op, SharedApp};
+
+/// The routes, lines and dynos of one process. Cheap to clone; clones are the same router.
+///
+/// ```
+/// use router_core::change::{AppSpec, Change, DynoSpec};
+/// use router_core::limits::Limits;
+/// use router_core::{Outcome, Router};
+/// # use std::future::Future;
+/// # fn block_on<F: Future>(future: F) -> F::Output {
+/// #     let mut future = std::pin::pin!(future);
+/// #     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+/// #     loop { if let std::task::Poll::Ready(out) = future.as_mut().poll(&mut cx) { return out } }
+/// # }
+///
+/// let router = Router::new();
+/// let shop = AppSpec {
+///     id: "shop".into(),
+///     hosts: vec!["shop.test".into()],
+///     release: "v1".into(),
+///     limits: Limits::default(),
+/// };
+/// let dyno = DynoSpec::new("127.0.0.1:3001".parse()?);
+/// router.apply(&[Change::PutApp(shop.clone()), Change::AddDyno(shop.id, dyno)])?;
+///
+/// let app = router.route("shop.test", "/")?;
+/// let lease = block_on(router.ticket(&app, 0)?)?;
+/// assert_eq!(lease.dyno().address.port(), 3001);
+/// lease.check_in(Outcome::Served);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Router(Arc<Inner>);
+
+struct Inner {
+    routes: ArcSwap<RouteTable<AppRef>>,
+    apps: DashMap<AppId, AppRef>,
+    control: Mutex<Control>,
+    hub: Arc<Hub>,
+    clock: Clock,
+}
+
+/// An app of a router. Cheap to clone; stays valid when the app is taken away, and then refuses.
+#[derive(Clone)]
+pub struct AppRef(Arc<SharedApp>);
+
+impl Router {
+    /// A router without apps that takes the time from the system.
+    pub fn new() -> Self {
+        Self::with_clock(Clock::system())
+    }
+
+    /// A router without apps that takes the time from `clock`.
+    pub fn with_clock(clock: Clock) -> Self {
+        Self(Arc::new(Inner {
+            routes: ArcSwap::default(),
+            apps: DashMap::new(),
+            control: Mutex::new(Control::default()),
+            hub: Arc::new(Hub::new()),
+            clock,
+        }))
+    }
+
+    /// Step 2: the app that has this host and path.
+    ///
+    /// # Errors
+    /// [`Fault::BadRequest`] when the text cannot be a host, [`Fault::NoSuchApp`] when no app has it.
+    pub fn route(&self, host: &str, path: &str) -> Result<AppRef, Fault> {
+        self.0.routes.load().find(host, path)?.cloned().ok_or(Fault::NoSuchApp)
+    }
+
+    /// The app of that name.
+    pub fn app(&self, id: &AppId) -> Option<AppRef> {
+        self.0.apps.get(id).map(|app| app.clone())
+    }
+
+    /// Step 3: a place in the app's line for a request that holds `bytes` of body while it waits.
+    ///
+    /// # Errors
+    /// The fault with which the request is refused at the door, decided in O(1).
+    pub fn ticket(&self, app: &AppRef, bytes: u64) -> Result<Ticket, Fault> {
+        Ok(Ticket::new(app.clone(), app.shared().arrive(bytes)?))
+    }
+
+    /// Applies the changes, all of them or none, in their order; each app sees its own as one. Requests that no
+    /// change names notice nothing.
+    ///
+    /// # Errors
+    /// Says which change cannot be done. Then nothing has been applied.
+    pub fn apply(&self, changes: &[Change]) -> Result<(), ChangeError> {
+        let mut control = self.0.control.lock();
+        control.admit(changes)?;
+        let mut work = Work::default();
+        for change in changes {
+            self.plan(change, &mut work);
+        }
+        work.flush(&self.0.hub);
+        if work.reroute {
+            let mut table = RouteTable::default();
+            for (pattern, id) in control.hosts() {
+                if let Some(app) = self.app(id) {
+                    let read = table.add(&pattern.to_string(), app);
+                    debug_assert!(read.is_ok(), "a pattern that was read can be read again");
+                }
+            }
+            self.0.routes.store(StdArc::new(table));
+            self.0.apps.retain(|_, app| !app.shared().is_over());
+        }
+        Ok(())
+    }
+
+    /// A picture of every app, ordered by name. Takes each app's lock for a moment, one after the other.
+    pub fn snapshot(&self) -> Snapshot {
+        let refs: Vec<_> = self.0.apps.iter().map(|app| app.clone()).collect();
+        let mut apps: Vec<_> = refs.iter().map(AppRef::snapshot).collect();
+        apps.sort_by(|a, b| a.id.cmp(&b.id));
+        Snapshot { apps }
+    }
+
+    /// Does what is due by the clock alone (a quarantine that is over), and says when to call it again; `None`:
+    /// once [`alarm_moved`](Self::alarm_moved) is ready.
+    pub fn tick(&self) -> Option<Instant> {
+        let (due, _) = self.0.hub.alarm().due(self.0.clock.now());
+        for app in due.iter().filter_map(|id| self.app(id)) {
+            app.shared().tick();
+        }
+        self.0.hub.alarm().due(self.0.clock.now()).1
+    }
+
+    /// Ready when [`tick`](Self::tick) is to be called earlier than it said. For one task per router.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub fn alarm_moved(&self) -> impl Future<Output = ()> + Send + 'static {
+        let hub = Arc::clone(&self.0.hub);
+        poll_fn(move |cx| hub.alarm().poll_moved(cx.waker()))
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    fn plan(&self, change: &Change, work: &mut Work) {
+        let hub = &self.0.hub;
+        match change {
+            Change::PutApp(spec) => {
+                work.reroute = true;
+                let app = self.app(&spec.id).unwrap_or_else(|| self.new_app(spec));
+                work.add(&app, Some(Op::Put(Box::new(spec.limits.clone()), spec.release.clone())), hub);
+            }
+            Change::RemoveApp(id) => {
+                work.reroute = true;
+                if let Some(app) = self.app(id) {
+                    work.add(&app, Some(Op::Close), hub);
+                }
+            }
+            Change::AddDyno(id, spec) => {
+                if let Some(app) = self.app(id) {
+                    // What was asked of other apps before this comes first: it may set the address free.
+                    work.turn_to(&app, hub);
+                    let op = hub.claim(&app.0, spec.clone());
+                    work.add(&app, op, hub);
+                }
+            }
+            Change::RemoveDyno(id, address) => {
+                if let Some(app) = self.app(id) {
+                    let op = hub.disclaim(id, *address);
+                    work.add(&app, op, hub);
+                }
+            }
+            Change::SetDyno(id, address, health) => {
+                if let Some(app) = self.app(id) {
+                    let op = hub.set(id, *address, *health);
+                    work.add(&app, op, hub);
+                }
+            }
+        }
+    }
+
+    fn new_app(&self, spec: &AppSpec) -> AppRef {
+        let (id, limits, release) = (spec.id.clone(), spec.limits.clone(), spec.release.clone());
+        let shared = SharedApp::new(id, limits, release, self.0.clock.clone(), Arc::clone(&self.0.hub));
+        let app = AppRef(Arc::new(shared));
+        self.0.apps.insert(spec.id.clone(), app.clone());
+        app
+    }
+}
+
+/// Operations for one app after the other, so that each app sees its own in one piece.
+#[derive(Default)]
+struct Work {
+    app: Option<AppRef>,
+    ops: Vec<Op>,
+    reroute: bool,
+}
+
+impl Work {
+    fn turn_to(&mut self, app: &AppRef, hub: &Hub) {
+        if self.app.as_ref().is_some_and(|current| current.id() != app.id()) {
+            self.flush(hub);
+        }
+        self.app = Some(app.clone());
+    }
+
+    fn add(&mut self, app: &AppRef, op: Option<Op>, hub: &Hub) {
+        self.turn_to(app, hub);
+        self.ops.extend(op);
+    }
+
+    fn flush(&mut self, hub: &Hub) {
+        let Some(app) = self.app.take() else { return };
+        for gone in app.shared().change(&std::mem::take(&mut self.ops)).pay() {
+            hub.left(app.id(), gone);
+        }
+    }
+}
+
+impl AppRef {
+    /// The app's name.
+    pub fn id(&self) -> &AppId {
+        self.0.id()
+    }
+
+    /// The limits as they are now.
+    pub fn limits(&self) -> StdArc<Limits> {
+        self.0.limits()
+    }
+
+    /// Requests in line and dynos with room, without a lock and a moment old.
+    pub fn gauges(&self) -> (u64, u64) {
+        (self.0.waiting(), self.0.idle())
+    }
+
+    /// What a client that is refused now should be told to wait, in seconds: 1 to 60.
+    pub fn retry_after(&self) -> u64 {
+        self.0.retry_after()
+    }
+
+    /// A picture of the app.
+    pub fn snapshot(&self) -> AppSnapshot {
+        self.0.snapshot()
+    }
+
+    pub(crate) fn shared(&self) -> &SharedApp {
+        &self.0
+    }
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router").field("apps", &self.0.apps.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AppRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AppRef").field(self.id()).finish()
+    }
+}

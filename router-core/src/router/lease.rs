@@ -1,0 +1,154 @@
+//! Step 6 as a caller sees it: one dyno for one request. Ends with an outcome, or on drop; then the dyno is
+//! checked in.
+//!
+//! *Shared:* nothing; a lease has one owner. *Lock:* the app's, for the check-in. *Wakes:* the next in line.
+//! *Cancel:* dropping the lease checks the dyno in. *Never:* a second check-in: the grant is moved out on the first.
+
+use std::any::Any;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::fault::Fault;
+use crate::limits::Limits;
+use crate::policy::app::{Ending, Grant};
+use crate::policy::dyno::DynoInfo;
+use crate::router::AppRef;
+use crate::router::shared::{Granted, Parcel};
+use crate::router::ticket::Ticket;
+
+/// The right to use one dyno for one request.
+///
+/// Ends exactly once: by [`check_in`](Self::check_in), by [`again`](Self::again), or on drop, which counts as
+/// [`Outcome::Unused`]. A lease that is neither kept nor dropped (`mem::forget`) keeps its dyno busy for ever.
+///
+/// A lease can carry one value of the owner's choice, its *parcel*: typically the dyno's one connection. What is in
+/// the parcel when the lease is checked in stays with the dyno and comes with its next lease. It is dropped when
+/// the dyno leaves the app.
+pub struct Lease {
+    app: AppRef,
+    /// `None` once it has ended.
+    grant: Option<Grant>,
+    parcel: Option<Parcel>,
+    lingers: bool,
+}
+
+/// How a lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The dyno answered. Ends any doubt about it.
+    Served,
+    /// The dyno worked on the request and failed: it closed the connection or fell silent.
+    Failed,
+    /// The dyno has seen nothing of the request.
+    Unused,
+}
+
+impl Lease {
+    pub(crate) fn new(app: AppRef, granted: Granted) -> Self {
+        Self { app, grant: Some(granted.grant), parcel: granted.parcel, lingers: false }
+    }
+
+    /// The dyno.
+    pub fn dyno(&self) -> &DynoInfo {
+        &self.grant().info
+    }
+
+    /// The same, to keep beyond the lease.
+    pub fn dyno_info(&self) -> std::sync::Arc<DynoInfo> {
+        std::sync::Arc::clone(&self.grant().info)
+    }
+
+    /// The app.
+    pub fn app(&self) -> &AppRef {
+        &self.app
+    }
+
+    /// The limits of the app as they are now.
+    pub fn limits(&self) -> std::sync::Arc<Limits> {
+        self.app.limits()
+    }
+
+    /// From the request's first arrival to this lease.
+    pub fn waited(&self) -> Duration {
+        let grant = self.grant();
+        grant.at.duration_since(grant.place.arrived)
+    }
+
+    /// When the lease was granted.
+    pub fn granted_at(&self) -> Instant {
+        self.grant().at
+    }
+
+    /// How many dynos the request has been offered to, this one included.
+    pub fn tries(&self) -> u32 {
+        self.grant().place.tries
+    }
+
+    /// Takes the parcel out if it is a `T`; a parcel of another type is dropped.
+    pub fn take_parcel<T: Any + Send>(&mut self) -> Option<Box<T>> {
+        self.parcel.take()?.downcast().ok()
+    }
+
+    /// Puts something into the parcel; what was in it is dropped.
+    pub fn put_parcel<T: Any + Send>(&mut self, value: Box<T>) {
+        self.parcel = Some(value);
+    }
+
+    /// Says that nobody waits for the answer any more while the dyno still works on it. The dyno counts as busy
+    /// until the lease ends.
+    pub fn linger(&mut self) {
+        if !self.lingers {
+            self.lingers = true;
+            self.app.shared().linger(self.grant().dyno);
+        }
+    }
+
+    /// Gives the dyno back. The next in line gets it.
+    pub fn check_in(mut self, outcome: Outcome) {
+        self.end(outcome);
+    }
+
+    /// The dyno could not be reached and has seen nothing of the request. The dyno goes into quarantine, the
+    /// request back to the front of the line, with its first time of arrival.
+    ///
+    /// # Errors
+    /// `failed`, when the request has been offered to [`Limits::max_tries`] dynos;
+    /// [`Fault::NoSuchApp`] when its app has been taken away.
+    pub fn again(mut self, failed: Fault) -> Result<Ticket, Fault> {
+        let Some(grant) = self.grant.take() else { return Err(Fault::Platform) };
+        // The connection that could not be used goes now, not when the ticket does.
+        self.parcel = None;
+        let place = self.app.shared().again(&grant, failed)?;
+        Ok(Ticket::in_line(self.app.clone(), place))
+    }
+
+    fn grant(&self) -> &Grant {
+        self.grant.as_ref().expect("only methods that consume the lease take the grant out")
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        let Some(grant) = self.grant.take() else { return };
+        let held = match outcome {
+            Outcome::Served | Outcome::Failed => Some(self.app.shared().now().duration_since(grant.at)),
+            Outcome::Unused => None,
+        };
+        let ending = Ending { held, lingered: self.lingers, proven: outcome == Outcome::Served };
+        let parcel = self.parcel.take();
+        self.app.shared().check_in(grant.dyno, ending, parcel);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.end(Outcome::Unused);
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("app", self.app.id())
+            .field("grant", &self.grant)
+            .finish_non_exhaustive()
+    }
+}

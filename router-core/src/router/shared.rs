@@ -1,0 +1,391 @@
+//! One app under one lock: runs the pure state, collects who is to be woken, unlocks, and wakes.
+//!
+//! *Shared:* one [`SharedApp`] between all requests of an app and the control plane.
+//! *Lock:* `state`, held for one step of the pure state and nothing else: no I/O, no await, no waker, no drop of a
+//! connection under it. Two apps share no lock. Order of locks: control, claim, app, alarm.
+//! *Wakes:* whoever checks a dyno in, expires, cancels or changes something wakes the requests that got a dyno or
+//! were refused by that, after unlocking.
+//! *Cancel:* a dropped ticket leaves the line in O(1); one that had been granted a dyno and not taken it hands the
+//! dyno to the next in line (loom: `a_granted_ticket_that_is_dropped_loses_no_dyno`).
+//! *Never:* a lost wake-up (loom: `check_in_meets_arrival`), a dyno granted twice (loom: all models).
+
+use std::any::Any;
+use std::sync::Arc as StdArc;
+use std::task::Waker;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+
+use crate::change::{DynoHealth, DynoSpec};
+use crate::clock::Clock;
+use crate::fault::Fault;
+use crate::ids::{Address, AppId, DynoId, ReleaseId, TicketId};
+use crate::limits::Limits;
+use crate::policy::app::{App, Arrived, Effect, Ending, Gone, Grant};
+use crate::router::hub::Hub;
+use crate::snapshot::AppSnapshot;
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+
+/// Something that stays with a dyno from one lease to the next: its connection.
+pub(crate) type Parcel = Box<dyn Any + Send>;
+
+/// An app as all its requests share it.
+pub(crate) struct SharedApp {
+    id: AppId,
+    clock: Clock,
+    hub: Arc<Hub>,
+    limits: ArcSwap<Limits>,
+    state: Mutex<State>,
+    /// For those who look without the lock; a moment old.
+    waiting: AtomicU64,
+    idle: AtomicU64,
+}
+
+struct State {
+    app: App,
+    /// Requests in line, each with its waker; a slot of its own, because the queue uses a granted request's
+    /// place again before the request has taken its dyno.
+    waiters: Vec<Waiter>,
+    free_waiters: Vec<u32>,
+    /// Which waiter stands at a place in line.
+    waiter_of: Vec<u32>,
+    /// What stays with a dyno, by its slot.
+    parked: Vec<Parked>,
+    /// What the alarm was last told.
+    alarm: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Parked {
+    turn: u32,
+    parcels: Vec<Parcel>,
+}
+
+enum Waiter {
+    Vacant,
+    Waiting(Option<Waker>),
+    Granted(Grant),
+    Refused(Fault),
+}
+
+/// A place in line as its ticket knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InLine {
+    pub(crate) ticket: TicketId,
+    pub(crate) deadline: Instant,
+    waiter: u32,
+}
+
+/// A dyno with what was left at it.
+pub(crate) struct Granted {
+    pub(crate) grant: Grant,
+    pub(crate) parcel: Option<Parcel>,
+}
+
+/// How a request enters.
+pub(crate) enum Entered {
+    Granted(Granted),
+    InLine(InLine),
+}
+
+/// What an operation of the control plane does to one app.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Put(Box<Limits>, ReleaseId),
+    Add(DynoSpec, u64),
+    Remove(Address),
+    Set(Address, DynoHealth),
+    Close,
+}
+
+/// What has to be done once the lock is open again.
+#[derive(Default)]
+#[must_use = "somebody waits for the wakers in it"]
+pub(crate) struct Owed {
+    /// Nearly always one or none.
+    first: Option<Waker>,
+    more: Vec<Waker>,
+    alarm: Option<Waker>,
+    gone: Vec<Gone>,
+    /// Connections of dynos that have left: closed when this is dropped.
+    parcels: Vec<Parcel>,
+}
+
+impl SharedApp {
+    pub(crate) fn new(id: AppId, limits: Limits, release: ReleaseId, clock: Clock, hub: Arc<Hub>) -> Self {
+        let seed = id
+            .as_str()
+            .bytes()
+            .fold(0xCBF2_9CE4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3));
+        let state = State {
+            app: App::new(limits.clone(), release, seed),
+            waiters: Vec::new(),
+            free_waiters: Vec::new(),
+            waiter_of: Vec::new(),
+            parked: Vec::new(),
+            alarm: None,
+        };
+        Self {
+            id,
+            clock,
+            hub,
+            limits: ArcSwap::from_pointee(limits),
+            state: Mutex::new(state),
+            waiting: AtomicU64::new(0),
+            idle: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn id(&self) -> &AppId {
+        &self.id
+    }
+
+    pub(crate) fn limits(&self) -> StdArc<Limits> {
+        self.limits.load_full()
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn idle(&self) -> u64 {
+        self.idle.load(Ordering::Relaxed)
+    }
+
+    /// A request arrives.
+    pub(crate) fn arrive(&self, bytes: u64) -> Result<Entered, Fault> {
+        self.step(|state, now| match state.app.arrive(now, bytes) {
+            Arrived::Granted(grant) => Ok(Entered::Granted(state.hand_over(grant))),
+            Arrived::InLine { ticket, deadline } => Ok(Entered::InLine(state.wait(ticket, deadline))),
+            Arrived::Refused(fault) => Err(fault),
+        })
+    }
+
+    /// A request whose dyno could not be reached goes back to the front of the line.
+    pub(crate) fn again(&self, grant: &Grant, failed: Fault) -> Result<InLine, Fault> {
+        self.step(|state, now| {
+            let (ticket, deadline) = state.app.again(now, grant.dyno, grant.place, failed)?;
+            Ok(state.wait(ticket, deadline))
+        })
+    }
+
+    /// The request's turn, if it has come; else the waker is kept for when it does.
+    pub(crate) fn poll(&self, place: InLine, waker: &Waker) -> Option<Result<Granted, Fault>> {
+        let mut state = self.state.lock();
+        if let Waiter::Waiting(old) = &mut state.waiters[place.waiter as usize] {
+            if !old.as_ref().is_some_and(|old| old.will_wake(waker)) {
+                *old = Some(waker.clone());
+            }
+            return None;
+        }
+        Some(state.take(place))
+    }
+
+    /// The request's time is up: what became of it. A dyno granted in the meantime is as good as any.
+    pub(crate) fn expire(&self, place: InLine) -> Result<Granted, Fault> {
+        self.step(|state, now| {
+            if let Some(fault) = state.app.expire(now, place.ticket) {
+                state.vacate(place.waiter);
+                return Err(fault);
+            }
+            state.take(place)
+        })
+    }
+
+    /// The request is gone before its turn, or before it has taken its dyno.
+    pub(crate) fn cancel(&self, place: InLine) {
+        self.step(|state, now| {
+            state.app.cancel(now, place.ticket);
+            if let Waiter::Granted(grant) = state.vacate(place.waiter) {
+                let unused = Ending { held: None, lingered: false, proven: false };
+                state.app.check_in(grant.dyno, unused);
+            }
+        });
+    }
+
+    /// A request in flight has ended.
+    pub(crate) fn check_in(&self, dyno: DynoId, ending: Ending, parcel: Option<Parcel>) {
+        self.step(|state, _| {
+            if let Some(parcel) = parcel {
+                state.park(dyno, parcel);
+            }
+            state.app.check_in(dyno, ending);
+        });
+    }
+
+    /// Nobody waits for a request in flight any more.
+    pub(crate) fn linger(&self, dyno: DynoId) {
+        self.step(|state, _| state.app.linger(dyno));
+    }
+
+    /// Does what is due by the clock alone.
+    pub(crate) fn tick(&self) {
+        self.step(|state, now| state.app.tick(now));
+    }
+
+    /// Applies changes as one: nothing is dispatched in between. The caller pays what is owed once it holds no lock,
+    /// and tells the hub who is gone.
+    pub(crate) fn change(&self, ops: &[Op]) -> Owed {
+        let ((), owed) = self.locked(|state, _| {
+            for op in ops {
+                match op {
+                    Op::Put(limits, release) => {
+                        self.limits.store(StdArc::new((**limits).clone()));
+                        state.app.put((**limits).clone(), release.clone(), 1);
+                    }
+                    Op::Add(spec, epoch) => state.app.add(spec, *epoch),
+                    Op::Remove(address) => {
+                        state.app.remove(*address);
+                    }
+                    Op::Set(address, health) => {
+                        state.app.set(*address, *health);
+                    }
+                    Op::Close => state.app.close(),
+                }
+            }
+        });
+        owed
+    }
+
+    /// Whether the app was taken away and nothing of it is left.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.lock().app.is_over()
+    }
+
+    pub(crate) fn retry_after(&self) -> u64 {
+        self.state.lock().app.retry_after()
+    }
+
+    pub(crate) fn snapshot(&self) -> AppSnapshot {
+        let now = self.clock.now();
+        self.state.lock().app.snapshot(&self.id, now)
+    }
+
+    /// One step of the data plane: under the lock, then what is owed.
+    fn step<R>(&self, action: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let (result, owed) = self.locked(action);
+        for gone in owed.pay() {
+            self.hub.left(&self.id, gone);
+        }
+        result
+    }
+
+    fn locked<R>(&self, action: impl FnOnce(&mut State, Instant) -> R) -> (R, Owed) {
+        let mut owed = Owed::default();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        // Under the lock, so that the pure state never sees the clock run backwards.
+        let now = self.clock.now();
+        let result = action(state, now);
+        state.settle(now, &mut owed);
+        let (waiting, idle) = state.app.gauges();
+        self.waiting.store(waiting as u64, Ordering::Relaxed);
+        self.idle.store(idle as u64, Ordering::Relaxed);
+        let next = state.app.next_tick();
+        if next != state.alarm {
+            state.alarm = next;
+            owed.alarm = self.hub.alarm().set(&self.id, next);
+        }
+        (result, owed)
+    }
+}
+
+impl State {
+    /// Runs the pure state until it rests.
+    fn settle(&mut self, now: Instant, owed: &mut Owed) {
+        while let Some(effect) = self.app.next(now) {
+            match effect {
+                Effect::Grant(ticket, grant) => self.tell(ticket, Waiter::Granted(grant), owed),
+                Effect::Refuse(ticket, fault) => self.tell(ticket, Waiter::Refused(fault), owed),
+                Effect::Gone(gone) => {
+                    if let Some(parked) = self.parked.get_mut(gone.id.slot())
+                        && parked.turn == gone.id.turn
+                    {
+                        owed.parcels.append(&mut parked.parcels);
+                    }
+                    owed.gone.push(gone);
+                }
+            }
+        }
+        // Short lines only: the walk is O(n), and tests with long lines are about their length.
+        if cfg!(debug_assertions) && self.app.gauges().0 < 64 {
+            self.app.check_invariants(now);
+        }
+    }
+
+    fn tell(&mut self, ticket: TicketId, news: Waiter, owed: &mut Owed) {
+        let waiter = self.waiter_of[ticket.slot()] as usize;
+        if let Waiter::Waiting(Some(waker)) = std::mem::replace(&mut self.waiters[waiter], news) {
+            match owed.first {
+                None => owed.first = Some(waker),
+                Some(_) => owed.more.push(waker),
+            }
+        }
+    }
+
+    /// A waiter for a request that has just joined the line.
+    fn wait(&mut self, ticket: TicketId, deadline: Instant) -> InLine {
+        let fresh = Waiter::Waiting(None);
+        let waiter = match self.free_waiters.pop() {
+            Some(waiter) => {
+                self.waiters[waiter as usize] = fresh;
+                waiter
+            }
+            None => {
+                self.waiters.push(fresh);
+                (self.waiters.len() - 1) as u32
+            }
+        };
+        if self.waiter_of.len() <= ticket.slot() {
+            self.waiter_of.resize(ticket.slot() + 1, 0);
+        }
+        self.waiter_of[ticket.slot()] = waiter;
+        InLine { ticket, deadline, waiter }
+    }
+
+    fn vacate(&mut self, waiter: u32) -> Waiter {
+        self.free_waiters.push(waiter);
+        std::mem::replace(&mut self.waiters[waiter as usize], Waiter::Vacant)
+    }
+
+    /// What became of a request that no longer waits.
+    fn take(&mut self, place: InLine) -> Result<Granted, Fault> {
+        match self.vacate(place.waiter) {
+            Waiter::Granted(grant) => Ok(self.hand_over(grant)),
+            Waiter::Refused(fault) => Err(fault),
+            Waiter::Waiting(_) | Waiter::Vacant => {
+                debug_assert!(false, "only a request that was told leaves through here");
+                Err(Fault::Platform)
+            }
+        }
+    }
+
+    fn hand_over(&mut self, grant: Grant) -> Granted {
+        let parked = self.parked.get_mut(grant.dyno.slot()).filter(|parked| parked.turn == grant.dyno.turn);
+        let parcel = parked.and_then(|parked| parked.parcels.pop());
+        Granted { grant, parcel }
+    }
+
+    fn park(&mut self, dyno: DynoId, parcel: Parcel) {
+        if self.parked.len() <= dyno.slot() {
+            self.parked.resize_with(dyno.slot() + 1, Parked::default);
+        }
+        let parked = &mut self.parked[dyno.slot()];
+        parked.turn = dyno.turn;
+        parked.parcels.push(parcel);
+    }
+}
+
+impl Owed {
+    /// Wakes, and drops connections; both may run foreign code, so no lock is held here.
+    pub(crate) fn pay(self) -> Vec<Gone> {
+        for waker in self.first.into_iter().chain(self.alarm).chain(self.more) {
+            waker.wake();
+        }
+        self.gone
+    }
+}

@@ -1,0 +1,162 @@
+//! What one thread can see of a router: tickets, leases, parcels, changes across apps.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::*;
+use crate::change::{DynoHealth, DynoSpec};
+use crate::ids::Address;
+
+fn address(port: u16) -> Address {
+    ([127, 0, 0, 1], port).into()
+}
+
+fn put(id: &str) -> Change {
+    let hosts = vec![format!("{id}.test")];
+    Change::PutApp(AppSpec { id: id.into(), hosts, release: "v1".into(), limits: Limits::default() })
+}
+
+fn add(id: &str, port: u16) -> Change {
+    Change::AddDyno(id.into(), DynoSpec::new(address(port)))
+}
+
+fn router(changes: &[Change]) -> Router {
+    let router = Router::with_clock(Clock::manual());
+    router.apply(changes).unwrap();
+    router
+}
+
+fn app(router: &Router, id: &str) -> AppRef {
+    router.route(&format!("{id}.test"), "/").unwrap()
+}
+
+fn ticket(router: &Router, id: &str) -> Ticket {
+    router.ticket(&app(router, id), 0).unwrap()
+}
+
+fn poll(ticket: &mut Ticket) -> Poll<Result<Lease, Fault>> {
+    pin!(ticket).as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn lease(ticket: &mut Ticket) -> Lease {
+    match poll(ticket) {
+        Poll::Ready(Ok(lease)) => lease,
+        other @ (Poll::Ready(Err(_)) | Poll::Pending) => panic!("no lease: {other:?}"),
+    }
+}
+
+#[test]
+fn a_dropped_lease_gives_the_dyno_to_the_next_in_line() {
+    let router = router(&[put("a"), add("a", 1)]);
+    let first = lease(&mut ticket(&router, "a"));
+    let mut second = ticket(&router, "a");
+    assert!(poll(&mut second).is_pending());
+    drop(first);
+    assert_eq!(lease(&mut second).dyno().address, address(1));
+}
+
+#[test]
+fn t6_a_granted_ticket_that_is_dropped_loses_no_dyno() {
+    let router = router(&[put("a"), add("a", 1)]);
+    let first = lease(&mut ticket(&router, "a"));
+    let (mut second, mut third) = (ticket(&router, "a"), ticket(&router, "a"));
+    assert!(poll(&mut second).is_pending() && poll(&mut third).is_pending());
+    first.check_in(Outcome::Served);
+    drop(second);
+    assert!(poll(&mut third).is_ready());
+}
+
+#[test]
+fn the_parcel_stays_with_the_dyno_until_the_dyno_leaves() {
+    let router = router(&[put("a"), add("a", 1)]);
+    let cargo = Arc::new(());
+    let mut first = lease(&mut ticket(&router, "a"));
+    first.put_parcel(Box::new(Arc::clone(&cargo)));
+    first.check_in(Outcome::Served);
+    let mut second = lease(&mut ticket(&router, "a"));
+    assert!(second.take_parcel::<Arc<()>>().is_some());
+    second.put_parcel(Box::new(Arc::clone(&cargo)));
+    second.check_in(Outcome::Served);
+    assert_eq!(Arc::strong_count(&cargo), 2);
+    router.apply(&[Change::RemoveDyno("a".into(), address(1))]).unwrap();
+    assert_eq!(Arc::strong_count(&cargo), 1, "dropped with the dyno");
+}
+
+#[test]
+fn changes_are_applied_whole_or_not_at_all() {
+    let router = router(&[put("a"), add("a", 1)]);
+    let bad = [put("b"), add("b", 2), add("b", 1)];
+    let taken = ChangeError::DynoTaken { address: address(1), has: "a".into(), wants: "b".into() };
+    assert_eq!(router.apply(&bad), Err(taken));
+    assert!(router.route("b.test", "/").is_err());
+    assert_eq!(router.apply(&[put("b"), add("b", 2)]), Ok(()), "nothing of the refused list is left");
+    let twice = Change::PutApp(AppSpec {
+        id: "c".into(),
+        hosts: vec!["c.test".into(), "A.test".into()],
+        release: "v1".into(),
+        limits: Limits::default(),
+    });
+    let taken = ChangeError::HostTaken { host: "a.test".into(), has: "a".into(), wants: "c".into() };
+    assert_eq!(router.apply(&[twice]), Err(taken));
+    assert!(router.route("a.test", "/").is_ok() && router.route("c.test", "/").is_err());
+    let gone = Change::RemoveDyno("a".into(), address(9));
+    assert_eq!(router.apply(&[gone]), Err(ChangeError::NoSuchDyno("a".into(), address(9))));
+}
+
+#[test]
+fn a_dyno_that_moves_to_another_app_is_not_used_there_before_it_is_free() {
+    let router = router(&[put("a"), add("a", 1)]);
+    let held = lease(&mut ticket(&router, "a"));
+    router.apply(&[Change::RemoveApp("a".into()), put("b"), add("b", 1)]).unwrap();
+    assert_eq!(router.ticket(&app(&router, "b"), 0).unwrap_err(), Fault::NoDynos);
+    held.check_in(Outcome::Served);
+    assert_eq!(lease(&mut ticket(&router, "b")).dyno().address, address(1));
+    router.apply(&[Change::RemoveApp("b".into())]).unwrap();
+    assert_eq!(router.0.hub.claims(), 0);
+    assert!(router.snapshot().apps.is_empty(), "apps that are over are gone");
+}
+
+#[test]
+fn an_app_that_returns_while_its_dyno_is_busy_finds_it_busy() {
+    let router = router(&[put("a"), add("a", 1)]);
+    let held = lease(&mut ticket(&router, "a"));
+    router.apply(&[Change::RemoveApp("a".into())]).unwrap();
+    router.apply(&[put("a"), add("a", 1)]).unwrap();
+    let mut next = ticket(&router, "a");
+    assert!(poll(&mut next).is_pending());
+    held.check_in(Outcome::Served);
+    lease(&mut next);
+}
+
+#[test]
+fn all_dynos_of_an_app_change_at_once_and_nobody_in_line_is_refused() {
+    let router = router(&[put("a"), add("a", 1)]);
+    let held = lease(&mut ticket(&router, "a"));
+    let mut next = ticket(&router, "a");
+    assert!(poll(&mut next).is_pending());
+    router.apply(&[Change::RemoveDyno("a".into(), address(1)), add("a", 2)]).unwrap();
+    assert_eq!(lease(&mut next).dyno().address, address(2));
+    drop(held);
+}
+
+#[test]
+fn the_alarm_rings_when_a_quarantine_is_over() {
+    let router = router(&[put("a"), add("a", 1), add("a", 2)]);
+    let first = lease(&mut ticket(&router, "a"));
+    let _other = lease(&mut ticket(&router, "a"));
+    let mut moved = pin!(router.alarm_moved());
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(moved.as_mut().poll(&mut cx).is_pending());
+    let mut again = first.again(Fault::ConnectRefused).unwrap();
+    assert!(moved.as_mut().poll(&mut cx).is_ready());
+    assert_eq!(router.tick().map(|at| at - router.clock().now()), Some(Duration::from_secs(5)));
+    router.clock().advance(Duration::from_millis(4999));
+    router.tick();
+    assert!(poll(&mut again).is_pending());
+    // Both at the same moment: the wait may last 5 s, and so may the quarantine. The dyno comes first.
+    router.apply(&[Change::SetDyno("a".into(), address(2), DynoHealth::Ready)]).unwrap();
+    assert_eq!(app(&router, "a").snapshot().dynos.len(), 2);
+}
