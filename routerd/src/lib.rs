@@ -1,1 +1,5 @@
 //! The daemon as a library.
+
+pub mod log;
+
+pub mod metrics;
