@@ -2,4 +2,6 @@
 
 pub mod log;
 
+pub mod admin;
+
 pub mod metrics;
