@@ -28,4 +28,5 @@ pub mod ids;
 
 pub mod clock;
 
-mod sync;
+#[doc(hidden)]
+pub mod sync;
