@@ -160,3 +160,12 @@ fn the_alarm_rings_when_a_quarantine_is_over() {
     router.apply(&[Change::SetDyno("a".into(), address(2), DynoHealth::Ready)]).unwrap();
     assert_eq!(app(&router, "a").snapshot().dynos.len(), 2);
 }
+
+#[test]
+fn a_lingering_request_that_goes_again_leaves_nothing_lingering_behind() {
+    let router = router(&[put("a"), add("a", 1)]);
+    let mut first = lease(&mut ticket(&router, "a"));
+    first.linger();
+    let _again = first.again(Fault::ConnectRefused).unwrap();
+    assert_eq!(app(&router, "a").snapshot().dynos[0].lingering, 0);
+}
