@@ -1,5 +1,28 @@
-//! The HTTP/1.1 client side: one request from its Host to the last byte of its answer.
+//! Ring 3: the HTTP/1.1 client side, one request from its Host to the last byte of its answer.
+//!
+//! [`Proxy::serve`] is the door; `proxy/request.rs` is the spine that calls everything else in order. A request runs
+//! in the task that called `serve`, the dyno's connection included: no second task, no channel. A task of its own
+//! exists only for what outlives the caller's interest: an answer that is longer than what came at once, so that a
+//! slow client holds no dyno, and an answer that nobody waits for any more, so that a busy dyno counts as busy.
+//!
+//! What is deliberately absent: a connection pool (a dyno has one connection, and it travels in the lease),
+//! timers that decide who is served (the policy does, from the clock), and retries that might run a request twice.
 
+mod answer;
+mod body;
+mod dial;
+mod flight;
+mod forward;
+mod headers;
+mod inspect;
 mod record;
+mod request;
+mod spool;
+mod turn;
+mod upload;
 
+pub use answer::fault_page;
+pub use body::{Body, BrokenOff};
+pub use inspect::Rules;
 pub use record::Record;
+pub use request::{Aborted, Client, Interim, Proxy};

@@ -1,1 +1,17 @@
 //! The daemon as a library.
+
+pub mod daemon;
+
+mod accept;
+
+mod conn;
+
+mod socket;
+
+pub mod log;
+
+pub mod admin;
+
+pub mod metrics;
+
+pub mod up;

@@ -1,12 +1,15 @@
 //! What is known of one request, as plain data: one [`Record`] a request, handed on once it is over.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Version};
 
+use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::ids::{AppId, DynoName, ReleaseId};
+use crate::ids::AppId;
+use crate::policy::dyno::DynoInfo;
 
 /// One request, from its arrival to its last byte.
 ///
@@ -32,10 +35,8 @@ pub struct Record {
     pub tls: bool,
     /// The app; `None` when no app has the host.
     pub app: Option<AppId>,
-    /// The release of the dyno that served.
-    pub release: Option<ReleaseId>,
     /// The dyno that served, or was the last to be tried.
-    pub dyno: Option<DynoName>,
+    pub dyno: Option<Arc<DynoInfo>>,
     /// Time in line, summed over all tries.
     pub queue: Duration,
     /// Time to open the connection to the dyno; zero on a connection that was there.
@@ -66,7 +67,6 @@ impl Default for Record {
             protocol: Version::HTTP_11,
             tls: false,
             app: None,
-            release: None,
             dyno: None,
             queue: Duration::ZERO,
             connect: Duration::ZERO,
@@ -76,6 +76,59 @@ impl Default for Record {
             status: 0,
             bytes: 0,
             fault: None,
+        }
+    }
+}
+
+/// Who gets the closed records.
+pub(crate) type Hook = Arc<dyn Fn(Box<Record>) + Send + Sync>;
+
+/// An open record. Closes when it is dropped, whatever happened, and then goes to the hook: exactly one a request.
+pub(crate) struct Open {
+    /// `Some` until it is closed.
+    record: Option<Box<Record>>,
+    started: Instant,
+    clock: Clock,
+    hook: Hook,
+}
+
+impl Open {
+    pub(crate) fn new(record: Record, clock: &Clock, hook: &Hook) -> Self {
+        let (started, clock, hook) = (clock.now(), clock.clone(), Arc::clone(hook));
+        Self { record: Some(Box::new(record)), started, clock, hook }
+    }
+
+    /// Writes something down.
+    pub(crate) fn note(&mut self, note: impl FnOnce(&mut Record)) {
+        if let Some(record) = &mut self.record {
+            note(record);
+        }
+    }
+
+    /// The request failed. The first fault is the one that counts.
+    pub(crate) fn fault(&mut self, fault: Fault) {
+        self.note(|record| {
+            if record.fault.is_none() {
+                record.fault = Some(fault);
+                record.status = fault.status();
+            }
+        });
+    }
+
+    /// Whether a status was noted: the client got, or is about to get, an answer.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.record.as_ref().is_none_or(|record| record.status != 0)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if !self.is_answered() {
+            self.fault(Fault::ClientInterrupted);
+        }
+        if let Some(mut record) = self.record.take() {
+            record.total = self.clock.now().duration_since(self.started);
+            (self.hook)(record);
         }
     }
 }

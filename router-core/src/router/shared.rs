@@ -144,6 +144,10 @@ impl SharedApp {
         self.limits.load_full()
     }
 
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     pub(crate) fn now(&self) -> Instant {
         self.clock.now()
     }

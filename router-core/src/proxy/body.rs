@@ -1,0 +1,140 @@
+//! The body of an answer on its way to the client; the request's record goes with it and closes at its end.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use crate::fault::Fault;
+use crate::proxy::record::Open;
+use crate::proxy::spool::{End, Reader};
+
+/// The body of an answer, of whatever kind.
+///
+/// # Errors
+/// [`BrokenOff`] when the dyno failed in the middle of its answer: the connection to the client is to be cut, so that
+/// the client does not take the part for the whole.
+pub struct Body {
+    kind: Kind,
+    open: Option<Open>,
+}
+
+enum Kind {
+    /// All of it is here.
+    Whole { frames: VecDeque<Frame<Bytes>>, left: u64 },
+    /// It comes from the dyno while the client reads.
+    Spooled(Reader),
+}
+
+/// The dyno's answer broke off.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokenOff(pub Fault);
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the answer broke off: {}", self.0)
+    }
+}
+
+impl std::error::Error for BrokenOff {}
+
+impl Body {
+    pub(crate) fn whole(frames: VecDeque<Frame<Bytes>>, open: Open) -> Self {
+        let left = frames.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        Self { kind: Kind::Whole { frames, left }, open: Some(open) }
+    }
+
+    pub(crate) fn text(text: String, open: Open) -> Self {
+        Self::whole(VecDeque::from([Frame::data(Bytes::from(text))]), open)
+    }
+
+    pub(crate) fn spooled(reader: Reader, open: Open) -> Self {
+        Self { kind: Kind::Spooled(reader), open: Some(open) }
+    }
+
+    fn count(&mut self, frame: &Frame<Bytes>) {
+        if let (Some(data), Some(open)) = (frame.data_ref(), &mut self.open) {
+            let bytes = data.len() as u64;
+            open.note(|record| record.bytes += bytes);
+        }
+    }
+
+    /// The request is over: its record closes now, not when the connection gets round to dropping this.
+    fn close(&mut self) {
+        self.open = None;
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let this = &mut *self;
+        match &mut this.kind {
+            Kind::Whole { frames, left } => {
+                let frame = frames.pop_front();
+                if let Some(frame) = &frame {
+                    *left -= frame.data_ref().map_or(0, |data| data.len() as u64);
+                    let last = frames.is_empty();
+                    this.count(frame);
+                    if last {
+                        this.close();
+                    }
+                } else {
+                    this.close();
+                }
+                Poll::Ready(frame.map(Ok))
+            }
+            Kind::Spooled(reader) => match ready!(reader.poll_next(cx)) {
+                Ok(frame) => {
+                    this.count(&frame);
+                    Poll::Ready(Some(Ok(frame)))
+                }
+                Err(End { service, fault }) => {
+                    if let Some(open) = &mut this.open {
+                        open.note(|record| record.service = service);
+                        fault.into_iter().for_each(|fault| open.fault(fault));
+                    }
+                    this.close();
+                    Poll::Ready(fault.map(|fault| Err(BrokenOff(fault))))
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(&self.kind, Kind::Whole { frames, .. } if frames.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Whole { frames, left } if frames.iter().all(Frame::is_data) => SizeHint::with_exact(*left),
+            Kind::Whole { .. } | Kind::Spooled(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let unread = match &self.kind {
+            Kind::Whole { frames, .. } => !frames.is_empty(),
+            Kind::Spooled(_) => true,
+        };
+        if let Some(open) = self.open.as_mut().filter(|_| unread) {
+            open.fault(Fault::ClientInterrupted);
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,125 @@
+//! A connection to a dyno: opened when there is none, polled by whoever holds the lease, parked with the dyno.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::fault::Fault;
+use crate::ids::Address;
+use crate::proxy::upload::ToDyno;
+
+/// The longest head of an answer.
+const ANSWER_HEAD_MAX: usize = 512 << 10;
+/// The most headers of an answer.
+const ANSWER_HEADERS_MAX: usize = 1000;
+
+/// A dyno's one connection. It is the parcel of the dyno's lease.
+pub(crate) struct Conn {
+    pub(crate) sender: SendRequest<ToDyno>,
+    driver: Option<Connection<TokioIo<Counted>, ToDyno>>,
+    /// Bytes read since the connection was opened.
+    heard: Arc<AtomicU64>,
+    /// When it was last parked; `None` while it is new.
+    pub(crate) parked: Option<Instant>,
+}
+
+impl Conn {
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// [`Fault::ConnectRefused`] or [`Fault::ConnectTimeout`]: the dyno has seen nothing of the request.
+    pub(crate) async fn open(address: Address, limit: Duration) -> Result<Box<Self>, Fault> {
+        let connect = TcpStream::connect(address);
+        let stream = match tokio::time::timeout(limit, connect).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return Err(Fault::ConnectTimeout),
+            Ok(Err(_)) => return Err(Fault::ConnectRefused),
+            Err(_) => return Err(Fault::ConnectTimeout),
+        };
+        // Without it only latency suffers.
+        let _ = stream.set_nodelay(true);
+        let heard = Arc::new(AtomicU64::new(0));
+        let io = TokioIo::new(Counted { stream, heard: Arc::clone(&heard) });
+        let shake =
+            Builder::new().max_headers(ANSWER_HEADERS_MAX).max_buf_size(ANSWER_HEAD_MAX).handshake(io).await;
+        let (sender, driver) = shake.map_err(|_| Fault::ConnectRefused)?;
+        Ok(Box::new(Self { sender, driver: Some(driver), heard, parked: None }))
+    }
+
+    /// Moves bytes both ways. Ready once the connection is over.
+    pub(crate) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(driver) = &mut self.driver else { return Poll::Ready(()) };
+        match Pin::new(driver).poll(cx) {
+            Poll::Ready(_) => {
+                self.driver = None;
+                Poll::Ready(())
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Whether the next request can go over it: nothing is under way and the dyno has not closed it.
+    pub(crate) fn is_reusable(&mut self, cx: &mut Context<'_>) -> bool {
+        self.poll_drive(cx).is_pending() && self.sender.is_ready()
+    }
+
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts what is read: a request may be sent again only if the dyno has not answered a single byte.
+struct Counted {
+    stream: TcpStream,
+    heard: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = buf.filled().len() - before;
+        if read > 0 {
+            self.heard.fetch_add(read as u64, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+}

@@ -1,0 +1,389 @@
+//! A request at its dyno: lease, connection and what is still to come of the answer, kept together until the dyno is
+//! really free.
+//!
+//! *Shared:* nothing; one task owns it. *Cancel:* a flight that is dropped goes on by itself: nobody waits for the
+//! answer any more, but the dyno works on it, so it is read to its end and thrown away, for no longer than
+//! `linger` (invariant 4). *Never:* a dyno checked in while it may still work on a request, unless closing its
+//! connection frees it or the wait has run out.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::fault::{Fault, Restriction};
+use crate::limits::Limits;
+use crate::proxy::dial::Conn;
+use crate::proxy::spool::{End, Gone, Writer};
+use crate::proxy::upload::{Progress, ToDyno, Waits};
+use crate::router::{Lease, Outcome};
+
+type Unsent = TrySendError<Request<ToDyno>>;
+type Head = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Unsent>> + Send>>;
+
+/// A request at its dyno.
+pub(crate) struct Flight(Option<Parts>);
+
+struct Parts {
+    lease: Lease,
+    conn: Box<Conn>,
+    limits: Arc<Limits>,
+    progress: Option<Arc<Progress>>,
+    heard_before: u64,
+    sent: std::time::Instant,
+    stage: Stage,
+}
+
+enum Stage {
+    /// The head of the answer is still to come.
+    Head(Head),
+    /// The body of the answer is still to come.
+    Body(Incoming),
+}
+
+/// What has come of a body.
+pub(crate) struct Collected {
+    pub(crate) frames: VecDeque<Frame<Bytes>>,
+    /// It is all there, and this is how long the dyno had the request: the dyno is checked in.
+    pub(crate) ended: Option<Duration>,
+}
+
+/// Why there is no head of an answer.
+pub(crate) enum Trouble {
+    /// The connection failed. `unsent`: nothing of the request was sent. `silent`: not a byte of an answer came.
+    Broken { lease: Lease, unsent: Option<Box<Request<ToDyno>>>, silent: bool, fault: Fault },
+    /// It took too long, or the client's body failed. The flight has been taken care of.
+    Over(Fault),
+}
+
+impl Flight {
+    /// Sends the request.
+    pub(crate) fn start(
+        lease: Lease,
+        mut conn: Box<Conn>,
+        request: Request<ToDyno>,
+        limits: Arc<Limits>,
+    ) -> Self {
+        let progress = request.body().progress();
+        let heard_before = conn.heard();
+        let sent = lease.app().shared().now();
+        let head: Head = Box::pin(conn.sender.try_send_request(request));
+        Self(Some(Parts { lease, conn, limits, progress, heard_before, sent, stage: Stage::Head(head) }))
+    }
+
+    /// Waits for the head of the answer: `first_byte` after the request has been sent, and no longer than `idle` for
+    /// each part of a streamed request.
+    pub(crate) async fn head(&mut self) -> Result<http::response::Parts, Trouble> {
+        let Some(parts) = &mut self.0 else { return Err(Trouble::Over(Fault::Platform)) };
+        let mut timer = pin!(sleep(parts.patience()));
+        let result = poll_fn(|cx| parts.poll_head(cx, timer.as_mut())).await;
+        match result {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                parts.stage = Stage::Body(body);
+                Ok(head)
+            }
+            Err(None) => {
+                let fault = parts.late();
+                self.abandon();
+                Err(Trouble::Over(fault))
+            }
+            Err(Some(mut error)) => {
+                let Some(parts) = self.0.take() else { return Err(Trouble::Over(Fault::Platform)) };
+                if let Some(fault) = parts.progress.as_ref().and_then(|progress| progress.fault()) {
+                    // The client broke the request off; the dyno has half of it and loses its connection.
+                    parts.fail();
+                    return Err(Trouble::Over(fault));
+                }
+                let silent = parts.conn.heard() == parts.heard_before;
+                let unsent = error.take_message().map(Box::new);
+                let fault = broken(error.error(), silent);
+                Err(Trouble::Broken { lease: parts.lease, unsent, silent, fault })
+            }
+        }
+    }
+
+    /// Whether the answer is short enough to be read whole before the client gets a byte of it, so that a dyno that
+    /// dies in the middle still gives a clean fault.
+    pub(crate) fn is_short(&self, most: u64) -> bool {
+        self.body().is_some_and(|body| body.size_hint().exact().is_some_and(|length| length <= most))
+    }
+
+    /// What has come of the body. Waits for all of it if `whole`, else for nothing.
+    ///
+    /// # Errors
+    /// The fault of a dyno that broke its answer off. The flight has been taken care of.
+    pub(crate) async fn collect(&mut self, whole: bool) -> Result<Collected, Fault> {
+        let Some(parts) = &mut self.0 else { return Err(Fault::Platform) };
+        let mut frames = VecDeque::new();
+        let mut spare = parts.limits.response_spool;
+        let mut timer = whole.then(|| Box::pin(sleep(parts.limits.idle)));
+        let result = poll_fn(|cx| {
+            loop {
+                match parts.poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        spare = spare.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                        frames.push_back(frame);
+                        if let Some(timer) = &mut timer {
+                            timer.as_mut().reset(Instant::now() + parts.limits.idle);
+                        } else if spare == 0 {
+                            return Poll::Ready(Ok(false));
+                        }
+                    }
+                    Poll::Ready(Some(Err(fault))) => return Poll::Ready(Err(fault)),
+                    Poll::Ready(None) => {
+                        parts.park(cx);
+                        return Poll::Ready(Ok(true));
+                    }
+                    Poll::Pending => {
+                        let Some(timer) = &mut timer else { return Poll::Ready(Ok(false)) };
+                        let late = timer.as_mut().poll(cx).is_ready();
+                        return if late { Poll::Ready(Err(Fault::IdleConnection)) } else { Poll::Pending };
+                    }
+                }
+            }
+        })
+        .await;
+        match result {
+            Ok(true) => {
+                let service = parts.service();
+                self.served();
+                Ok(Collected { frames, ended: Some(service) })
+            }
+            Ok(false) => Ok(Collected { frames, ended: None }),
+            Err(Fault::IdleConnection) => {
+                self.abandon();
+                Err(Fault::IdleConnection)
+            }
+            Err(fault) => {
+                self.0.take().into_iter().for_each(Parts::fail);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Reads the rest of the answer into the spool, in a task of its own, so that the dyno is free at its last byte
+    /// however slowly the client reads.
+    pub(crate) fn pump(mut self, writer: Writer) {
+        tokio::spawn(async move {
+            let fault = self.pump_all(&writer).await;
+            let service = self.0.as_ref().map(Parts::service).unwrap_or_default();
+            match fault {
+                None => self.served(),
+                // Silent or unread: the dyno may still be at it.
+                Some(Fault::IdleConnection | Fault::ClientIdle | Fault::ClientInterrupted) => self.abandon(),
+                Some(_) => self.0.take().into_iter().for_each(Parts::fail),
+            }
+            writer.end(End { service, fault });
+        });
+    }
+
+    async fn pump_all(&mut self, writer: &Writer) -> Option<Fault> {
+        let Some(parts) = &mut self.0 else { return Some(Fault::Platform) };
+        let mut timer = pin!(sleep(parts.limits.idle));
+        poll_fn(|cx| {
+            loop {
+                match writer.poll_room(cx) {
+                    Poll::Ready(Err(Gone)) => return Poll::Ready(Some(Fault::ClientInterrupted)),
+                    Poll::Pending => {
+                        let late = timer.as_mut().poll(cx).is_ready();
+                        return if late { Poll::Ready(Some(Fault::ClientIdle)) } else { Poll::Pending };
+                    }
+                    Poll::Ready(Ok(())) => {}
+                }
+                match parts.poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        timer.as_mut().reset(Instant::now() + parts.limits.idle);
+                        writer.push(frame);
+                    }
+                    Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(fault)),
+                    Poll::Ready(None) => {
+                        parts.park(cx);
+                        return Poll::Ready(None);
+                    }
+                    Poll::Pending => {
+                        if writer.poll_gone(cx).is_ready() {
+                            return Poll::Ready(Some(Fault::ClientInterrupted));
+                        }
+                        let late = timer.as_mut().poll(cx).is_ready();
+                        return if late { Poll::Ready(Some(Fault::IdleConnection)) } else { Poll::Pending };
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// The answer is not wanted: the dyno is freed as soon as it is done with it.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(parts) = self.0.take() {
+            parts.linger();
+        }
+    }
+
+    /// What the dyno sent is unusable and its connection with it.
+    pub(crate) fn fail(&mut self) {
+        self.0.take().into_iter().for_each(Parts::fail);
+    }
+
+    fn served(&mut self) {
+        if let Some(parts) = self.0.take() {
+            let Parts { mut lease, conn, .. } = parts;
+            if conn.parked.is_some() {
+                lease.put_parcel(conn);
+            }
+            lease.check_in(Outcome::Served);
+        }
+    }
+
+    fn body(&self) -> Option<&Incoming> {
+        match &self.0.as_ref()?.stage {
+            Stage::Body(body) => Some(body),
+            Stage::Head(_) => None,
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+impl Parts {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Poll<Result<Response<Incoming>, Option<Unsent>>> {
+        let Stage::Head(head) = &mut self.stage else { return Poll::Ready(Err(None)) };
+        // The connection first: it is what makes the head ready.
+        let over = self.conn.poll_drive(cx);
+        if let Poll::Ready(result) = head.as_mut().poll(cx) {
+            return Poll::Ready(result.map_err(Some));
+        }
+        debug_assert!(over.is_pending(), "a connection that is over has told the request");
+        while timer.as_mut().poll(cx).is_ready() {
+            let patience = self.patience();
+            if patience.is_zero() {
+                return Poll::Ready(Err(None));
+            }
+            timer.as_mut().reset(Instant::now() + patience);
+        }
+        Poll::Pending
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let Stage::Body(body) = &mut self.stage else { return Poll::Ready(Some(Err(Fault::Platform))) };
+        let _ = self.conn.poll_drive(cx);
+        Pin::new(body).poll_frame(cx).map_err(|error| match error.is_parse() {
+            true => Fault::PoorlyFormatted,
+            false => Fault::ServerInterrupted,
+        })
+    }
+
+    /// The answer has ended: if the connection can be used again it is kept for the dyno's next request.
+    fn park(&mut self, cx: &mut Context<'_>) {
+        let keep = !self.limits.keepalive.is_zero() && self.conn.is_reusable(cx);
+        self.conn.parked = keep.then(|| self.lease.app().shared().now());
+    }
+
+    /// How much longer to wait for the head; zero: no longer.
+    fn patience(&self) -> Duration {
+        let left = |since: std::time::Instant, most: Duration| {
+            most.saturating_sub(self.lease.app().shared().now().duration_since(since))
+        };
+        match self.progress.as_ref().map(|progress| progress.waits()) {
+            None => left(self.sent, self.limits.first_byte),
+            Some(Waits::Done(at)) => left(at, self.limits.first_byte),
+            Some(Waits::ForClient(at) | Waits::ForDyno(at)) => left(at, self.limits.idle),
+        }
+    }
+
+    /// Whose fault it is that the head is late.
+    fn late(&self) -> Fault {
+        match self.progress.as_ref().map(|progress| progress.waits()) {
+            Some(Waits::ForClient(_)) => Fault::ClientIdle,
+            Some(Waits::Done(_) | Waits::ForDyno(_)) | None => Fault::RequestTimeout,
+        }
+    }
+
+    fn service(&self) -> Duration {
+        self.lease.app().shared().now().duration_since(self.lease.granted_at())
+    }
+
+    /// The connection is closed and with it the request.
+    fn fail(self) {
+        let Self { lease, conn, .. } = self;
+        // Closed before the dyno is given to the next request: never two connections to one dyno.
+        drop(conn);
+        lease.check_in(Outcome::Failed);
+    }
+
+    fn linger(mut self) {
+        let whole = self.progress.as_ref().is_none_or(|progress| matches!(progress.waits(), Waits::Done(_)));
+        let runtime = tokio::runtime::Handle::try_current();
+        let (Ok(runtime), true, false) = (runtime, whole, self.limits.close_frees_dyno) else {
+            // Half a request never becomes an answer.
+            self.fail();
+            return;
+        };
+        self.lease.linger();
+        let most = self.limits.linger;
+        runtime.spawn(async move {
+            let end = tokio::time::timeout(most, poll_fn(|cx| self.poll_to_end(cx))).await;
+            if end == Ok(true) {
+                Flight(Some(self)).served();
+            } else {
+                self.fail();
+            }
+        });
+    }
+
+    /// Reads and throws away. Ready with whether the dyno answered to the end.
+    fn poll_to_end(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        loop {
+            if let Stage::Head(head) = &mut self.stage {
+                let _ = self.conn.poll_drive(cx);
+                match head.as_mut().poll(cx) {
+                    Poll::Ready(Ok(response)) => self.stage = Stage::Body(response.into_body()),
+                    Poll::Ready(Err(_)) => return Poll::Ready(false),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            match self.poll_frame(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(false),
+                Poll::Ready(None) => {
+                    self.park(cx);
+                    return Poll::Ready(true);
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// What a connection that failed before the head of the answer says of the dyno.
+fn broken(error: &hyper::Error, silent: bool) -> Fault {
+    if error.is_parse_too_large() {
+        Fault::Restriction(Restriction::Header)
+    } else if error.is_parse() {
+        // hyper tells the kinds of bad heads apart only in words.
+        let length = error.to_string().contains("content-length");
+        if length { Fault::Restriction(Restriction::ContentLength) } else { Fault::PoorlyFormatted }
+    } else if silent {
+        Fault::ClosedWithoutResponse
+    } else {
+        Fault::ServerInterrupted
+    }
+}

@@ -1,0 +1,198 @@
+//! Step 5: send a request to the dyno of a lease and bring the answer back; what to do when that goes wrong.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Frame;
+
+use crate::clock::Clock;
+use crate::fault::{Fault, Restriction};
+use crate::limits::Limits;
+use crate::proxy::body::Body;
+use crate::proxy::dial::Conn;
+use crate::proxy::flight::{Collected, Flight, Trouble};
+use crate::proxy::headers;
+use crate::proxy::record::Open;
+use crate::proxy::request::Interim;
+use crate::proxy::spool::{Reader, spool};
+use crate::proxy::upload::{ToDyno, Upload};
+use crate::router::{Lease, Outcome};
+
+/// The longest Set-Cookie line of an answer, in bytes.
+const COOKIE_MAX: usize = 8192;
+/// Answers up to this length are read whole before the client gets a byte, in bytes.
+const SHORT_ANSWER: u64 = 64 << 10;
+
+/// A request as it is offered to one dyno after the other.
+pub(crate) struct Attempt {
+    pub(crate) method: Method,
+    pub(crate) path: PathAndQuery,
+    pub(crate) headers: HeaderMap,
+    pub(crate) upload: Upload,
+    /// Where interim answers go, if the client can take them.
+    pub(crate) interim: Option<Interim>,
+}
+
+/// How a try went wrong.
+pub(crate) enum Failed {
+    /// The dyno could not be reached and has seen nothing of the request.
+    Unreachable(Lease, Fault),
+    /// The request may have been acted on, or it was the client that failed.
+    Over(Fault),
+}
+
+/// Sends the request over the dyno's connection, or a new one, and waits for the answer.
+///
+/// A connection that was there and turns out to be dead is replaced at once, with the same dyno: nobody else can
+/// have it meanwhile. The request is sent again only if that is safe (RFC 9110 section 9.2.2): nothing of it was
+/// sent, or not a byte of an answer came, the method is idempotent, and the body is still here.
+pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Open) -> Result<Reply, Failed> {
+    let limits = lease.limits();
+    let clock = lease.app().shared().clock().clone();
+    headers::dispatched(&mut attempt.headers, lease.waited(), lease.app().gauges().0);
+    let mut conn = warm(&mut lease, &limits, &clock).await;
+    loop {
+        let reused = conn.is_some();
+        let conn_now = match conn.take() {
+            Some(conn) => conn,
+            None => {
+                let before = clock.now();
+                match Conn::open(lease.dyno().address, limits.connect).await {
+                    Ok(conn) => {
+                        open.note(|record| record.connect = clock.now().duration_since(before));
+                        conn
+                    }
+                    Err(fault) => return Err(Failed::Unreachable(lease, fault)),
+                }
+            }
+        };
+        let request = attempt.request(&clock).map_err(Failed::Over)?;
+        let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits));
+        match flight.head().await {
+            Ok(head) => {
+                return receive(head, flight, open, limits.response_spool).await.map_err(Failed::Over);
+            }
+            Err(Trouble::Over(fault)) => return Err(Failed::Over(fault)),
+            Err(Trouble::Broken { lease: back, unsent, silent, fault }) => {
+                let safe = match unsent {
+                    Some(request) => {
+                        attempt.upload.put_back(request.into_body());
+                        true
+                    }
+                    None => silent && attempt.method.is_idempotent() && attempt.upload.is_whole(),
+                };
+                if !(reused && safe) {
+                    back.check_in(Outcome::Failed);
+                    return Err(Failed::Over(fault));
+                }
+                lease = back;
+            }
+        }
+    }
+}
+
+/// An answer, and what it takes to make its body.
+pub(crate) struct Reply {
+    pub(crate) head: http::response::Parts,
+    pub(crate) rest: Rest,
+}
+
+/// The body of an answer.
+pub(crate) enum Rest {
+    Whole(VecDeque<Frame<Bytes>>),
+    Spooled(Reader),
+}
+
+impl Reply {
+    pub(crate) fn into_response(self, open: Open) -> Response<Body> {
+        let body = match self.rest {
+            Rest::Whole(frames) => Body::whole(frames, open),
+            Rest::Spooled(reader) => Body::spooled(reader, open),
+        };
+        Response::from_parts(self.head, body)
+    }
+}
+
+/// The dyno's connection from the lease before, if it can be used.
+async fn warm(lease: &mut Lease, limits: &Limits, clock: &Clock) -> Option<Box<Conn>> {
+    let mut conn = lease.take_parcel::<Conn>()?;
+    let parked = conn.parked.take()?;
+    if clock.now().duration_since(parked) > limits.keepalive {
+        return None;
+    }
+    let reusable = poll_fn(|cx| Poll::Ready(conn.is_reusable(cx))).await;
+    reusable.then_some(conn)
+}
+
+/// Takes the answer in: checks its head, frees the dyno as soon as it has ended.
+async fn receive(
+    mut head: http::response::Parts,
+    mut flight: Flight,
+    open: &mut Open,
+    most: usize,
+) -> Result<Reply, Fault> {
+    if let Err(fault) = check_head(&head) {
+        if fault == Fault::PoorlyFormatted {
+            // The dyno has changed the protocol: its connection is no use for another request.
+            flight.fail();
+        } else {
+            flight.abandon();
+        }
+        return Err(fault);
+    }
+    let reason = head.extensions.remove::<hyper::ext::ReasonPhrase>();
+    head.extensions.clear();
+    reason.into_iter().for_each(|reason| {
+        head.extensions.insert(reason);
+    });
+    // hyper answers in the client's version.
+    head.version = Version::HTTP_11;
+    headers::to_client(&mut head.headers);
+    let Collected { frames, ended } = flight.collect(flight.is_short(SHORT_ANSWER)).await?;
+    if let Some(service) = ended {
+        open.note(|record| record.service = service);
+        return Ok(Reply { head, rest: Rest::Whole(frames) });
+    }
+    let (writer, reader) = spool(most);
+    for frame in frames {
+        writer.push(frame);
+    }
+    flight.pump(writer);
+    Ok(Reply { head, rest: Rest::Spooled(reader) })
+}
+
+fn check_head(head: &http::response::Parts) -> Result<(), Fault> {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked for it: Upgrade is not passed on.
+        return Err(Fault::PoorlyFormatted);
+    }
+    let line = |value: &http::HeaderValue| header::SET_COOKIE.as_str().len() + 2 + value.len();
+    if head.headers.get_all(header::SET_COOKIE).iter().any(|value| line(value) > COOKIE_MAX) {
+        return Err(Fault::Restriction(Restriction::Cookie));
+    }
+    Ok(())
+}
+
+impl Attempt {
+    fn request(&mut self, clock: &Clock) -> Result<Request<ToDyno>, Fault> {
+        let mut request = Request::new(self.upload.next_try(clock));
+        *request.method_mut() = self.method.clone();
+        // A clone, because a dead connection may be noticed only after the head has been sent.
+        *request.headers_mut() = self.headers.clone();
+        *request.uri_mut() =
+            Uri::builder().path_and_query(self.path.clone()).build().map_err(|_| Fault::Platform)?;
+        if let Some(interim) = &self.interim {
+            let interim = Arc::clone(interim);
+            hyper::ext::on_informational(&mut request, move |answer| {
+                interim(answer.status(), answer.headers())
+            });
+        }
+        Ok(request)
+    }
+}

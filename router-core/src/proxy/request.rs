@@ -1,0 +1,257 @@
+//! The spine: steps 2 to 6 of one request on one screen, and `struct Proxy`, which owns them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::HeaderMap;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
+
+use crate::clock;
+use crate::fault::Fault;
+use crate::proxy::answer::fault_page;
+use crate::proxy::body::Body;
+use crate::proxy::forward::{Attempt, Failed, send};
+use crate::proxy::inspect::{self, Rules};
+use crate::proxy::record::{Hook, Open, Record};
+use crate::proxy::upload::{BoxError, ClientBody, Upload};
+use crate::proxy::{headers, turn};
+use crate::router::{AppRef, Lease, Router};
+
+/// Gets interim answers (1xx) of a dyno, to be passed to the client at once.
+pub type Interim = Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
+
+/// Serves requests through a [`Router`]: the HTTP/1.1 client side. Cheap to clone.
+///
+/// Make it inside a tokio runtime: it keeps one task there, for the end of quarantines, until its last clone is
+/// dropped.
+#[derive(Clone)]
+pub struct Proxy {
+    router: Router,
+    rules: Rules,
+    hook: Hook,
+    _timekeeper: Arc<turn::Timekeeper>,
+}
+
+/// Who sent a request: one per connection.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) forwarded_for: HeaderValue,
+    pub(crate) local_port: u16,
+    pub(crate) tls: bool,
+    interim: Option<Interim>,
+    gone: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+}
+
+/// The request cannot be answered, because its client is gone or has fallen silent: close the connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Aborted(pub Fault);
+
+impl Proxy {
+    /// A proxy with the default rules and nobody who gets its records.
+    pub fn new(router: Router) -> Self {
+        let timekeeper = Arc::new(turn::Timekeeper::start(router.clone()));
+        Self { router, rules: Rules::default(), hook: Arc::new(|_| {}), _timekeeper: timekeeper }
+    }
+
+    /// What a request may look like.
+    #[must_use]
+    pub fn with_rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// Who gets the record of each request, once, when it is over. Called on the request's path: it must not block.
+    #[must_use]
+    pub fn on_record(mut self, hook: impl Fn(Box<Record>) + Send + Sync + 'static) -> Self {
+        self.hook = Arc::new(hook);
+        self
+    }
+
+    /// The router.
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// Records a request that never became one: its head could not be read.
+    pub fn refuse_head(&self, client: &Client, fault: Fault) {
+        let mut open = Open::new(Record::default(), self.router.clock(), &self.hook);
+        open.note(|record| {
+            record.received = clock::wall();
+            record.tls = client.tls;
+            record.forwarded_for = Some(client.forwarded_for.clone());
+        });
+        open.fault(fault);
+    }
+
+    /// Serves one request: steps 2 to 6.
+    ///
+    /// # Errors
+    /// [`Aborted`] when there is nobody to answer. Every other fault is an answer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future means that the client is gone: a request in line leaves it, one at a dyno lingers there
+    /// until the dyno is done with it. The record is closed in either case.
+    pub async fn serve<B>(&self, client: &Client, request: Request<B>) -> Result<Response<Body>, Aborted>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = request.into_parts();
+        let body = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
+        self.serve_parts(client, head, body).await
+    }
+
+    async fn serve_parts(
+        &self,
+        client: &Client,
+        mut head: http::request::Parts,
+        body: Option<ClientBody>,
+    ) -> Result<Response<Body>, Aborted> {
+        let received = clock::wall();
+        // Opened first: it closes on drop, whatever happens, and calls the hook (step 7).
+        let mut open = Open::new(Record::default(), self.router.clock(), &self.hook);
+        open.note(|record| describe(record, &head, client));
+        let accept = head.headers.get(http::header::ACCEPT).cloned();
+        let inspected = inspect::inspect(&mut head, &self.rules);
+        let known = headers::to_dyno(&mut head.headers, client, received);
+        let request_id = known.request_id.clone();
+        open.note(|record| {
+            record.received = received;
+            record.request_id = Some(known.request_id);
+            record.forwarded_for = Some(known.forwarded_for);
+        });
+        let mut app = None;
+        let answer = async {
+            let target = inspected?;
+            let found = self.router.route(&target.host, target.path.path())?; // 2
+            let limits = found.limits();
+            open.note(|record| record.app = Some(found.id().clone()));
+            let found = &*app.insert(found);
+            let upload = match body {
+                None => Upload::none(),
+                Some(body) => Upload::read_ahead(body, limits.request_buffer, limits.idle).await?,
+            };
+            let interim = client.interim.clone().filter(|_| head.version == http::Version::HTTP_11);
+            let (method, headers) = (head.method, head.headers);
+            let mut attempt = Attempt { method, path: target.path, headers, upload, interim };
+            let mut entered = self.router.clock().now();
+            let mut ticket = self.router.ticket(found, attempt.upload.held())?; // 3
+            loop {
+                let lease = turn::wait(ticket).await?; // 4
+                open.note(|record| dispatched(record, &lease, entered));
+                if client.is_gone() {
+                    return Err(Fault::ClientInterrupted); // the lease is dropped: the dyno was not touched
+                }
+                match send(lease, &mut attempt, &mut open).await {
+                    Ok(reply) => return Ok(reply), // 5; 6 at the dyno's last byte
+                    Err(Failed::Over(fault)) => return Err(fault),
+                    Err(Failed::Unreachable(lease, fault)) => {
+                        entered = self.router.clock().now();
+                        ticket = lease.again(fault)?; // to the front of the line
+                    }
+                }
+            }
+        }
+        .await;
+        match answer {
+            Ok(reply) => {
+                open.note(|record| record.status = reply.head.status.as_u16());
+                Ok(reply.into_response(open))
+            }
+            Err(fault @ (Fault::ClientInterrupted | Fault::ClientIdle)) => {
+                open.fault(fault);
+                Err(Aborted(fault))
+            }
+            Err(fault) => Ok(page(fault, accept, &request_id, app.as_ref(), open)),
+        }
+    }
+}
+
+/// What is known of a request before anything is done with it.
+fn describe(record: &mut Record, head: &http::request::Parts, client: &Client) {
+    record.method = Some(head.method.clone());
+    record.path = head.uri.path_and_query().cloned();
+    record.host = head.headers.get(http::header::HOST).cloned();
+    record.protocol = head.version;
+    record.tls = client.tls;
+}
+
+fn dispatched(record: &mut Record, lease: &Lease, entered: Instant) {
+    record.queue += lease.granted_at().saturating_duration_since(entered);
+    record.tries = lease.tries();
+    record.dyno = Some(lease.dyno_info());
+}
+
+fn page(
+    fault: Fault,
+    accept: Option<HeaderValue>,
+    request_id: &HeaderValue,
+    app: Option<&AppRef>,
+    mut open: Open,
+) -> Response<Body> {
+    open.fault(fault);
+    let wanted = HeaderMap::from_iter(accept.map(|accept| (http::header::ACCEPT, accept)));
+    let retry_after = app.map_or(1, AppRef::retry_after);
+    let page = fault_page(fault, &wanted, request_id.to_str().unwrap_or_default(), retry_after);
+    page.map(|text| Body::text(text, open))
+}
+
+impl Client {
+    /// A client at that address, connected to that port of ours, without encryption.
+    pub fn new(peer: SocketAddr, local_port: u16) -> Self {
+        let address = peer.ip().to_canonical().to_string();
+        let forwarded_for =
+            HeaderValue::try_from(address).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self { forwarded_for, local_port, tls: false, interim: None, gone: None }
+    }
+
+    /// Whether its connection is encrypted.
+    #[must_use]
+    pub fn with_tls(mut self, tls: bool) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    /// Where interim answers go. Without it they are dropped.
+    #[must_use]
+    pub fn with_interim(mut self, interim: Interim) -> Self {
+        self.interim = Some(interim);
+        self
+    }
+
+    /// How to ask, without waiting, whether it is gone: asked once before a request is sent to a dyno.
+    #[must_use]
+    pub fn with_gone(mut self, gone: Arc<dyn Fn() -> bool + Send + Sync>) -> Self {
+        self.gone = Some(gone);
+        self
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.as_ref().is_some_and(|gone| gone())
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").field("router", &self.router).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("forwarded_for", &self.forwarded_for).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Aborted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nobody to answer: {}", self.0)
+    }
+}
+
+impl std::error::Error for Aborted {}

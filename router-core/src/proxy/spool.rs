@@ -1,0 +1,182 @@
+//! An answer between a dyno and a slower client: kept up to a bound, so that the dyno is free at its last byte.
+//!
+//! *Shared:* one [`Spool`] between the task that reads the dyno and the client's connection. *Lock:* its own, for a
+//! push or a pop. *Wakes:* the reader when there is something, the writer when there is room again or nobody reads
+//! any more; both after unlocking. *Cancel:* a dropped [`Reader`] tells the writer. *Never:* more than the bound and
+//! one frame in memory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::Frame;
+
+use crate::fault::Fault;
+use crate::sync::Mutex;
+
+/// Makes a spool for up to `most` bytes.
+pub(crate) fn spool(most: usize) -> (Writer, Reader) {
+    let state =
+        State { frames: VecDeque::new(), bytes: 0, end: None, reader: None, writer: None, gone: false };
+    let shared = Arc::new(Mutex::new(state));
+    (Writer { shared: Arc::clone(&shared), most: most.max(1) }, Reader { shared })
+}
+
+struct State {
+    frames: VecDeque<Frame<Bytes>>,
+    bytes: usize,
+    end: Option<End>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    gone: bool,
+}
+
+/// How the dyno's part of an answer ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    /// How long the dyno had the request.
+    pub(crate) service: Duration,
+    pub(crate) fault: Option<Fault>,
+}
+
+/// The dyno's side.
+pub(crate) struct Writer {
+    shared: Arc<Mutex<State>>,
+    most: usize,
+}
+
+/// The client's side.
+pub(crate) struct Reader {
+    shared: Arc<Mutex<State>>,
+}
+
+/// The client is gone.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Gone;
+
+impl Writer {
+    /// Ready when a frame may be pushed, or when nobody reads any more.
+    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<Result<(), Gone>> {
+        let mut state = self.shared.lock();
+        if state.gone {
+            return Poll::Ready(Err(Gone));
+        }
+        if state.bytes < self.most {
+            return Poll::Ready(Ok(()));
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Whether nobody reads any more; if somebody does, `cx` is woken when that changes.
+    pub(crate) fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.shared.lock();
+        if state.gone {
+            return Poll::Ready(());
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    pub(crate) fn push(&self, frame: Frame<Bytes>) {
+        let waker = {
+            let mut state = self.shared.lock();
+            state.bytes += frame.data_ref().map_or(0, Bytes::len);
+            state.frames.push_back(frame);
+            state.reader.take()
+        };
+        wake(waker);
+    }
+
+    pub(crate) fn end(self, end: End) {
+        let waker = {
+            let mut state = self.shared.lock();
+            state.end = Some(end);
+            state.reader.take()
+        };
+        wake(waker);
+    }
+}
+
+impl Reader {
+    /// The next frame, or how the answer ended.
+    pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Result<Frame<Bytes>, End>> {
+        let (frame, waker) = {
+            let mut state = self.shared.lock();
+            match state.frames.pop_front() {
+                Some(frame) => {
+                    state.bytes -= frame.data_ref().map_or(0, Bytes::len);
+                    (frame, state.writer.take())
+                }
+                None => {
+                    if let Some(end) = state.end {
+                        return Poll::Ready(Err(end));
+                    }
+                    state.reader = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+        };
+        wake(waker);
+        Poll::Ready(Ok(frame))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let (waker, frames) = {
+            let mut state = self.shared.lock();
+            state.gone = true;
+            (state.writer.take(), std::mem::take(&mut state.frames))
+        };
+        drop(frames);
+        wake(waker);
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(n: usize) -> Frame<Bytes> {
+        Frame::data(Bytes::from(vec![b'x'; n]))
+    }
+
+    #[test]
+    fn a_full_spool_has_room_again_once_the_client_reads() {
+        let cx = Context::from_waker(Waker::noop());
+        let (writer, reader) = spool(10);
+        assert_eq!(writer.poll_room(&cx), Poll::Ready(Ok(())));
+        writer.push(data(12));
+        assert!(writer.poll_room(&cx).is_pending());
+        assert!(matches!(reader.poll_next(&cx), Poll::Ready(Ok(_))));
+        assert_eq!(writer.poll_room(&cx), Poll::Ready(Ok(())));
+    }
+
+    #[test]
+    fn what_was_pushed_before_the_end_is_read_before_the_end() {
+        let cx = Context::from_waker(Waker::noop());
+        let (writer, reader) = spool(10);
+        writer.push(data(1));
+        writer.end(End { service: Duration::ZERO, fault: Some(Fault::ServerInterrupted) });
+        assert!(matches!(reader.poll_next(&cx), Poll::Ready(Ok(_))));
+        assert!(matches!(reader.poll_next(&cx), Poll::Ready(Err(End { fault: Some(_), .. }))));
+    }
+
+    #[test]
+    fn the_writer_is_told_when_nobody_reads_any_more() {
+        let cx = Context::from_waker(Waker::noop());
+        let (writer, reader) = spool(10);
+        assert!(writer.poll_gone(&cx).is_pending());
+        drop(reader);
+        assert_eq!(writer.poll_room(&cx), Poll::Ready(Err(Gone)));
+    }
+}

@@ -1,0 +1,246 @@
+//! A request's body on its way to a dyno: read ahead up to a bound, the rest streamed while the dyno is held.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+
+use crate::clock::Clock;
+use crate::fault::{BadRequest, Fault};
+use crate::sync::Mutex;
+
+/// Any error of a body.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// A client's body.
+pub(crate) type ClientBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A request's body before a dyno is taken.
+pub(crate) struct Upload {
+    /// What has been read.
+    ahead: Bytes,
+    trailers: Option<HeaderMap>,
+    /// What has not, if the body is longer than what may be read ahead.
+    rest: Option<ClientBody>,
+    length: Option<u64>,
+}
+
+impl Upload {
+    /// No body.
+    pub(crate) fn none() -> Self {
+        Self { ahead: Bytes::new(), trailers: None, rest: None, length: Some(0) }
+    }
+
+    /// Reads the body up to `most` bytes, waiting no longer than `idle` for each part.
+    ///
+    /// # Errors
+    /// [`Fault::ClientIdle`], [`Fault::ClientInterrupted`], or [`Fault::BadRequest`] for broken chunks.
+    pub(crate) async fn read_ahead(mut body: ClientBody, most: usize, idle: Duration) -> Result<Self, Fault> {
+        let length = body.size_hint().exact();
+        let mut parts = VecDeque::new();
+        let (mut read, mut trailers) = (0, None);
+        let mut rest = None;
+        loop {
+            if read >= most && !body.is_end_stream() {
+                rest = Some(body);
+                break;
+            }
+            let Ok(frame) = tokio::time::timeout(idle, body.frame()).await else {
+                return Err(Fault::ClientIdle);
+            };
+            match frame {
+                None => break,
+                Some(Err(error)) => return Err(client_fault(&error)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        read += data.len();
+                        parts.push_back(data);
+                    }
+                    Err(frame) => trailers = frame.into_trailers().ok(),
+                },
+            }
+        }
+        Ok(Self { ahead: join(parts, read), trailers, rest, length })
+    }
+
+    /// Bytes held while the request waits.
+    pub(crate) fn held(&self) -> u64 {
+        self.ahead.len() as u64
+    }
+
+    /// Whether the whole body is here, so that it can be sent more than once.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    /// The body for one try. What cannot be sent twice is moved out; [`Upload::put_back`] brings it back if nothing
+    /// of it was sent.
+    pub(crate) fn next_try(&mut self, clock: &Clock) -> ToDyno {
+        let rest = self.rest.take();
+        let progress = rest.as_ref().map(|_| Arc::new(Progress::new(clock)));
+        let data = (!self.ahead.is_empty()).then(|| self.ahead.clone());
+        ToDyno { data, trailers: self.trailers.clone(), rest, length: self.length, progress }
+    }
+
+    /// Takes the unsent body of a try back.
+    pub(crate) fn put_back(&mut self, unsent: ToDyno) {
+        self.rest = unsent.rest;
+    }
+}
+
+/// A request's body as hyper sends it to the dyno.
+pub(crate) struct ToDyno {
+    data: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+    rest: Option<ClientBody>,
+    /// Of the whole body, when it is known.
+    length: Option<u64>,
+    progress: Option<Arc<Progress>>,
+}
+
+impl ToDyno {
+    /// How far a streamed body is; `None` when all of it was there from the start.
+    pub(crate) fn progress(&self) -> Option<Arc<Progress>> {
+        self.progress.clone()
+    }
+}
+
+impl Body for ToDyno {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(data) = self.data.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        let this = &mut *self;
+        if let (Some(rest), Some(progress)) = (&mut this.rest, &this.progress) {
+            progress.waits_for_client(true);
+            let frame = ready!(Pin::new(rest).poll_frame(cx));
+            progress.moved(&frame);
+            return Poll::Ready(frame);
+        }
+        Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_none() && self.trailers.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let known = match (&self.rest, &self.trailers) {
+            (None, None) => Some(self.data.as_ref().map_or(0, |data| data.len() as u64)),
+            (Some(_), _) => self.length,
+            (None, Some(_)) => None,
+        };
+        known.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// How far a streamed upload is, for whoever watches the time.
+pub(crate) struct Progress {
+    clock: Clock,
+    state: Mutex<Stage>,
+}
+
+#[derive(Clone, Copy)]
+struct Stage {
+    touched: Instant,
+    waits_for_client: bool,
+    done: bool,
+    fault: Option<Fault>,
+}
+
+/// What a streamed upload waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Waits {
+    /// For the client to send more, since then.
+    ForClient(Instant),
+    /// For the dyno to take more, since then.
+    ForDyno(Instant),
+    /// For nothing: all of it was sent by then.
+    Done(Instant),
+}
+
+impl Progress {
+    fn new(clock: &Clock) -> Self {
+        let stage = Stage { touched: clock.now(), waits_for_client: false, done: false, fault: None };
+        Self { clock: clock.clone(), state: Mutex::new(stage) }
+    }
+
+    pub(crate) fn waits(&self) -> Waits {
+        let stage = *self.state.lock();
+        match stage {
+            Stage { done: true, touched, .. } => Waits::Done(touched),
+            Stage { waits_for_client: true, touched, .. } => Waits::ForClient(touched),
+            Stage { touched, .. } => Waits::ForDyno(touched),
+        }
+    }
+
+    /// Why the client's body broke off, if it did.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.state.lock().fault
+    }
+
+    fn waits_for_client(&self, waits: bool) {
+        self.state.lock().waits_for_client = waits;
+    }
+
+    fn moved(&self, frame: &Option<Result<Frame<Bytes>, BoxError>>) {
+        let now = self.clock.now();
+        let mut stage = self.state.lock();
+        stage.touched = now;
+        stage.waits_for_client = false;
+        match frame {
+            None => stage.done = true,
+            Some(Ok(frame)) => stage.done = frame.is_trailers(),
+            Some(Err(error)) => stage.fault = Some(client_fault(error)),
+        }
+    }
+}
+
+/// What broke a client's body: its connection, or its own chunks.
+fn client_fault(error: &BoxError) -> Fault {
+    match error.downcast_ref::<hyper::Error>() {
+        Some(error) if error.is_timeout() => Fault::ClientIdle,
+        Some(error) if error.is_incomplete_message() || is_io(error) => Fault::ClientInterrupted,
+        Some(_) => Fault::BadRequest(BadRequest::Chunk),
+        None => Fault::ClientInterrupted,
+    }
+}
+
+/// hyper has no `is_io`: the kernel's error is in the chain. A broken chunk is `InvalidInput` or `InvalidData`.
+fn is_io(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return !matches!(io.kind(), InvalidData | InvalidInput | UnexpectedEof);
+        }
+        source = cause.source();
+    }
+    false
+}
+
+fn join(mut parts: VecDeque<Bytes>, length: usize) -> Bytes {
+    match parts.len() {
+        0 => Bytes::new(),
+        1 => parts.pop_front().unwrap_or_default(),
+        _ => {
+            let mut whole = BytesMut::with_capacity(length);
+            for part in parts {
+                whole.extend_from_slice(&part);
+            }
+            whole.freeze()
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The picture of the router as JSON, for `/v1/status`. The words are those of the log and the metrics.
+
+use std::time::Duration;
+
+use router_core::snapshot::{AppSnapshot, DynoSnapshot, Snapshot};
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Page<'a> {
+    version: &'static str,
+    ready: bool,
+    /// Why it is not ready; null if it is.
+    reason: Option<&'a str>,
+    apps: Vec<App<'a>>,
+}
+
+#[derive(Serialize)]
+struct App<'a> {
+    name: &'a str,
+    release: &'a str,
+    waiting: usize,
+    waiting_bytes: u64,
+    oldest_wait_ms: f64,
+    service_time_ms: f64,
+    dispatched: u64,
+    refused: u64,
+    left: u64,
+    dynos: Vec<Dyno<'a>>,
+}
+
+#[derive(Serialize)]
+struct Dyno<'a> {
+    name: &'a str,
+    address: String,
+    state: &'static str,
+    concurrency: u32,
+    in_flight: u32,
+    lingering: u32,
+    dispatched: u64,
+    failures: u32,
+}
+
+/// The page, with a newline at its end.
+pub(super) fn page(snapshot: &Snapshot, reason: Option<&str>) -> serde_json::Result<String> {
+    let page = Page {
+        version: env!("CARGO_PKG_VERSION"),
+        ready: reason.is_none(),
+        reason,
+        apps: snapshot.apps.iter().map(App::of).collect(),
+    };
+    let mut text = serde_json::to_string_pretty(&page)?;
+    text.push('\n');
+    Ok(text)
+}
+
+impl<'a> App<'a> {
+    fn of(app: &'a AppSnapshot) -> Self {
+        Self {
+            name: app.id.as_str(),
+            release: app.release.as_str(),
+            waiting: app.waiting,
+            waiting_bytes: app.waiting_bytes,
+            oldest_wait_ms: milliseconds(app.oldest_wait),
+            service_time_ms: milliseconds(app.service_time),
+            dispatched: app.dispatched,
+            refused: app.refused,
+            left: app.left,
+            dynos: app.dynos.iter().map(Dyno::of).collect(),
+        }
+    }
+}
+
+impl<'a> Dyno<'a> {
+    fn of(dyno: &'a DynoSnapshot) -> Self {
+        Self {
+            name: dyno.name.as_str(),
+            address: dyno.address.to_string(),
+            state: dyno.state.as_str(),
+            concurrency: dyno.concurrency,
+            in_flight: dyno.in_flight,
+            lingering: dyno.lingering,
+            dispatched: dyno.dispatched,
+            failures: dyno.failures,
+        }
+    }
+}
+
+/// Milliseconds to the microsecond, as in the log.
+fn milliseconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1000.0
+}

@@ -1,0 +1,149 @@
+//! Every metric of the daemon: name, kind, unit, labels and meaning in one table, which also makes `docs/metrics.md`.
+//!
+//! Counters and histograms of requests are fed as each request ends ([`Meters::count`]). What describes a state
+//! (lines, dynos, connections, the process) is read when somebody asks ([`Meters::render`]), so an app that is gone
+//! from the router is gone from these metrics at once. Labels take their values from the configuration and from our
+//! own enums, never from a request: strangers cannot add a series.
+
+mod meters;
+mod process;
+mod scrape;
+
+pub use meters::Meters;
+pub use scrape::Scrape;
+
+/// Upper bounds of the buckets of every histogram, in seconds.
+pub const BUCKETS: [f64; 17] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// What a metric does over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, from 0 at the start of the process or of what its labels name.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations counted in buckets ([`BUCKETS`]).
+    Histogram,
+}
+
+impl Kind {
+    /// The word for it in the text that Prometheus reads.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// The name, with its unit at the end as Prometheus asks.
+    pub name: &'static str,
+    /// What it does over time.
+    pub kind: Kind,
+    /// What one of it is.
+    pub unit: &'static str,
+    /// The labels of its series.
+    pub labels: &'static [&'static str],
+    /// What it says, in one sentence.
+    pub meaning: &'static str,
+}
+
+/// Defines each metric as a constant, and the table of all of them.
+macro_rules! metrics_table {
+    ($($id:ident = $name:literal, $kind:ident, $unit:literal, $labels:expr, $meaning:literal;)*) => {
+        $(
+            #[doc = $meaning]
+            pub const $id: Metric =
+                Metric { name: $name, kind: Kind::$kind, unit: $unit, labels: &$labels, meaning: $meaning };
+        )*
+
+        /// Every metric, in the order of the documentation.
+        pub const METRICS: &[Metric] = &[$($id),*];
+    };
+}
+
+metrics_table! {
+    REQUESTS = "routerd_requests_total", Counter, "requests", ["app", "status", "fault"],
+        "Requests that are over, by the status the client got and the code of the fault, empty when all was well.";
+    QUEUE_WAIT = "routerd_queue_wait_seconds", Histogram, "seconds", ["app"],
+        "Time in line, of every request that had an app, refused ones included.";
+    SERVICE = "routerd_service_seconds", Histogram, "seconds", ["app"],
+        "From the lease to the last byte from the dyno, of every request that was given to a dyno.";
+    REQUEST = "routerd_request_seconds", Histogram, "seconds", ["app"],
+        "From a request's head to its end, of every request.";
+    RESPONSE_BYTES = "routerd_response_bytes_total", Counter, "bytes", ["app"],
+        "Body bytes that went to clients.";
+    RETRIES = "routerd_retries_total", Counter, "tries", ["app"],
+        "Times a request was offered to a further dyno because one did not take it.";
+    WAITING_REQUESTS = "routerd_waiting_requests", Gauge, "requests", ["app"],
+        "Requests in line.";
+    WAITING_BYTES = "routerd_waiting_bytes", Gauge, "bytes", ["app"],
+        "Bytes of request bodies in line.";
+    OLDEST_WAIT = "routerd_oldest_wait_seconds", Gauge, "seconds", ["app"],
+        "How long the first in line has waited.";
+    DYNOS = "routerd_dynos", Gauge, "dynos", ["app", "state"],
+        "Dynos by what they do.";
+    DISPATCHED = "routerd_dispatched_total", Counter, "requests", ["app"],
+        "Requests that got a dyno, since the app was added.";
+    REFUSED = "routerd_refused_total", Counter, "requests", ["app"],
+        "Requests refused at the door or taken out of the line, since the app was added.";
+    LEFT = "routerd_left_total", Counter, "requests", ["app"],
+        "Requests that left the line because their client was gone, since the app was added.";
+    APP_INFO = "routerd_app_info", Gauge, "1", ["app", "release"],
+        "Always 1: names the release that the app's dynos run.";
+    CONNECTIONS = "routerd_connections", Gauge, "connections", [],
+        "Open connections of clients.";
+    LOG_LINES_LOST = "routerd_log_lines_lost_total", Counter, "lines", [],
+        "Lines of the access log that were lost because the output could not keep up or failed.";
+    LOG_WRITE_ERRORS = "routerd_log_write_errors_total", Counter, "errors", [],
+        "Writes of the access log that failed.";
+    PROCESS_CPU = "process_cpu_seconds_total", Counter, "seconds", [],
+        "CPU time of the process, user and system.";
+    PROCESS_RSS = "process_resident_memory_bytes", Gauge, "bytes", [],
+        "Memory of the process that is in RAM.";
+    BUILD_INFO = "routerd_build_info", Gauge, "1", ["version"],
+        "Always 1: names the version of the daemon.";
+}
+
+/// The table as a page: what `docs/metrics.md` must say.
+pub fn documentation() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         `GET /metrics` on the admin address answers in the text format of Prometheus. This page is made from the\n\
+         table in `src/metrics.rs` and held in step by a test; `UPDATE_DOCS=1 cargo test -p routerd metrics` writes\n\
+         it anew.\n\n\
+         | name | kind | unit | labels | meaning |\n|---|---|---|---|---|\n",
+    );
+    for metric in METRICS {
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        page.push_str(&format!(
+            "| `{}` | {} | {} | {} | {} |\n",
+            metric.name,
+            metric.kind.as_str(),
+            metric.unit,
+            labels.join(", "),
+            metric.meaning
+        ));
+    }
+    let bounds: Vec<String> = BUCKETS.iter().map(f64::to_string).collect();
+    page.push_str(&format!("\nBuckets of the histograms, in seconds: {}.\n", bounds.join(", ")));
+    page.push_str(
+        "\n## Labels\n\n\
+         - `app`: the app's name; empty for requests whose host no app has.\n\
+         - `status`: the status the client got; 499 if the client was gone; empty if there was none to give; `other`\n  \
+           for what a dyno made up outside 100 to 599.\n\
+         - `fault`: the code in `X-Router-Fault`; see `faults.md`.\n\
+         - `state`: booting, crashed, idle, busy, lingering, quarantined, draining.\n\n\
+         An app that is taken away vanishes from everything that describes a state, and from the counters marked\n\
+         \"since the app was added\". The counters and histograms of its past requests stay until the daemon ends.\n",
+    );
+    page
+}
+
+#[cfg(test)]
+mod tests;

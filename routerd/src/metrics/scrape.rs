@@ -1,0 +1,98 @@
+//! What is read when somebody asks: the state of lines and dynos, of the log, and of the process, as text.
+//!
+//! These series are written from the snapshot itself and not through the registry, which would keep an app's last
+//! values for ever.
+
+use std::fmt::{Display, Write};
+
+use metrics_exporter_prometheus::formatting::{sanitize_description, sanitize_label_value};
+use router_core::snapshot::{AppSnapshot, DynoState, Snapshot};
+
+use super::{Metric, process};
+
+/// What the daemon knows at the moment of a scrape.
+#[derive(Clone, Debug, Default)]
+pub struct Scrape {
+    /// The apps and their dynos.
+    pub snapshot: Snapshot,
+    /// Open connections of clients.
+    pub connections: usize,
+    /// Lines of the access log lost so far.
+    pub log_lines_lost: u64,
+    /// Writes of the access log that failed so far.
+    pub log_write_errors: u64,
+}
+
+impl Scrape {
+    /// Appends its series to the text.
+    pub(super) fn write(&self, text: &mut String) {
+        let apps = &self.snapshot.apps;
+        each_app(text, &super::WAITING_REQUESTS, apps, |app| app.waiting);
+        each_app(text, &super::WAITING_BYTES, apps, |app| app.waiting_bytes);
+        each_app(text, &super::OLDEST_WAIT, apps, |app| app.oldest_wait.as_secs_f64());
+        if !apps.is_empty() {
+            head(text, &super::DYNOS);
+        }
+        for app in apps {
+            for state in DynoState::ALL {
+                sample(text, &super::DYNOS, &[app.id.as_str(), state.as_str()], app.count(state));
+            }
+        }
+        each_app(text, &super::DISPATCHED, apps, |app| app.dispatched);
+        each_app(text, &super::REFUSED, apps, |app| app.refused);
+        each_app(text, &super::LEFT, apps, |app| app.left);
+        if !apps.is_empty() {
+            head(text, &super::APP_INFO);
+        }
+        for app in apps {
+            sample(text, &super::APP_INFO, &[app.id.as_str(), app.release.as_str()], 1);
+        }
+        single(text, &super::CONNECTIONS, &[], self.connections);
+        single(text, &super::LOG_LINES_LOST, &[], self.log_lines_lost);
+        single(text, &super::LOG_WRITE_ERRORS, &[], self.log_write_errors);
+        if let Some(seconds) = process::cpu_seconds() {
+            single(text, &super::PROCESS_CPU, &[], seconds);
+        }
+        if let Some(bytes) = process::resident_bytes() {
+            single(text, &super::PROCESS_RSS, &[], bytes);
+        }
+        single(text, &super::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
+    }
+}
+
+/// A metric with one series an app.
+fn each_app<V: Display>(
+    text: &mut String,
+    metric: &Metric,
+    apps: &[AppSnapshot],
+    value: impl Fn(&AppSnapshot) -> V,
+) {
+    if !apps.is_empty() {
+        head(text, metric);
+    }
+    for app in apps {
+        sample(text, metric, &[app.id.as_str()], value(app));
+    }
+}
+
+/// A metric with one series.
+fn single(text: &mut String, metric: &Metric, labels: &[&str], value: impl Display) {
+    head(text, metric);
+    sample(text, metric, labels, value);
+}
+
+fn head(text: &mut String, metric: &Metric) {
+    let meaning = sanitize_description(metric.meaning);
+    // A String takes whatever is written to it.
+    let _ = write!(text, "# HELP {0} {meaning}\n# TYPE {0} {1}\n", metric.name, metric.kind.as_str());
+}
+
+fn sample(text: &mut String, metric: &Metric, values: &[&str], value: impl Display) {
+    debug_assert_eq!(metric.labels.len(), values.len(), "{} has other labels", metric.name);
+    text.push_str(metric.name);
+    for (i, (label, value)) in metric.labels.iter().zip(values).enumerate() {
+        let before = if i == 0 { '{' } else { ',' };
+        let _ = write!(text, "{before}{label}=\"{}\"", sanitize_label_value(value));
+    }
+    let _ = writeln!(text, "{} {value}", if values.is_empty() { "" } else { "}" });
+}
