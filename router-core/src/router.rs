@@ -188,6 +188,7 @@ impl Router {
             Change::RemoveApp(id) => {
                 work.reroute = true;
                 if let Some(app) = self.app(id) {
+                    hub.forget(id);
                     work.add(&app, Some(Op::Close), hub);
                 }
             }

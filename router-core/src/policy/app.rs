@@ -193,17 +193,19 @@ impl App {
     }
 
     /// The dyno could not be reached and has seen nothing of the request: the dyno goes into quarantine, the
-    /// request back to the front of the line. `Err`: it has been offered to as many dynos as it may.
+    /// request back to the front of the line. `lingered`: [`linger`](Self::linger) was called for it. `Err`: it has
+    /// been offered to as many dynos as it may.
     pub(crate) fn again(
         &mut self,
         now: Instant,
         dyno: DynoId,
         place: Place,
+        lingered: bool,
         failed: Fault,
     ) -> Result<(TicketId, Instant), Fault> {
         if let Some(slot) = self.slot_of(dyno) {
             self.with_dyno(slot, |dyno, limits| {
-                dyno.check_in(false, false);
+                dyno.check_in(lingered, false);
                 dyno.step(Event::Unreachable(now), limits);
             });
         }

@@ -72,6 +72,13 @@ impl Hub {
         None
     }
 
+    /// An app goes: it gets none of the addresses that others have promised it. O(claims), for the control plane.
+    pub(crate) fn forget(&self, app: &AppId) {
+        for mut claim in self.claims.iter_mut() {
+            claim.next.take_if(|(next, _)| next.id() == app);
+        }
+    }
+
     /// A dyno's process is that far: what its app has to do, if it has the dyno already.
     pub(crate) fn set(&self, app: &AppId, address: Address, health: DynoHealth) -> Option<Op> {
         let mut claim = self.claims.get_mut(&address)?;

@@ -118,7 +118,7 @@ impl Lease {
         let Some(grant) = self.grant.take() else { return Err(Fault::Platform) };
         // The connection that could not be used goes now, not when the ticket does.
         self.parcel = None;
-        let place = self.app.shared().again(&grant, failed)?;
+        let place = self.app.shared().again(&grant, self.lingers, failed)?;
         Ok(Ticket::in_line(self.app.clone(), place))
     }
 

@@ -170,9 +170,9 @@ impl SharedApp {
     }
 
     /// A request whose dyno could not be reached goes back to the front of the line.
-    pub(crate) fn again(&self, grant: &Grant, failed: Fault) -> Result<InLine, Fault> {
+    pub(crate) fn again(&self, grant: &Grant, lingered: bool, failed: Fault) -> Result<InLine, Fault> {
         self.step(|state, now| {
-            let (ticket, deadline) = state.app.again(now, grant.dyno, grant.place, failed)?;
+            let (ticket, deadline) = state.app.again(now, grant.dyno, grant.place, lingered, failed)?;
             Ok(state.wait(ticket, deadline))
         })
     }

@@ -160,3 +160,24 @@ fn the_alarm_rings_when_a_quarantine_is_over() {
     router.apply(&[Change::SetDyno("a".into(), address(2), DynoHealth::Ready)]).unwrap();
     assert_eq!(app(&router, "a").snapshot().dynos.len(), 2);
 }
+
+#[test]
+fn a_lingering_request_that_goes_again_leaves_nothing_lingering_behind() {
+    let router = router(&[put("a"), add("a", 1)]);
+    let mut first = lease(&mut ticket(&router, "a"));
+    first.linger();
+    let _again = first.again(Fault::ConnectRefused).unwrap();
+    assert_eq!(app(&router, "a").snapshot().dynos[0].lingering, 0);
+}
+
+#[test]
+fn an_app_that_is_taken_away_before_its_dyno_is_free_never_gets_the_dyno() {
+    let router = router(&[put("a"), add("a", 1)]);
+    let held = lease(&mut ticket(&router, "a"));
+    router.apply(&[Change::RemoveDyno("a".into(), address(1)), put("b"), add("b", 1)]).unwrap();
+    router.apply(&[Change::RemoveApp("b".into())]).unwrap();
+    held.check_in(Outcome::Served);
+    assert_eq!(router.0.hub.claims(), 0);
+    router.apply(&[add("a", 1)]).unwrap();
+    assert_eq!(lease(&mut ticket(&router, "a")).dyno().address, address(1));
+}

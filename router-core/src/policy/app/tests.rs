@@ -106,7 +106,8 @@ fn a_request_whose_dyno_is_unreachable_is_first_again_and_goes_elsewhere() {
     let mut world = World::with_dynos(2);
     let (a, _b) = (world.granted_at_once(), world.granted_at_once());
     let waiting = world.in_line();
-    let (again, _) = world.app.again(world.clock.now(), a.dyno, a.place, Fault::ConnectRefused).unwrap();
+    let (again, _) =
+        world.app.again(world.clock.now(), a.dyno, a.place, false, Fault::ConnectRefused).unwrap();
     world.settle();
     assert!(world.granted.is_empty(), "one dyno is busy, one in quarantine");
     world.pass(Duration::from_secs(4));
@@ -129,7 +130,7 @@ fn a_request_whose_dyno_is_unreachable_is_first_again_and_goes_elsewhere() {
 fn a_lone_dyno_in_quarantine_is_tried_soon_when_somebody_waits() {
     let mut world = World::with_dynos(1);
     let grant = world.granted_at_once();
-    world.app.again(world.clock.now(), grant.dyno, grant.place, Fault::ConnectRefused).unwrap();
+    world.app.again(world.clock.now(), grant.dyno, grant.place, false, Fault::ConnectRefused).unwrap();
     world.settle();
     let next = world.app.next_tick().unwrap();
     assert_eq!(next - world.clock.now(), Duration::from_millis(100));
@@ -142,7 +143,7 @@ fn a_request_is_offered_to_no_more_dynos_than_it_may() {
     let mut world = World::with_dynos(1);
     let mut grant = world.granted_at_once();
     for _ in 1..10 {
-        world.app.again(world.clock.now(), grant.dyno, grant.place, Fault::ConnectRefused).unwrap();
+        world.app.again(world.clock.now(), grant.dyno, grant.place, false, Fault::ConnectRefused).unwrap();
         world.settle();
         world.pass(Duration::from_secs(4));
         // The wait of one try is bounded; here the dyno's way back takes no longer than that.
@@ -153,7 +154,7 @@ fn a_request_is_offered_to_no_more_dynos_than_it_may() {
         let Some((_, next)) = world.granted.pop() else { return };
         grant = next;
     }
-    let last = world.app.again(world.clock.now(), grant.dyno, grant.place, Fault::ConnectRefused);
+    let last = world.app.again(world.clock.now(), grant.dyno, grant.place, false, Fault::ConnectRefused);
     assert_eq!(last.unwrap_err(), Fault::ConnectRefused);
 }
 
