@@ -9,6 +9,9 @@ pub use router::{AppRef, Lease, Outcome, Router, Ticket};
 #[cfg(feature = "proxy")]
 pub mod proxy;
 
+#[cfg(feature = "dns")]
+pub mod dns;
+
 // ring 2: locks and wakers
 pub mod router;
 

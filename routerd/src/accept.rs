@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::conn::{self, Terms};
+use crate::drain::{Phase, reached};
 
 /// Connections the kernel may hold for us.
 const BACKLOG: i32 = 4096;
@@ -91,12 +92,13 @@ pub(crate) async fn accept(
     terms: Arc<Terms>,
     connections: Connections,
     most: usize,
-    mut drain: watch::Receiver<bool>,
+    drain: watch::Receiver<Phase>,
 ) {
+    let mut ends = drain.clone();
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = drain.wait_for(|drain| *drain) => return,
+            () = reached(&mut ends, Phase::Draining) => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {

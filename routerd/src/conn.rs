@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
-use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::{Request, Response};
@@ -19,6 +18,8 @@ use router_core::proxy::{Aborted, Body, Client, Proxy};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use crate::config::Server;
+use crate::drain::{Phase, reached};
 use crate::socket::{Side, Socket};
 
 /// hyper does not go below this for its buffer of one connection.
@@ -34,25 +35,24 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    pub(crate) fn new(
-        proxy: Proxy,
-        header_timeout: Duration,
-        head_max: usize,
-        headers_max: usize,
-        keepalive_requests: u32,
-    ) -> Self {
+    pub(crate) fn new(proxy: Proxy, server: &Server) -> Self {
         let mut http = Builder::new();
         http.timer(TokioTimer::new())
-            .header_read_timeout(header_timeout)
-            .max_headers(headers_max)
-            .max_header_size(head_max)
-            .max_buf_size(head_max.max(BUFFER_MIN));
-        Self { proxy, http, keepalive_requests }
+            .header_read_timeout(server.header_timeout)
+            .max_headers(server.headers_max)
+            .max_header_size(server.head_max)
+            .max_buf_size(server.head_max.max(BUFFER_MIN));
+        Self { proxy, http, keepalive_requests: server.keepalive_requests }
     }
 }
 
-/// Serves a connection until it ends; once `drain` is true, until its present request has ended.
-pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, terms: Arc<Terms>, drain: watch::Receiver<bool>) {
+/// Serves a connection until it ends; during the drain, until its present request has ended.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    terms: Arc<Terms>,
+    drain: watch::Receiver<Phase>,
+) {
     let local_port = stream.local_addr().map_or(0, |address| address.port());
     // Without it only latency suffers.
     let _ = stream.set_nodelay(true);
@@ -97,30 +97,33 @@ async fn one(
 /// Drives the connection; asks it to end when the drain begins.
 async fn until_drained<S>(
     connection: hyper::server::conn::http1::Connection<TokioIo<Socket>, S>,
-    mut drain: watch::Receiver<bool>,
+    drain: watch::Receiver<Phase>,
 ) -> hyper::Result<()>
 where
-    S: hyper::service::HttpService<Incoming, ResBody = Body, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    S: hyper::service::HttpService<
+            Incoming,
+            ResBody = Body,
+            Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        >,
 {
     let mut connection = pin!(connection);
-    let notice = drain.clone();
-    let mut draining = pin!(async move {
-        let _ = drain.wait_for(|drain| *drain).await;
-    });
+    let (now, mut first, mut second) = (drain.clone(), drain.clone(), drain);
+    let mut draining = pin!(reached(&mut first, Phase::Draining));
+    let mut cut = pin!(reached(&mut second, Phase::Cut));
     let (mut listens, mut told) = (false, false);
     poll_fn(|cx| {
-        // The task's waker stays the same, so once is enough; each look would take a lock all connections share.
-        if !told && (!listens || *notice.borrow()) {
+        // Once is enough, because a task's waker stays the same; each look takes a lock that all connections share.
+        if !listens || *now.borrow() > Phase::Running {
             listens = true;
-            if draining.as_mut().poll(cx).is_ready() {
+            if cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            if !told && draining.as_mut().poll(cx).is_ready() {
                 told = true;
                 connection.as_mut().graceful_shutdown();
             }
         }
-        match connection.as_mut().poll(cx) {
-            Poll::Ready(result) => Poll::Ready(result),
-            Poll::Pending => Poll::Pending,
-        }
+        connection.as_mut().poll(cx)
     })
     .await
 }
