@@ -4,6 +4,14 @@
 //! one clock, and needs no more of the proxy than its address.
 
 // dyno-bench, top down
+pub mod engine;
+
+pub mod load;
+
+pub mod dyno;
+
+pub mod report;
+
 pub mod cpu;
 
 pub mod oracle;
