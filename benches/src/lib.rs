@@ -4,6 +4,10 @@
 //! one clock, and needs no more of the proxy than its address.
 
 // dyno-bench, top down
+pub mod compare;
+
+pub mod peers;
+
 pub mod engine;
 
 pub mod load;
