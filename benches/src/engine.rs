@@ -181,6 +181,8 @@ struct Engine<'a, F> {
 
 impl<F: FnMut()> Engine<'_, F> {
     fn work(&mut self) -> io::Result<()> {
+        // Without a warm-up the first request counts.
+        self.fire()?;
         let now = self.reactor.now();
         match self.pacing {
             Pacing::Closed(clients) => (0..clients).try_for_each(|_| self.issue(now))?,
@@ -305,7 +307,10 @@ impl<F: FnMut()> Engine<'_, F> {
     }
 
     fn finish(mut self) -> Run {
-        self.clients.give_up();
+        let interrupted = self.progress.interrupt.load(Ordering::Relaxed);
+        if !interrupted {
+            self.clients.give_up();
+        }
         let length = self.window.1.saturating_sub(self.window.0).max(1);
         Run {
             records: self.records,
@@ -314,7 +319,7 @@ impl<F: FnMut()> Engine<'_, F> {
             window: self.window,
             late: self.late,
             thread_busy: self.cpu.1.saturating_sub(self.cpu.0) as f64 / length as f64,
-            interrupted: self.progress.interrupt.load(Ordering::Relaxed),
+            interrupted,
         }
     }
 }

@@ -45,6 +45,8 @@ pub struct Setup<'a> {
     pub plain: bool,
     /// The `Host` of the requests.
     pub host: &'a str,
+    /// How many connections the open-file limit leaves it on each side.
+    pub connections: u64,
     /// Its own directory.
     pub dir: &'a Path,
 }
@@ -87,7 +89,14 @@ impl Peer {
     /// When it does not, with the end of what it wrote.
     pub fn start(self, program: &Path, dynos: &[SocketAddr], plain: bool, host: &str) -> io::Result<Started> {
         let dir = tempfile::Builder::new().prefix("dyno-bench-").tempdir()?;
-        let setup = Setup { listen: free_address()?, dynos, plain, host, dir: dir.path() };
+        let setup = Setup {
+            listen: free_address()?,
+            dynos,
+            plain,
+            host,
+            connections: connections(),
+            dir: dir.path(),
+        };
         let config = dir.path().join("config");
         let (text, args) = match self {
             Self::Routerd => (routerd::config(&setup), routerd::args(&config)),
@@ -170,6 +179,12 @@ impl Drop for Started {
 /// Whether somebody accepts connections there.
 pub fn accepts(address: SocketAddr) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+}
+
+/// Half of the files that a child may open, less what it needs besides; enough for any load of this tool.
+fn connections() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    (limit.unwrap_or(u64::MAX).saturating_sub(200) / 2).clamp(100, 20_000)
 }
 
 fn free_address() -> io::Result<SocketAddr> {

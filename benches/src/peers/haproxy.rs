@@ -17,7 +17,7 @@ pub(super) fn config(setup: &Setup<'_>) -> String {
     let mut text = format!(
         "global
     nbthread 2
-    maxconn 20000
+    maxconn {}
     log stdout format raw local0 info
 
 defaults
@@ -40,7 +40,7 @@ frontend clients
 backend dynos
     balance roundrobin
 ",
-        setup.listen
+        setup.connections, setup.listen
     );
     let bound = if setup.plain { "" } else { " maxconn 1" };
     for (index, dyno) in setup.dynos.iter().enumerate() {

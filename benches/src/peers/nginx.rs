@@ -20,10 +20,9 @@ pub(super) fn config(setup: &Setup<'_>) -> String {
     format!(
         "daemon off;
 worker_processes 2;
-worker_rlimit_nofile 20000;
 pid {dir}/pid;
 error_log {dir}/errors warn;
-events {{ worker_connections 9000; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log {dir}/access combined buffer=64k flush=1s;
     client_body_temp_path {dir}/body;
@@ -49,6 +48,7 @@ http {{
     }}
 }}
 ",
+        connections = setup.connections,
         listen = setup.listen
     )
 }

@@ -50,7 +50,14 @@ mod tests {
     fn the_configuration_names_each_dyno_once() {
         let dynos = ["127.0.0.1:4100".parse().unwrap(), "127.0.0.1:4101".parse().unwrap()];
         let listen = "127.0.0.1:8080".parse().unwrap();
-        let setup = Setup { listen, dynos: &dynos, plain: false, host: "bench.test", dir: Path::new(".") };
+        let setup = Setup {
+            listen,
+            dynos: &dynos,
+            plain: false,
+            host: "bench.test",
+            connections: 100,
+            dir: Path::new("."),
+        };
         let text = config(&setup);
         assert!(text.contains("dynos = [\"127.0.0.1:4100\", \"127.0.0.1:4101\"]"), "{text}");
         assert!(text.contains("concurrency = 1\n"), "{text}");
