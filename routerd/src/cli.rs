@@ -1,19 +1,16 @@
 //! The command line: what may be typed, and the help that teaches it.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 
-/// No formation starts more processes of one kind.
-const PROCESSES_MAX: u32 = 1000;
+use crate::up::{self, Formation};
 
 const EXAMPLES: &str = "\
 Examples:
   routerd up                                   start what the Procfile says, and route to it
-  routerd up --formation web=4                 the same with four web processes
+  routerd up --formation web=2                 the same with two web processes
   routerd check --config shop.toml             say what is wrong with a configuration
   routerd run --config shop.toml               route requests as the configuration says
   routerd schema > routerd.schema.json         let an editor complete the keys
@@ -28,7 +25,7 @@ Exit codes: 0 done, 1 it failed, 2 wrong use.";
 const UP_EXAMPLES: &str = "\
 Examples:
   routerd up                                   one web process of ./Procfile, on port 8080
-  routerd up --formation web=4                 four of them, each with its own PORT
+  routerd up --formation web=2                 two of them, each with its own PORT
   routerd up shop/Procfile --listen [::1]:80   another Procfile, another address
 
 A Procfile has one kind of process a line:
@@ -82,43 +79,16 @@ pub struct ConfigArgs {
 /// What `routerd up` starts, and where it listens.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct UpArgs {
-    /// What to start
-    #[arg(value_name = "PROCFILE", default_value = "Procfile")]
+    #[arg(value_name = "PROCFILE", default_value = "Procfile", help = up::PROCFILE_HELP)]
+    #[expect(missing_docs, reason = "the help text is the documentation")]
     pub procfile: PathBuf,
-    /// How many processes of each kind, as in web=4
-    #[arg(short, long, value_name = "KIND=COUNT,...", default_value = "web=1")]
-    pub formation: Formation,
+    #[arg(short, long, value_name = "ENTRY=N,...", help = up::FORMATION_HELP,
+        long_help = up::FORMATION_LONG_HELP)]
+    #[expect(missing_docs, reason = "the help text is the documentation")]
+    pub formation: Option<Formation>,
     /// Where to listen for requests; port 0 takes a free port
     #[arg(short, long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-}
-
-/// How many processes of each kind, by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Formation(pub BTreeMap<String, u32>);
-
-impl FromStr for Formation {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut kinds = BTreeMap::new();
-        for part in text.split(',') {
-            let Some((kind, count)) = part.trim().split_once('=') else {
-                return Err(format!("{part:?} is not of the form web=4"));
-            };
-            let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-            if kind.is_empty() || !kind.bytes().all(named) {
-                return Err(format!("{kind:?} is no kind of process: letters, digits, - and _"));
-            }
-            let count = count.parse().ok().filter(|count| (0..=PROCESSES_MAX).contains(count));
-            let count =
-                count.ok_or_else(|| format!("the count of {kind} is a number from 0 to {PROCESSES_MAX}"))?;
-            if kinds.insert(kind.to_owned(), count).is_some() {
-                return Err(format!("{kind} is there twice"));
-            }
-        }
-        Ok(Self(kinds))
-    }
 }
 
 #[cfg(test)]
@@ -136,28 +106,8 @@ mod tests {
     fn up_listens_where_the_readme_says_unless_told_otherwise() {
         let Command::Up(args) = Cli::parse_from(["routerd", "up"]).command else { panic!("not up") };
         assert_eq!(args.procfile, PathBuf::from("Procfile"));
-        assert_eq!(args.formation, Formation(BTreeMap::from([("web".to_owned(), 1)])));
+        assert_eq!(args.formation, None);
         assert_eq!(args.listen, "127.0.0.1:8080".parse().unwrap());
-    }
-
-    #[test]
-    fn a_formation_names_each_kind_once() {
-        let formation: Formation = "web=4,worker=0".parse().unwrap();
-        assert_eq!(formation.0, BTreeMap::from([("web".to_owned(), 4), ("worker".to_owned(), 0)]));
-        for text in [
-            "",
-            "web",
-            "web=",
-            "=4",
-            "web=-1",
-            "web=1001",
-            "web=4,web=2",
-            "we b=1",
-            "web=4,",
-            "web=99999999999",
-        ] {
-            assert!(text.parse::<Formation>().is_err(), "{text:?}");
-        }
     }
 
     #[test]
