@@ -1,3 +1,4 @@
 //! The daemon as a library.
 
+pub mod cli;
 pub mod config;
