@@ -134,10 +134,12 @@ impl Config {
         if text.len() > FILE_MAX {
             return Err(ConfigError::new(file_name, "", vec![too_big()]));
         }
-        let (mut root, errors) = DeTable::parse_recoverable(text);
-        if !errors.is_empty() {
-            return Err(failed(errors.iter().map(syntax).collect()));
-        }
+        let mut root = match DeTable::parse(text) {
+            Ok(root) => root,
+            // Of a large file the first one is enough: millions of them would take gigabytes.
+            Err(first) if text.len() > 1 << 20 => return Err(failed(vec![syntax(&first)])),
+            Err(_) => return Err(failed(DeTable::parse_recoverable(text).1.iter().map(syntax).collect())),
+        };
         let mut problems = Vec::new();
         walk::table(&SCHEMA, root.get_mut(), "", &mut problems);
         give_defaults(root.get_mut());

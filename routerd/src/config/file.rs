@@ -1,8 +1,8 @@
 //! The configuration as written: every key with its meaning, default, floor and ceiling.
 //!
 //! These types are the one place where a key is described. From them come the JSON schema (`routerd schema`), the
-//! reference (`docs/configure.md`), the bounds that [`walk`](super::walk) holds each value against, and what is
-//! read. A key that is not written is empty here; [`check`](super::check) fills in what the key's default says.
+//! reference (`docs/configure.md`), the bounds that `walk.rs` holds each value against, and what is
+//! read. A key that is not written is empty here; `check.rs` fills in what the key's default says.
 
 use std::collections::BTreeMap;
 
