@@ -6,6 +6,9 @@
 #[cfg(feature = "proxy")]
 pub mod proxy;
 
+// ring 1: pure decisions
+pub mod policy;
+
 // ring 0: words, plain data
 pub mod change;
 
