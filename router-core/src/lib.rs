@@ -6,6 +6,9 @@
 #[cfg(feature = "proxy")]
 pub mod proxy;
 
+#[cfg(feature = "dns")]
+pub mod dns;
+
 // ring 1: pure decisions
 pub mod policy;
 
