@@ -124,9 +124,12 @@ mod tests {
         AppSources { app: name.into(), sources, concurrency }
     }
 
-    /// A router of one table: app, address, concurrency. It refuses a dyno that another app has.
-    fn router() -> (Sink, watch::Receiver<BTreeSet<(String, String, u32)>>) {
-        let (table, seen) = watch::channel(BTreeSet::<(String, String, u32)>::new());
+    /// App, address, concurrency.
+    type Table = BTreeSet<(String, String, u32)>;
+
+    /// A router of one table. It refuses a dyno that another app has.
+    fn router() -> (Sink, watch::Receiver<Table>) {
+        let (table, seen) = watch::channel(Table::new());
         let sink: Sink = Arc::new(move |changes| {
             let mut refused = Vec::new();
             table.send_modify(|table| {
@@ -144,7 +147,9 @@ mod tests {
                         Change::RemoveDyno(app, address) => {
                             table.retain(|(has, at, _)| has != app.as_str() || *at != address.to_string());
                         }
-                        other => panic!("{other:?}"),
+                        Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) => {
+                            panic!("{change:?}")
+                        }
                     }
                 }
             });
@@ -157,7 +162,7 @@ mod tests {
         seen: &mut watch::Receiver<BTreeSet<(String, String, u32)>>,
         expected: &[(&str, &str, u32)],
     ) {
-        let expected: BTreeSet<_> =
+        let expected: Table =
             expected.iter().map(|(app, at, many)| (app.to_string(), at.to_string(), *many)).collect();
         let reached = tokio::time::timeout(DEADLINE, seen.wait_for(|table| *table == expected)).await;
         let reached = reached.map(|result| result.map(drop));

@@ -263,24 +263,24 @@ fn build(settings: &Settings) -> Result<Pool, NetError> {
     };
     options.cache_size = 0;
     options.timeout = settings.timeout;
-    options.attempts = settings.tries.saturating_sub(1) as usize;
     // Keeps the aliases, whose TTL counts too.
     options.preserve_intermediates = true;
-    let with = |config: ResolverConfig, options: &ResolverOpts| -> Result<TokioResolver, NetError> {
+    let retries = settings.tries.saturating_sub(1) as usize;
+    let with = |config: ResolverConfig, retries: usize| -> Result<TokioResolver, NetError> {
+        let mut options = options.clone();
+        options.attempts = retries;
         let builder: ResolverBuilder<TokioRuntimeProvider> =
             TokioResolver::builder_with_config(config, provider());
-        builder.with_options(options.clone()).build()
+        builder.with_options(options).build()
     };
     let mut alone = Vec::new();
     if config.name_servers().len() > 1 {
-        let mut once = options.clone();
-        once.attempts = 0;
         for server in config.name_servers() {
             let (domain, search, _) = config.clone().into_parts();
-            alone.push(with(ResolverConfig::from_parts(domain, search, vec![server.clone()]), &once)?);
+            alone.push(with(ResolverConfig::from_parts(domain, search, vec![server.clone()]), 0)?);
         }
     }
-    Ok(Pool { all: with(config, &options)?, alone: alone.into() })
+    Ok(Pool { all: with(config, retries)?, alone: alone.into() })
 }
 
 fn has_records<T>(answer: &Result<Found<T>, Failure>) -> bool {

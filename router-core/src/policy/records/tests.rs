@@ -40,7 +40,7 @@ impl Bed {
                     assert!(spec.concurrency > 1 || self.router.insert(spec.address), "added twice");
                 }
                 Change::RemoveDyno(_, address) => assert!(self.router.remove(address), "removed twice"),
-                other => panic!("{other:?}"),
+                Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) => panic!("{change:?}"),
             }
         }
         changes
@@ -111,7 +111,9 @@ fn dynos_are_named_after_their_source_and_given_the_concurrency_of_the_app() {
         .iter()
         .map(|change| match change {
             Change::AddDyno(app, spec) => (app.as_str(), spec.name.as_str().to_owned(), spec.concurrency),
-            other => panic!("{other:?}"),
+            Change::RemoveDyno(..) | Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) => {
+                panic!("{change:?}")
+            }
         })
         .collect();
     let expected = [("shop", "web.shop.internal./10.0.0.7:3000"), ("shop", "127.0.0.1:3001")];
