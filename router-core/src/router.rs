@@ -8,6 +8,8 @@
 mod control;
 mod hub;
 mod lease;
+#[cfg(all(test, router_loom))]
+mod loom_tests;
 pub(crate) mod shared;
 #[cfg(all(test, not(router_loom)))]
 mod tests;

@@ -35,6 +35,12 @@ mod real {
     #[derive(Debug)]
     pub struct Mutex<T>(loom::sync::Mutex<T>);
 
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Self {
+            Self::new(T::default())
+        }
+    }
+
     impl<T> Mutex<T> {
         /// A lock around `value`.
         pub fn new(value: T) -> Self {

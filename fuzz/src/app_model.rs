@@ -1,0 +1,93 @@
+//! The model test of router-core, with operations read from the input instead of drawn: the router against its
+//! reference, everything that can be seen compared after each step.
+
+#[path = "../../router-core/tests/model/harness.rs"]
+mod harness;
+#[path = "../../router-core/tests/model/ops.rs"]
+mod ops;
+#[path = "../../router-core/tests/model/reference.rs"]
+mod reference;
+#[path = "../../router-core/tests/model/world.rs"]
+mod world;
+
+use router_core::Outcome;
+use router_core::change::DynoHealth;
+
+use ops::{Edit, Op};
+
+/// Operations of one input: longer ones say nothing new, slowly.
+const MOST: usize = 400;
+
+/// Runs the operations that the input stands for.
+///
+/// # Panics
+/// When the router does what its reference does not.
+pub fn run(data: &[u8]) {
+    let mut input = Input(data);
+    let mut harness = harness::Harness::new();
+    for _ in 0..MOST {
+        let Some(op) = op(&mut input) else { break };
+        harness.run(&op);
+    }
+    harness.finish();
+}
+
+/// The bytes that have not been read.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+}
+
+fn op(input: &mut Input<'_>) -> Option<Op> {
+    let kind = input.byte()?;
+    let number = input.byte()?;
+    Some(match kind % 16 {
+        0..=4 => Op::Arrive { app: number, bytes: u16::from(number), polled: kind < 200 },
+        5..=6 => Op::Poll { who: number, same_waker: kind < 128 },
+        7 => Op::Cancel { who: number },
+        8 => Op::Expire { who: number },
+        9 => Op::Advance { ms: u16::from(number) * 6, tick: kind < 200 },
+        10..=11 => Op::CheckIn { lease: number, outcome: outcome(kind) },
+        12 if kind < 128 => Op::Again { lease: number },
+        12 => Op::Linger { lease: number },
+        13 if kind < 128 => Op::DropLease { lease: number },
+        _ => {
+            let count = 1 + kind / 16 % 3;
+            Op::Apply((0..count).map_while(|_| edit(input)).collect())
+        }
+    })
+}
+
+fn outcome(kind: u8) -> Outcome {
+    match kind / 16 % 3 {
+        0 => Outcome::Served,
+        1 => Outcome::Failed,
+        _ => Outcome::Unused,
+    }
+}
+
+fn edit(input: &mut Input<'_>) -> Option<Edit> {
+    let kind = input.byte()?;
+    let dyno = input.byte()?;
+    let (app, concurrency) = (kind / 64, kind / 16 % 4);
+    let health = match dyno / 64 {
+        0 => DynoHealth::Booting,
+        1 => DynoHealth::Crashed,
+        _ => DynoHealth::Ready,
+    };
+    Some(match kind % 16 {
+        0..=2 => Edit::Put { app, shape: dyno % 10 },
+        3 => Edit::RemoveApp { app },
+        4..=7 => Edit::Add { app, dyno, concurrency, health },
+        8 => Edit::Remove { dyno },
+        9 => Edit::RemoveFrom { app, dyno },
+        10..=12 => Edit::Set { dyno, health },
+        13 => Edit::Move { dyno },
+        _ => Edit::Flap { dyno },
+    })
+}

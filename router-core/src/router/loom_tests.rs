@@ -1,0 +1,231 @@
+//! loom models of an app under its lock: every order in which two or three threads can meet, one question a model.
+//!
+//! Run them with
+//! `LOOM_MAX_PREEMPTIONS=2 RUSTFLAGS="--cfg router_loom" cargo test -p router-core --no-default-features --release
+//! --lib loom_`. loom sees the locks and counters of `crate::sync`. It does not see inside `DashMap` and `ArcSwap`, so
+//! no model lets two apps meet at one address: the hub would hold a shard it cannot see while a thread is switched.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc as StdArc;
+use std::task::{Wake, Waker};
+
+use loom::sync::Notify;
+use loom::sync::atomic::AtomicUsize;
+use loom::thread;
+
+use super::hub::Hub;
+use super::shared::{Entered, Granted, InLine, Op, Owed, SharedApp};
+use crate::change::DynoSpec;
+use crate::clock::Clock;
+use crate::fault::Fault;
+use crate::ids::Address;
+use crate::limits::Limits;
+use crate::policy::app::Ending;
+use crate::snapshot::DynoState;
+use crate::sync::{Arc, Ordering};
+
+/// An app and its hub, as all threads of a model share them.
+#[derive(Clone)]
+struct World {
+    app: Arc<SharedApp>,
+    hub: Arc<Hub>,
+}
+
+fn address(port: u16) -> Address {
+    ([127, 0, 0, 1], port).into()
+}
+
+impl World {
+    fn with_dynos(dynos: u16) -> Self {
+        let hub = Arc::new(Hub::new());
+        let shared =
+            SharedApp::new("a".into(), Limits::default(), "v1".into(), Clock::manual(), Arc::clone(&hub));
+        let world = Self { app: Arc::new(shared), hub };
+        (1..=dynos).for_each(|port| world.add(port));
+        world
+    }
+
+    fn add(&self, port: u16) {
+        let op = self.hub.claim(&self.app, DynoSpec::new(address(port)));
+        self.change(op);
+    }
+
+    fn remove(&self, port: u16) {
+        let op = self.hub.disclaim(self.app.id(), address(port));
+        self.change(op);
+    }
+
+    fn change(&self, op: Option<Op>) {
+        let ops: Vec<_> = op.into_iter().collect();
+        let owed: Owed = self.app.change(&ops);
+        for gone in owed.pay() {
+            self.hub.left(self.app.id(), gone);
+        }
+    }
+
+    fn granted(&self) -> Granted {
+        match self.app.arrive(0) {
+            Ok(Entered::Granted(granted)) => granted,
+            Ok(Entered::InLine(_)) => panic!("it has to wait"),
+            Err(fault) => panic!("refused: {fault}"),
+        }
+    }
+
+    fn in_line(&self) -> InLine {
+        match self.app.arrive(0) {
+            Ok(Entered::InLine(place)) => place,
+            Ok(Entered::Granted(_)) => panic!("it need not wait"),
+            Err(fault) => panic!("refused: {fault}"),
+        }
+    }
+
+    /// Waits as a task does: sleeps until it is woken. A lost wake-up is a deadlock, and loom reports it.
+    fn wait(&self, place: InLine) -> Result<Granted, Fault> {
+        let bell = StdArc::new(Bell(Notify::new()));
+        let waker = Waker::from(StdArc::clone(&bell));
+        loop {
+            if let Some(result) = self.app.poll(place, &waker) {
+                return result;
+            }
+            bell.0.wait();
+        }
+    }
+
+    fn check_in(&self, granted: &Granted) {
+        let ending = Ending { held: None, lingered: false, proven: true };
+        self.app.check_in(granted.grant.dyno, ending, None);
+    }
+
+    /// Nobody waits, and every dyno is there and idle.
+    fn assert_whole(&self, dynos: usize) {
+        let seen = self.app.snapshot();
+        assert_eq!((seen.waiting, seen.dynos.len()), (0, dynos));
+        assert_eq!(seen.count(DynoState::Idle), dynos);
+    }
+}
+
+struct Bell(Notify);
+
+impl Wake for Bell {
+    fn wake(self: StdArc<Self>) {
+        self.0.notify();
+    }
+}
+
+/// Grant and cancel: the dyno that a dropped ticket was granted goes to the next in line (T6).
+#[test]
+fn a_granted_ticket_that_is_dropped_loses_no_dyno() {
+    loom::model(|| {
+        let world = World::with_dynos(1);
+        let held = world.granted();
+        let (dropped, next) = (world.in_line(), world.in_line());
+        let checks_in = world.clone();
+        let first = thread::spawn(move || checks_in.check_in(&held));
+        let drops = world.clone();
+        let second = thread::spawn(move || drops.app.cancel(dropped));
+        let granted = world.wait(next).unwrap_or_else(|fault| panic!("refused: {fault}"));
+        world.check_in(&granted);
+        first.join().unwrap();
+        second.join().unwrap();
+        world.assert_whole(1);
+    });
+}
+
+/// Grant and expire: who expires has the dyno or has not, and never loses it.
+#[test]
+fn a_ticket_that_expires_as_it_is_granted_has_its_dyno_or_gives_it_on() {
+    loom::model(|| {
+        let world = World::with_dynos(1);
+        let held = world.granted();
+        let (expires, next) = (world.in_line(), world.in_line());
+        let checks_in = world.clone();
+        let first = thread::spawn(move || checks_in.check_in(&held));
+        let ends = world.clone();
+        let second = thread::spawn(move || {
+            if let Ok(granted) = ends.app.expire(expires) {
+                ends.check_in(&granted);
+            }
+        });
+        let granted = world.wait(next).unwrap_or_else(|fault| panic!("refused: {fault}"));
+        world.check_in(&granted);
+        first.join().unwrap();
+        second.join().unwrap();
+        world.assert_whole(1);
+    });
+}
+
+/// Check in and arrival: who arrives as the only dyno is freed gets it (T2).
+#[test]
+fn check_in_meets_arrival() {
+    loom::model(|| {
+        let world = World::with_dynos(1);
+        let held = world.granted();
+        let checks_in = world.clone();
+        let first = thread::spawn(move || checks_in.check_in(&held));
+        let granted = match world.app.arrive(0) {
+            Ok(Entered::Granted(granted)) => Ok(granted),
+            Ok(Entered::InLine(place)) => world.wait(place),
+            Err(fault) => Err(fault),
+        };
+        world.check_in(&granted.unwrap_or_else(|fault| panic!("refused: {fault}")));
+        first.join().unwrap();
+        world.assert_whole(1);
+    });
+}
+
+/// Change and dispatch: a dyno that flaps while it is checked in is never given to two (T1, T5), and is not lost.
+#[test]
+fn a_dyno_that_flaps_while_it_is_checked_in_is_given_once() {
+    loom::model(|| {
+        let world = World::with_dynos(1);
+        let busy = Arc::new(AtomicUsize::new(1));
+        let held = world.granted();
+        let (checks_in, at_work) = (world.clone(), Arc::clone(&busy));
+        let first = thread::spawn(move || {
+            at_work.fetch_sub(1, Ordering::SeqCst);
+            checks_in.check_in(&held);
+        });
+        let flaps = world.clone();
+        let second = thread::spawn(move || {
+            flaps.remove(1);
+            flaps.add(1);
+        });
+        let granted = match world.app.arrive(0) {
+            Ok(Entered::Granted(granted)) => Some(granted),
+            Ok(Entered::InLine(place)) => world.wait(place).ok(),
+            Err(Fault::NoDynos) => None,
+            Err(fault) => panic!("refused: {fault}"),
+        };
+        if let Some(granted) = granted {
+            assert_eq!(busy.fetch_add(1, Ordering::SeqCst), 0, "the dyno is given to two");
+            busy.fetch_sub(1, Ordering::SeqCst);
+            world.check_in(&granted);
+        }
+        first.join().unwrap();
+        second.join().unwrap();
+        world.assert_whole(1);
+    });
+}
+
+/// Two check-ins and two who wait: each wakes one, and nobody is woken for nothing or not at all.
+#[test]
+fn two_check_ins_serve_two_who_wait() {
+    loom::model(|| {
+        let world = World::with_dynos(2);
+        let held = [world.granted(), world.granted()];
+        let places = [world.in_line(), world.in_line()];
+        let threads = held.map(|held| {
+            let checks_in = world.clone();
+            thread::spawn(move || checks_in.check_in(&held))
+        });
+        for place in places {
+            let granted = world.wait(place).unwrap_or_else(|fault| panic!("refused: {fault}"));
+            world.check_in(&granted);
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        world.assert_whole(2);
+    });
+}

@@ -1,0 +1,61 @@
+//! The model test: random operations on a router and on a reference that is too simple to be wrong.
+//!
+//! After each step everything that can be seen of the two is compared: who has which dyno, who was told what and
+//! woken for it, every count, every state of every dyno. `PROPTEST_CASES=100000 cargo test -p router-core --test
+//! model` runs more cases than the usual 512.
+//!
+//! # What other routers got wrong, and where it is asked here
+//!
+//! | bug | question | asked in |
+//! |---|---|---|
+//! | T1 | does a dyno that returns while it is busy get a second request? | `Harness::granted`, after each step |
+//! | T2 | does anybody wait beside a free dyno, or miss being woken? | `Harness::check`, after each step |
+//! | T3 | do count and bytes of the line drift? | `Harness::check`, after each step |
+//! | T4 | is a full line told when its last dyno goes? | the reference, and `by_name::t4_...` |
+//! | T5 | is the cap exceeded, if only for a moment? | `Harness::granted`, over all apps |
+//! | T6 | does who leaves at the moment of dispatch take the dyno along? | `Harness::finish`, and `by_name::t6_...` |
+//! | T7, T8 | is who has gone dispatched, or kept? | `Harness::tell`, and `by_name::t8_...` |
+//! | T9 | do all who were held rush in at once? | `Harness::granted`, and `by_name::t9_...` |
+//! | T10 | is there an idle dyno that is never chosen? | `by_name::t10_...` |
+//! | T11 | are bytes kept for who has gone? | `Harness::check`, and `by_name::t8_...` |
+//! | T18 | is half a list of changes applied? | `Harness::apply` |
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "model/by_name.rs"]
+mod by_name;
+#[path = "model/draw.rs"]
+mod draw;
+#[path = "model/harness.rs"]
+mod harness;
+#[path = "model/ops.rs"]
+mod ops;
+#[path = "model/reference.rs"]
+mod reference;
+#[path = "model/world.rs"]
+mod world;
+
+use proptest::test_runner::{Config, TestRunner};
+
+use harness::Harness;
+
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(512)
+}
+
+#[test]
+fn the_router_does_what_the_reference_does() {
+    let config =
+        Config { cases: cases(), failure_persistence: None, max_shrink_iters: 50_000, ..Config::default() };
+    let run = TestRunner::new(config).run(&draw::ops(250), |ops| {
+        let mut harness = Harness::new();
+        for op in &ops {
+            harness.run(op);
+        }
+        harness.finish();
+        Ok(())
+    });
+    if let Err(error) = run {
+        panic!("{error}");
+    }
+}

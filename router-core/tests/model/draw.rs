@@ -1,0 +1,46 @@
+//! How proptest draws the operations of the model test.
+
+use proptest::prelude::*;
+use router_core::Outcome;
+use router_core::change::DynoHealth;
+
+use super::ops::{Edit, Op};
+
+pub(crate) fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(op(), most / 4..=most)
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let outcome = prop_oneof![Just(Outcome::Served), Just(Outcome::Failed), Just(Outcome::Unused)];
+    prop_oneof![
+        30 => (any::<u8>(), 0..200_u16, prop::bool::weighted(0.8))
+            .prop_map(|(app, bytes, polled)| Op::Arrive { app, bytes, polled }),
+        15 => (any::<u8>(), any::<bool>()).prop_map(|(who, same_waker)| Op::Poll { who, same_waker }),
+        5 => any::<u8>().prop_map(|who| Op::Cancel { who }),
+        4 => any::<u8>().prop_map(|who| Op::Expire { who }),
+        8 => (0..1500_u16, prop::bool::weighted(0.8)).prop_map(|(ms, tick)| Op::Advance { ms, tick }),
+        12 => (any::<u8>(), outcome).prop_map(|(lease, outcome)| Op::CheckIn { lease, outcome }),
+        4 => any::<u8>().prop_map(|lease| Op::Again { lease }),
+        3 => any::<u8>().prop_map(|lease| Op::Linger { lease }),
+        4 => any::<u8>().prop_map(|lease| Op::DropLease { lease }),
+        15 => prop::collection::vec(edit(), 1..=3).prop_map(Op::Apply),
+    ]
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    prop_oneof![
+        4 => (any::<u8>(), 0..10_u8).prop_map(|(app, shape)| Edit::Put { app, shape }),
+        1 => any::<u8>().prop_map(|app| Edit::RemoveApp { app }),
+        6 => (any::<u8>(), any::<u8>(), 0..4_u8, health())
+            .prop_map(|(app, dyno, concurrency, health)| Edit::Add { app, dyno, concurrency, health }),
+        2 => any::<u8>().prop_map(|dyno| Edit::Remove { dyno }),
+        1 => (any::<u8>(), any::<u8>()).prop_map(|(app, dyno)| Edit::RemoveFrom { app, dyno }),
+        4 => (any::<u8>(), health()).prop_map(|(dyno, health)| Edit::Set { dyno, health }),
+        2 => any::<u8>().prop_map(|dyno| Edit::Move { dyno }),
+        3 => any::<u8>().prop_map(|dyno| Edit::Flap { dyno }),
+    ]
+}
+
+fn health() -> impl Strategy<Value = DynoHealth> {
+    prop_oneof![3 => Just(DynoHealth::Ready), 1 => Just(DynoHealth::Booting), 1 => Just(DynoHealth::Crashed)]
+}

@@ -1,0 +1,472 @@
+//! Runs one operation on the router and on the reference, and compares everything that can be seen.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use router_core::change::{Change, DynoHealth};
+use router_core::clock::Clock;
+use router_core::fault::Fault;
+use router_core::ids::{Address, AppId};
+use router_core::snapshot::{DynoState, Snapshot};
+use router_core::{Lease, Outcome, Router, Ticket};
+
+use super::ops::{self, DYNOS, Edit, Op};
+use super::reference::{Entered, News, Told, Waiting};
+use super::world::World;
+
+/// The router, the reference, and the requests of both.
+pub(crate) struct Harness {
+    router: Router,
+    start: Instant,
+    world: World,
+    requests: u64,
+    tickets: Vec<Live>,
+    leases: Vec<Held>,
+    /// The last concurrency that was asked for, by address.
+    concurrency: Vec<(Address, u32)>,
+}
+
+/// A request with a ticket.
+struct Live {
+    waiting: Waiting,
+    app: AppId,
+    birth: Option<u64>,
+    ticket: Ticket,
+    waker: Arc<Flag>,
+    polled: bool,
+    /// It has a dyno without having waited for it.
+    at_once: bool,
+    /// What the reference says became of it; `None`: it waits.
+    told: Option<Told>,
+}
+
+/// A request with a lease.
+struct Held {
+    waiting: Waiting,
+    app: AppId,
+    address: Address,
+    lease: Lease,
+    lingers: bool,
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Harness {
+    pub(crate) fn new() -> Self {
+        let router = Router::with_clock(Clock::manual());
+        let start = router.clock().now();
+        let (tickets, leases, concurrency) = (Vec::new(), Vec::new(), Vec::new());
+        let mut harness =
+            Self { router, start, world: World::default(), requests: 0, tickets, leases, concurrency };
+        harness.apply(&ops::prelude());
+        harness
+    }
+
+    pub(crate) fn run(&mut self, op: &Op) {
+        match op {
+            Op::Arrive { app, bytes, polled } => self.arrive(&ops::app_id(*app), u64::from(*bytes), *polled),
+            Op::Poll { who, same_waker } => {
+                if let Some(at) = choose(*who, self.tickets.len()) {
+                    self.poll(at, *same_waker);
+                }
+            }
+            Op::Cancel { who } => {
+                if let Some(at) = choose(*who, self.tickets.len()) {
+                    self.cancel(at);
+                }
+            }
+            Op::Expire { who } => {
+                if let Some(at) = choose(*who, self.tickets.len()) {
+                    self.expire(at);
+                }
+            }
+            Op::Advance { ms, tick } => self.advance(Duration::from_millis(u64::from(*ms)), *tick),
+            Op::CheckIn { lease, outcome } => {
+                if let Some(at) = choose(*lease, self.leases.len()) {
+                    self.end(at, Some(*outcome));
+                }
+            }
+            Op::DropLease { lease } => {
+                if let Some(at) = choose(*lease, self.leases.len()) {
+                    self.end(at, None);
+                }
+            }
+            Op::Again { lease } => {
+                if let Some(at) = choose(*lease, self.leases.len()) {
+                    self.again(at);
+                }
+            }
+            Op::Linger { lease } => {
+                if let Some(at) = choose(*lease, self.leases.len()) {
+                    self.linger(at);
+                }
+            }
+            Op::Apply(edits) => {
+                let changes: Vec<_> = edits.iter().flat_map(|edit| self.changes(edit)).collect();
+                self.apply(&changes);
+            }
+        }
+    }
+
+    fn changes(&self, edit: &Edit) -> Vec<Change> {
+        let owner = |dyno: u8| self.world.owner(ops::address(dyno)).cloned();
+        match *edit {
+            Edit::Put { app, shape } => vec![ops::put(&ops::app_id(app), shape)],
+            Edit::RemoveApp { app } => vec![Change::RemoveApp(ops::app_id(app))],
+            Edit::Add { app, dyno, concurrency, health } => {
+                let id = owner(dyno).unwrap_or_else(|| ops::app_id(app));
+                vec![ops::add(&id, dyno, concurrency, health)]
+            }
+            Edit::Remove { dyno } => {
+                owner(dyno).into_iter().map(|id| Change::RemoveDyno(id, ops::address(dyno))).collect()
+            }
+            Edit::RemoveFrom { app, dyno } => vec![Change::RemoveDyno(ops::app_id(app), ops::address(dyno))],
+            Edit::Set { dyno, health } => {
+                owner(dyno).into_iter().map(|id| Change::SetDyno(id, ops::address(dyno), health)).collect()
+            }
+            Edit::Move { dyno } => {
+                let Some(from) = owner(dyno) else { return Vec::new() };
+                let to = if from == ops::app_id(0) { ops::app_id(1) } else { ops::app_id(0) };
+                let remove = Change::RemoveDyno(from, ops::address(dyno));
+                vec![remove, ops::add(&to, dyno, 1, DynoHealth::Ready)]
+            }
+            Edit::Flap { dyno } => {
+                let Some(id) = owner(dyno) else { return Vec::new() };
+                let remove = Change::RemoveDyno(id.clone(), ops::address(dyno));
+                vec![remove, ops::add(&id, dyno, 1 + dyno % 3, DynoHealth::Ready)]
+            }
+        }
+    }
+
+    pub(crate) fn apply(&mut self, changes: &[Change]) {
+        for change in changes {
+            if let Change::AddDyno(_, spec) = change {
+                self.concurrency.push((spec.address, spec.concurrency.max(1)));
+            }
+        }
+        let kept = self.concurrency.len();
+        let result = self.router.apply(changes);
+        let (seen, mut news) = (self.router.snapshot(), News::new());
+        assert_eq!(result, self.world.apply(changes, &seen, &mut news), "applied whole, or refused whole");
+        if result.is_err() {
+            let added = changes.iter().filter(|change| matches!(change, Change::AddDyno(..))).count();
+            self.concurrency.truncate(kept - added);
+        }
+        self.check(&seen, news);
+    }
+
+    fn arrive(&mut self, app: &AppId, bytes: u64, polled: bool) {
+        let Ok(app_ref) = self.router.route(&format!("{app}.test"), "/") else {
+            assert!(!self.world.has_app(app), "an app that is there has its host");
+            return;
+        };
+        assert!(self.world.has_app(app), "an app that is gone has no host");
+        self.requests += 1;
+        let (request, arrived) = (self.requests, self.world.now);
+        let got = self.router.ticket(&app_ref, bytes);
+        let (seen, mut news) = (self.router.snapshot(), News::new());
+        let entered = self.world.app(app).arrive(request, bytes, arrived, &seen);
+        self.world.finish(app, &seen, &mut news);
+        let mut waiting = Waiting { request, arrived, deadline: arrived, bytes, failed: None, tries: 0 };
+        match (got, entered) {
+            (Err(fault), Entered::Refused(expected)) => assert_eq!(fault, expected, "why it is refused"),
+            (Ok(ticket), Entered::Granted(address)) => {
+                assert_eq!(ticket.deadline(), None, "who has a dyno does not wait");
+                waiting.tries = 1;
+                self.join(waiting, app.clone(), ticket, Some(Told::Granted(address)));
+            }
+            (Ok(ticket), Entered::InLine) => {
+                self.join(waiting, app.clone(), ticket, None);
+            }
+            (got, expected) => panic!("an arrival is {expected:?}, and the router says {got:?}"),
+        }
+        self.check(&seen, news);
+        if polled && let Some(at) = self.tickets.iter().position(|live| live.waiting.request == request) {
+            self.poll(at, true);
+        }
+    }
+
+    /// A request has a ticket.
+    fn join(&mut self, waiting: Waiting, app: AppId, ticket: Ticket, told: Option<Told>) {
+        if let Some(Told::Granted(address)) = told {
+            self.granted(address);
+        }
+        if told.is_none() {
+            let deadline = self.world.app(&app).line.iter().find(|w| w.request == waiting.request);
+            let deadline = deadline.map(|w| w.deadline);
+            let actual = ticket.deadline().map(|at| at - self.start);
+            assert!(deadline.is_none() || deadline == actual, "the wait is bounded: {deadline:?} {actual:?}");
+        }
+        let (waker, at_once, birth) = (Arc::default(), told.is_some(), self.world.birth(&app));
+        self.tickets.push(Live { waiting, app, birth, ticket, waker, polled: false, at_once, told });
+    }
+
+    fn poll(&mut self, at: usize, same_waker: bool) {
+        let live = &mut self.tickets[at];
+        if !same_waker {
+            live.waker = Arc::default();
+        }
+        live.polled = true;
+        let waker = Waker::from(Arc::clone(&live.waker));
+        let polled = Pin::new(&mut live.ticket).poll(&mut Context::from_waker(&waker));
+        match (polled, live.told) {
+            (Poll::Pending, None) => {}
+            (Poll::Ready(Err(fault)), Some(Told::Refused(expected))) => {
+                assert_eq!(fault, expected, "why it is refused");
+                self.tickets.swap_remove(at);
+            }
+            (Poll::Ready(Ok(lease)), Some(Told::Granted(address))) => {
+                let live = self.tickets.swap_remove(at);
+                self.hold(live, lease, address);
+            }
+            (polled, told) => panic!("request {}: {told:?}, and {polled:?}", live.waiting.request),
+        }
+    }
+
+    fn hold(&mut self, live: Live, lease: Lease, address: Address) {
+        assert_eq!(lease.dyno().address, address, "the dyno that the request was granted");
+        assert_eq!(lease.tries(), live.waiting.tries, "dynos it was offered to");
+        assert_eq!(lease.app().id(), &live.app);
+        let arrived = lease.granted_at() - self.start - lease.waited();
+        assert_eq!(arrived, live.waiting.arrived, "a request keeps its first time of arrival");
+        self.leases.push(Held { waiting: live.waiting, app: live.app, address, lease, lingers: false });
+    }
+
+    fn cancel(&mut self, at: usize) {
+        let Live { waiting, app, birth, ticket, told, .. } = self.tickets.swap_remove(at);
+        drop(ticket);
+        if self.world.birth(&app) != birth {
+            assert!(matches!(told, Some(Told::Refused(_))), "T4: an app that is over has told all who waited");
+            return;
+        }
+        let (seen, mut news) = (self.router.snapshot(), News::new());
+        let left = self.world.app(&app).cancel(waiting.request);
+        assert_eq!(left, told.is_none(), "exactly who waits is in line");
+        if let Some(Told::Granted(address)) = told {
+            self.world.app(&app).check_in(address, None, false, false);
+        }
+        self.world.finish(&app, &seen, &mut news);
+        self.check(&seen, news);
+    }
+
+    fn expire(&mut self, at: usize) {
+        let Live { waiting, app, birth, ticket, at_once, told, .. } = self.tickets.swap_remove(at);
+        let got = ticket.expire();
+        let (seen, mut news) = (self.router.snapshot(), News::new());
+        let there = self.world.birth(&app) == birth;
+        let in_line = if there { self.world.app(&app).expire(waiting.request) } else { None };
+        if there && !at_once {
+            self.world.finish(&app, &seen, &mut news);
+        }
+        match (got, in_line, told) {
+            (Err(fault), Some(expected), None) | (Err(fault), None, Some(Told::Refused(expected))) => {
+                assert_eq!(fault, expected, "why its time is up");
+            }
+            (Ok(lease), None, Some(Told::Granted(address))) => {
+                self.leases.push(Held { waiting, app, address, lease, lingers: false });
+            }
+            (got, in_line, told) => panic!("expire: {in_line:?}, {told:?}, and the router says {got:?}"),
+        }
+        self.check(&seen, news);
+    }
+
+    fn advance(&mut self, by: Duration, tick: bool) {
+        self.router.clock().advance(by);
+        self.world.now += by;
+        if tick {
+            self.router.tick();
+            let (seen, mut news) = (self.router.snapshot(), News::new());
+            self.world.tick(&seen, &mut news);
+            self.check(&seen, news);
+        }
+    }
+
+    /// `None`: the lease is dropped.
+    fn end(&mut self, at: usize, outcome: Option<Outcome>) {
+        let Held { app, address, lease, lingers, .. } = self.leases.swap_remove(at);
+        let held = self.router.clock().now() - lease.granted_at();
+        match outcome {
+            Some(outcome) => lease.check_in(outcome),
+            None => drop(lease),
+        }
+        let (seen, mut news) = (self.router.snapshot(), News::new());
+        let worked = matches!(outcome, Some(Outcome::Served | Outcome::Failed));
+        let proven = outcome == Some(Outcome::Served);
+        self.world.app(&app).check_in(address, worked.then_some(held), lingers, proven);
+        self.world.finish(&app, &seen, &mut news);
+        self.check(&seen, news);
+    }
+
+    fn again(&mut self, at: usize) {
+        let Held { waiting, app, address, lease, lingers } = self.leases.swap_remove(at);
+        let got = lease.again(Fault::ConnectRefused);
+        let (seen, mut news) = (self.router.snapshot(), News::new());
+        let now = self.world.now;
+        let failed = Fault::ConnectRefused;
+        let expected = self.world.app(&app).again(address, lingers, waiting.clone(), failed, now);
+        match (got, expected) {
+            (Err(fault), Err(expected)) => assert_eq!(fault, expected, "why it may not go again"),
+            (Ok(ticket), Ok(())) => self.join(waiting, app.clone(), ticket, None),
+            (got, expected) => panic!("again: {expected:?}, and the router says {got:?}"),
+        }
+        self.world.finish(&app, &seen, &mut news);
+        self.check(&seen, news);
+    }
+
+    fn linger(&mut self, at: usize) {
+        let held = &mut self.leases[at];
+        held.lease.linger();
+        if std::mem::replace(&mut held.lingers, true) {
+            return;
+        }
+        let (app, address) = (held.app.clone(), held.address);
+        let (seen, mut news) = (self.router.snapshot(), News::new());
+        self.world.app(&app).linger(address);
+        self.world.finish(&app, &seen, &mut news);
+        self.check(&seen, news);
+    }
+
+    /// A dyno is given to a request: it must have room, counted over all apps.
+    fn granted(&self, address: Address) {
+        let untaken = self.tickets.iter().filter(|live| live.told == Some(Told::Granted(address))).count();
+        let held = self.leases.iter().filter(|held| held.address == address).count();
+        let most =
+            self.concurrency.iter().rfind(|(of, _)| *of == address).map_or(0, |(_, most)| *most as usize);
+        assert!(untaken + held < most, "T1, T5: {address} takes {most} and has {untaken} + {held}");
+    }
+
+    fn check(&mut self, seen: &Snapshot, news: News) {
+        self.tell(news);
+        assert_eq!(*seen, self.world.snapshot(), "the router and the reference differ");
+        for app in &seen.apps {
+            let waiting = || self.tickets.iter().filter(|live| live.app == app.id && live.told.is_none());
+            assert_eq!(app.waiting, waiting().count(), "T3: the count is that of those who wait");
+            let bytes: u64 = waiting().map(|live| live.waiting.bytes).sum();
+            assert_eq!(app.waiting_bytes, bytes, "T3, T11: the bytes are those of those who wait");
+            let idle = app.count(DynoState::Idle);
+            assert!(app.waiting == 0 || idle == 0, "T2, T10: nobody waits while a dyno has room");
+            if let Some(app_ref) = self.router.app(&app.id) {
+                assert_eq!(app_ref.gauges(), (app.waiting as u64, idle as u64), "the gauges");
+            }
+        }
+        for live in &self.tickets {
+            let woken = live.waker.0.load(Ordering::Relaxed);
+            let due = live.polled && live.told.is_some() && !live.at_once;
+            assert_eq!(woken, due, "T2: who is told is woken, and nobody else: {}", live.waiting.request);
+        }
+    }
+
+    fn tell(&mut self, news: News) {
+        let dynos: BTreeSet<_> = news.iter().filter_map(|(_, told)| granted_to(*told)).collect();
+        for (request, told) in &news {
+            if let Told::Granted(address) = *told {
+                self.granted(address);
+            }
+            let live = self.tickets.iter_mut().find(|live| live.waiting.request == *request);
+            let live = live.unwrap_or_else(|| panic!("T7: request {request} is gone, and still {told:?}"));
+            live.told = Some(*told);
+            live.waiting.tries += u32::from(matches!(told, Told::Granted(_)));
+        }
+        if dynos.len() > 1 {
+            self.take_all(&news);
+        }
+    }
+
+    /// Several dynos were granted at once: which request has which is known only to the leases.
+    fn take_all(&mut self, news: &News) {
+        let mut expected: Vec<_> = news.iter().filter_map(|(_, told)| granted_to(*told)).collect();
+        for (request, told) in news {
+            if granted_to(*told).is_none() {
+                continue;
+            }
+            let at = self.tickets.iter().position(|live| live.waiting.request == *request);
+            let mut live = self.tickets.swap_remove(at.expect("it was told a moment ago"));
+            let woken = live.waker.0.load(Ordering::Relaxed);
+            assert_eq!(woken, live.polled, "T2: who is told is woken");
+            let polled = Pin::new(&mut live.ticket).poll(&mut Context::from_waker(Waker::noop()));
+            let Poll::Ready(Ok(lease)) = polled else { panic!("request {request} has no lease: {polled:?}") };
+            let address = lease.dyno().address;
+            let at = expected.iter().position(|granted| *granted == address);
+            expected.swap_remove(at.expect("the dynos are those that the reference grants"));
+            self.hold(live, lease, address);
+        }
+    }
+
+    /// Everything ends: then all dynos are idle and the app has all of its capacity.
+    pub(crate) fn finish(mut self) {
+        while !self.tickets.is_empty() {
+            self.cancel(self.tickets.len() - 1);
+        }
+        while !self.leases.is_empty() {
+            self.end(self.leases.len() - 1, Some(Outcome::Served));
+        }
+        for dyno in 0..DYNOS {
+            let ready = self.changes(&Edit::Set { dyno, health: DynoHealth::Ready });
+            self.apply(&ready);
+        }
+        self.advance(Duration::from_secs(100), true);
+        for app in ops::APPS.map(AppId::from) {
+            // The first round ends all doubt about dynos that have failed.
+            self.fill(&app);
+            let capacity = self.fill(&app);
+            let wanted = (0..DYNOS).map(ops::address).filter(|dyno| self.world.owner(*dyno) == Some(&app));
+            let of =
+                |dyno: Address| self.concurrency.iter().rfind(|(at, _)| *at == dyno).map(|(_, most)| *most);
+            let wanted: u32 = wanted.filter_map(of).sum();
+            assert_eq!(capacity, wanted as usize, "T6: the capacity of {app} is whole");
+        }
+    }
+
+    /// How many requests the app takes at once, with nothing in flight before and after.
+    fn fill(&mut self, app: &AppId) -> usize {
+        loop {
+            let before = self.leases.len();
+            self.arrive(app, 0, true);
+            if self.leases.len() == before {
+                break;
+            }
+        }
+        let most = self.leases.len();
+        while !self.tickets.is_empty() {
+            self.cancel(self.tickets.len() - 1);
+        }
+        while !self.leases.is_empty() {
+            self.end(self.leases.len() - 1, Some(Outcome::Served));
+        }
+        let seen = self.router.snapshot();
+        let dynos = seen.apps.iter().filter(|seen| seen.id == *app).flat_map(|app| &app.dynos);
+        for dyno in dynos {
+            assert_eq!((dyno.state, dyno.in_flight), (DynoState::Idle, 0), "{} is idle again", dyno.address);
+        }
+        most
+    }
+}
+
+impl Drop for Harness {
+    /// A router whose state is broken panics again when its tickets and leases are dropped: the first panic is the
+    /// one that tells.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::mem::forget((std::mem::take(&mut self.tickets), std::mem::take(&mut self.leases)));
+        }
+    }
+}
+
+fn granted_to(told: Told) -> Option<Address> {
+    if let Told::Granted(address) = told { Some(address) } else { None }
+}
+
+fn choose(who: u8, among: usize) -> Option<usize> {
+    (among > 0).then(|| usize::from(who) % among)
+}

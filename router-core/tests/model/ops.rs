@@ -1,0 +1,108 @@
+//! The operations of the model test: small numbers that are resolved when they are run, so that a case that shrinks
+//! stays a case. The fuzz target `app_model` uses this file too.
+
+use std::time::Duration;
+
+use router_core::Outcome;
+use router_core::change::{AppSpec, Change, DynoHealth, DynoSpec};
+use router_core::ids::{Address, AppId};
+use router_core::limits::{Limits, Order};
+
+/// Apps of the model. Both may ask for any dyno.
+pub(crate) const APPS: [&str; 2] = ["a", "b"];
+/// Dynos of the model.
+pub(crate) const DYNOS: u8 = 5;
+
+/// One operation. `who` and `lease` count modulo what is there; an operation without an object does nothing.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Arrive { app: u8, bytes: u16, polled: bool },
+    Poll { who: u8, same_waker: bool },
+    Cancel { who: u8 },
+    Expire { who: u8 },
+    Advance { ms: u16, tick: bool },
+    CheckIn { lease: u8, outcome: Outcome },
+    Again { lease: u8 },
+    Linger { lease: u8 },
+    DropLease { lease: u8 },
+    Apply(Vec<Edit>),
+}
+
+/// One change, or two that belong together.
+#[derive(Clone, Debug)]
+pub(crate) enum Edit {
+    /// New limits for an app that is there, or the app is (back) there.
+    Put {
+        app: u8,
+        shape: u8,
+    },
+    RemoveApp {
+        app: u8,
+    },
+    Add {
+        app: u8,
+        dyno: u8,
+        concurrency: u8,
+        health: DynoHealth,
+    },
+    /// Takes a dyno from the app that has it.
+    Remove {
+        dyno: u8,
+    },
+    /// As `Remove`, from an app that may not have it.
+    RemoveFrom {
+        app: u8,
+        dyno: u8,
+    },
+    Set {
+        dyno: u8,
+        health: DynoHealth,
+    },
+    /// Takes a dyno from the app that has it, and gives it to the other.
+    Move {
+        dyno: u8,
+    },
+    /// Takes a dyno away and brings it back, as a flapping DNS name does.
+    Flap {
+        dyno: u8,
+    },
+}
+
+pub(crate) fn app_id(app: u8) -> AppId {
+    APPS[usize::from(app) % APPS.len()].into()
+}
+
+pub(crate) fn address(dyno: u8) -> Address {
+    ([127, 0, 0, 1], 3000 + u16::from(dyno % DYNOS)).into()
+}
+
+pub(crate) fn put(id: &AppId, shape: u8) -> Change {
+    let ms = Duration::from_millis;
+    let default = Limits::default();
+    let limits = match shape % 10 {
+        0 => default.with_queue_max_requests_per_dyno(2),
+        1 => default.with_queue_max_requests_per_dyno(0),
+        2 => default.with_queue_max_bytes(300),
+        3 => default.with_queue_max_wait(ms(400)).with_boot(ms(900)),
+        4 => default.with_order(Order::LeastRecentlyUsed),
+        5 => default.with_order(Order::Random),
+        6 => default.with_max_tries(2).with_quarantine(ms(1000)).with_quarantine_max(ms(3000)),
+        7 => default.with_standing_after(ms(300)).with_standing_wait(ms(200)),
+        _ => default,
+    };
+    let hosts = vec![format!("{id}.test")];
+    let release = if shape < 5 { "v1" } else { "v2" };
+    Change::PutApp(AppSpec { id: id.clone(), hosts, release: release.into(), limits })
+}
+
+pub(crate) fn add(id: &AppId, dyno: u8, concurrency: u8, health: DynoHealth) -> Change {
+    let concurrency = u32::from(concurrency);
+    Change::AddDyno(id.clone(), DynoSpec { concurrency, state: health, ..DynoSpec::new(address(dyno)) })
+}
+
+/// What an app is before the first operation: two apps, three dynos.
+pub(crate) fn prelude() -> Vec<Change> {
+    let (a, b) = (app_id(0), app_id(1));
+    let ready = DynoHealth::Ready;
+    vec![put(&a, 9), put(&b, 9), add(&a, 0, 1, ready), add(&a, 1, 2, ready), add(&b, 2, 1, ready)]
+}

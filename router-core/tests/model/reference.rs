@@ -1,0 +1,452 @@
+//! The app written in the most obvious way: vectors, linear scans, everything worked out anew each time. What the
+//! router does must equal what this does.
+//!
+//! One thing the rules leave open is which of several equal dynos serves next. There the reference follows what the
+//! router reports ([`Snapshot`]), after it has worked out for itself which dynos are equal.
+
+use std::time::Duration;
+
+use router_core::change::{DynoHealth, DynoSpec};
+use router_core::fault::{Backlog, Fault};
+use router_core::ids::{Address, AppId, ReleaseId};
+use router_core::limits::Limits;
+use router_core::snapshot::{AppSnapshot, DynoSnapshot, DynoState, Snapshot};
+
+/// A request is told what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Granted(Address),
+    Refused(Fault),
+}
+
+/// Who is told what.
+pub(crate) type News = Vec<(u64, Told)>;
+
+/// What became of an arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entered {
+    Granted(Address),
+    InLine,
+    Refused(Fault),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) request: u64,
+    pub(crate) arrived: Duration,
+    pub(crate) deadline: Duration,
+    pub(crate) bytes: u64,
+    pub(crate) failed: Option<Fault>,
+    pub(crate) tries: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Standing {
+    Booting,
+    Crashed,
+    Serving,
+    Quarantined { until: Duration, soon: Duration },
+    Draining,
+}
+
+#[derive(Clone, Debug)]
+struct Dyno {
+    spec: DynoSpec,
+    standing: Standing,
+    in_flight: u32,
+    lingering: u32,
+    failures: u32,
+    dispatched: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct App {
+    pub(crate) id: AppId,
+    pub(crate) birth: u64,
+    pub(crate) limits: Limits,
+    release: ReleaseId,
+    closed: bool,
+    pub(crate) line: Vec<Waiting>,
+    dynos: Vec<Dyno>,
+    standing_since: Option<Duration>,
+    service: (f64, f64),
+    tally: [u64; 3],
+    /// When the router has promised to look at the clock.
+    pub(crate) alarm: Option<Duration>,
+    /// Dynos that have left since somebody last asked.
+    pub(crate) gone: Vec<Address>,
+}
+
+impl Dyno {
+    fn room(&self) -> u32 {
+        let most = if self.failures > 0 { 1 } else { self.spec.concurrency.max(1) };
+        if self.standing == Standing::Serving { most.saturating_sub(self.in_flight) } else { 0 }
+    }
+
+    fn state(&self) -> DynoState {
+        match self.standing {
+            Standing::Booting => DynoState::Booting,
+            Standing::Crashed => DynoState::Crashed,
+            Standing::Quarantined { .. } => DynoState::Quarantined,
+            Standing::Draining => DynoState::Draining,
+            Standing::Serving if self.room() > 0 => DynoState::Idle,
+            Standing::Serving if self.in_flight == self.lingering && self.lingering > 0 => {
+                DynoState::Lingering
+            }
+            Standing::Serving => DynoState::Busy,
+        }
+    }
+
+    fn soon(&self) -> Option<Duration> {
+        if let Standing::Quarantined { soon, .. } = self.standing { Some(soon) } else { None }
+    }
+
+    fn until(&self) -> Option<Duration> {
+        if let Standing::Quarantined { until, .. } = self.standing { Some(until) } else { None }
+    }
+}
+
+fn standing(health: DynoHealth) -> Standing {
+    match health {
+        DynoHealth::Booting => Standing::Booting,
+        DynoHealth::Ready => Standing::Serving,
+        DynoHealth::Crashed => Standing::Crashed,
+    }
+}
+
+impl App {
+    pub(crate) fn new(id: AppId, limits: Limits, release: ReleaseId, birth: u64) -> Self {
+        let (line, dynos, gone) = (Vec::new(), Vec::new(), Vec::new());
+        let (standing_since, service, tally, alarm) = (None, (0.0, 0.0), [0; 3], None);
+        let closed = false;
+        Self { id, birth, limits, release, closed, line, dynos, standing_since, service, tally, alarm, gone }
+    }
+
+    pub(crate) fn has(&self, address: Address) -> bool {
+        self.dynos.iter().any(|dyno| dyno.spec.address == address)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.closed && self.dynos.is_empty() && self.line.is_empty()
+    }
+
+    pub(crate) fn put(&mut self, limits: Limits, release: ReleaseId) {
+        (self.closed, self.limits, self.release) = (false, limits, release);
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        for dyno in &mut self.dynos {
+            dyno.standing = Standing::Draining;
+        }
+        self.sweep();
+    }
+
+    pub(crate) fn add(&mut self, spec: &DynoSpec) {
+        if let Some(dyno) = self.dynos.iter_mut().find(|dyno| dyno.spec.address == spec.address) {
+            dyno.spec = spec.clone();
+            if dyno.standing == Standing::Draining {
+                dyno.standing = standing(spec.state);
+            }
+            return;
+        }
+        let standing = standing(spec.state);
+        let spec = spec.clone();
+        self.dynos.push(Dyno { spec, standing, in_flight: 0, lingering: 0, failures: 0, dispatched: 0 });
+    }
+
+    pub(crate) fn remove(&mut self, address: Address) {
+        self.dyno(address).standing = Standing::Draining;
+        self.sweep();
+    }
+
+    pub(crate) fn set(&mut self, address: Address, health: DynoHealth) {
+        let dyno = self.dyno(address);
+        if dyno.standing == Standing::Draining {
+            return;
+        }
+        if health == DynoHealth::Ready && dyno.standing != Standing::Serving {
+            dyno.failures = 0;
+        }
+        dyno.standing = standing(health);
+    }
+
+    pub(crate) fn arrive(&mut self, request: u64, bytes: u64, now: Duration, seen: &Snapshot) -> Entered {
+        if self.line.is_empty()
+            && let Some(address) = self.pick(now, seen)
+        {
+            return Entered::Granted(self.grant(address));
+        }
+        if let Some(fault) = self.nobody_can_serve().or_else(|| self.shed(bytes)) {
+            self.tally[1] += 1;
+            return Entered::Refused(fault);
+        }
+        let boots = self.dynos.iter().any(|dyno| dyno.standing == Standing::Booting);
+        let tries = self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving || dyno.soon().is_some());
+        let patience = if boots && !tries { self.limits.boot } else { self.limits.queue_max_wait };
+        self.enter(
+            Waiting { request, arrived: now, deadline: now + patience, bytes, failed: None, tries: 0 },
+            now,
+        );
+        Entered::InLine
+    }
+
+    /// `lingered`: the request was lingering. `waiting`: the request, as it was when it came first.
+    pub(crate) fn again(
+        &mut self,
+        address: Address,
+        lingered: bool,
+        mut waiting: Waiting,
+        failed: Fault,
+        now: Duration,
+    ) -> Result<(), Fault> {
+        let limits = self.limits.clone();
+        let dyno = self.dyno(address);
+        dyno.in_flight -= 1;
+        dyno.lingering -= u32::from(lingered);
+        if dyno.standing == Standing::Serving || dyno.soon().is_some() {
+            dyno.failures += 1;
+            let factor = 1_u32 << (dyno.failures - 1).min(16);
+            let long = (limits.quarantine * factor).min(limits.quarantine_max);
+            let short = (limits.quarantine / 50 * factor).min(limits.quarantine).min(long);
+            dyno.standing = Standing::Quarantined { until: now + long, soon: now + short };
+        }
+        self.sweep();
+        if self.closed {
+            return Err(Fault::NoSuchApp);
+        }
+        if waiting.tries >= limits.max_tries {
+            self.tally[1] += 1;
+            return Err(failed);
+        }
+        waiting.failed = Some(failed);
+        waiting.deadline = (now + limits.queue_max_wait).min(waiting.arrived + limits.boot).max(now);
+        self.enter(waiting, now);
+        Ok(())
+    }
+
+    pub(crate) fn linger(&mut self, address: Address) {
+        self.dyno(address).lingering += 1;
+    }
+
+    pub(crate) fn check_in(
+        &mut self,
+        address: Address,
+        held: Option<Duration>,
+        lingered: bool,
+        proven: bool,
+    ) {
+        if let Some(held) = held {
+            let samples = (self.service.1 + 1.0).min(32.0);
+            self.service = (self.service.0 + (held.as_secs_f64() - self.service.0) / samples, samples);
+        }
+        let dyno = self.dyno(address);
+        dyno.in_flight -= 1;
+        dyno.lingering -= u32::from(lingered);
+        if proven {
+            dyno.failures = 0;
+        }
+        self.sweep();
+    }
+
+    /// The request's client is gone. `false`: it was not in line.
+    pub(crate) fn cancel(&mut self, request: u64) -> bool {
+        let left = self.leave(request).is_some();
+        self.tally[2] += u64::from(left);
+        left
+    }
+
+    pub(crate) fn expire(&mut self, request: u64) -> Option<Fault> {
+        let waiting = self.leave(request)?;
+        self.tally[1] += 1;
+        Some(self.fault_of(&waiting))
+    }
+
+    pub(crate) fn tick(&mut self, now: Duration) {
+        for dyno in &mut self.dynos {
+            if dyno.until().is_some_and(|until| until <= now) {
+                dyno.standing = Standing::Serving;
+            }
+        }
+    }
+
+    /// Serves and refuses whoever's turn it is.
+    pub(crate) fn settle(&mut self, now: Duration, seen: &Snapshot, news: &mut News) {
+        while let Some(first) = self.first().cloned() {
+            let present = self.dynos.iter().any(|dyno| dyno.standing != Standing::Draining);
+            let refusal = if self.closed {
+                Some(Fault::NoSuchApp)
+            } else if !present {
+                Some(Fault::NoDynos)
+            } else if first.deadline <= now {
+                Some(self.fault_of(&first))
+            } else if self.candidates(now).is_empty() {
+                break;
+            } else if first.failed.is_none() && self.stands_too_long(&first, now) {
+                Some(Fault::Backlog(Backlog::StandingLine))
+            } else {
+                None
+            };
+            if let Some(fault) = refusal {
+                self.leave(first.request);
+                self.tally[1] += 1;
+                news.push((first.request, Told::Refused(fault)));
+                continue;
+            }
+            // A dyno that leaves its quarantine early may still have an older request.
+            let Some(address) = self.pick(now, seen) else { break };
+            self.leave(first.request);
+            news.push((first.request, Told::Granted(self.grant(address))));
+        }
+        let until = self.dynos.iter().filter_map(Dyno::until).min();
+        let desperate = !self.line.is_empty() && self.is_desperate();
+        let soon = self.dynos.iter().filter_map(Dyno::soon).min().filter(|_| desperate);
+        self.alarm = until.into_iter().chain(soon).min();
+    }
+
+    pub(crate) fn snapshot(&self, now: Duration) -> AppSnapshot {
+        let mut dynos: Vec<_> = self.dynos.iter().map(|dyno| self.dyno_snapshot(dyno)).collect();
+        dynos.sort_by_key(|dyno| dyno.address);
+        AppSnapshot {
+            id: self.id.clone(),
+            release: self.release.clone(),
+            waiting: self.line.len(),
+            waiting_bytes: self.line.iter().map(|waiting| waiting.bytes).sum(),
+            oldest_wait: self.first().map(|first| now - first.arrived).unwrap_or_default(),
+            service_time: Duration::from_secs_f64(self.service.0),
+            dispatched: self.tally[0],
+            refused: self.tally[1],
+            left: self.tally[2],
+            dynos,
+        }
+    }
+
+    fn dyno_snapshot(&self, dyno: &Dyno) -> DynoSnapshot {
+        DynoSnapshot {
+            address: dyno.spec.address,
+            name: dyno.spec.name.clone(),
+            state: dyno.state(),
+            concurrency: dyno.spec.concurrency.max(1),
+            in_flight: dyno.in_flight,
+            lingering: dyno.lingering,
+            dispatched: dyno.dispatched,
+            failures: dyno.failures,
+        }
+    }
+
+    fn dyno(&mut self, address: Address) -> &mut Dyno {
+        let found = self.dynos.iter_mut().find(|dyno| dyno.spec.address == address);
+        found.unwrap_or_else(|| panic!("the reference has no dyno at {address}"))
+    }
+
+    fn sweep(&mut self) {
+        let gone = |dyno: &Dyno| dyno.standing == Standing::Draining && dyno.in_flight == 0;
+        self.gone.extend(self.dynos.iter().filter(|dyno| gone(dyno)).map(|dyno| dyno.spec.address));
+        self.dynos.retain(|dyno| !gone(dyno));
+    }
+
+    /// Who had a dyno already, then the others; in order of arrival.
+    fn first(&self) -> Option<&Waiting> {
+        self.line.iter().min_by_key(|waiting| (waiting.failed.is_none(), waiting.request))
+    }
+
+    fn enter(&mut self, waiting: Waiting, now: Duration) {
+        self.standing_since.get_or_insert(now);
+        self.line.push(waiting);
+    }
+
+    fn leave(&mut self, request: u64) -> Option<Waiting> {
+        let at = self.line.iter().position(|waiting| waiting.request == request)?;
+        let waiting = self.line.remove(at);
+        if self.line.is_empty() {
+            self.standing_since = None;
+        }
+        Some(waiting)
+    }
+
+    fn is_desperate(&self) -> bool {
+        !self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving)
+    }
+
+    /// The dynos of which the next request may get any.
+    fn candidates(&self, now: Duration) -> Vec<Address> {
+        let idle = || self.dynos.iter().filter(|dyno| dyno.room() > 0);
+        if let Some(fewest) = idle().map(|dyno| dyno.in_flight).min() {
+            return idle().filter(|dyno| dyno.in_flight == fewest).map(|dyno| dyno.spec.address).collect();
+        }
+        let first = self.dynos.iter().filter_map(Dyno::soon).min().filter(|soon| *soon <= now);
+        let Some(first) = first.filter(|_| self.is_desperate()) else { return Vec::new() };
+        let soon = self.dynos.iter().filter(|dyno| dyno.soon() == Some(first));
+        soon.map(|dyno| dyno.spec.address).collect()
+    }
+
+    fn pick(&mut self, now: Duration, seen: &Snapshot) -> Option<Address> {
+        let candidates = self.candidates(now);
+        let app = seen.apps.iter().find(|app| app.id == self.id);
+        let in_flight = |address: Address| {
+            app.and_then(|app| app.dynos.iter().find(|dyno| dyno.address == address))
+                .map_or(0, |dyno| dyno.in_flight)
+        };
+        let more = |address: &&Address| {
+            self.dynos.iter().any(|d| d.spec.address == **address && in_flight(**address) > d.in_flight)
+        };
+        let chosen = candidates.iter().find(more).or(candidates.first()).copied()?;
+        let dyno = self.dyno(chosen);
+        dyno.standing = Standing::Serving;
+        (dyno.room() > 0).then_some(chosen)
+    }
+
+    fn grant(&mut self, address: Address) -> Address {
+        self.tally[0] += 1;
+        let dyno = self.dyno(address);
+        dyno.in_flight += 1;
+        dyno.dispatched += 1;
+        address
+    }
+
+    fn nobody_can_serve(&self) -> Option<Fault> {
+        let mut present = self.dynos.iter().filter(|dyno| dyno.standing != Standing::Draining).peekable();
+        if self.closed {
+            Some(Fault::NoSuchApp)
+        } else if present.peek().is_none() {
+            Some(Fault::NoDynos)
+        } else {
+            present.all(|dyno| dyno.standing == Standing::Crashed).then_some(Fault::AppCrashed)
+        }
+    }
+
+    fn shed(&self, bytes: u64) -> Option<Fault> {
+        let takes = |dyno: &&Dyno| !matches!(dyno.standing, Standing::Draining | Standing::Crashed);
+        let slots: u32 = self.dynos.iter().filter(takes).map(|dyno| dyno.spec.concurrency.max(1)).sum();
+        let slots = slots.max(1);
+        let waiting = self.line.len();
+        let held: u64 = self.line.iter().map(|waiting| waiting.bytes).sum();
+        let expected = waiting as f64 * self.service.0 / f64::from(slots);
+        if waiting >= (self.limits.queue_max_requests_per_dyno * slots) as usize {
+            Some(Fault::Backlog(Backlog::Requests))
+        } else if held + bytes > self.limits.queue_max_bytes {
+            Some(Fault::Backlog(Backlog::Bytes))
+        } else if Duration::from_secs_f64(expected) > self.limits.queue_max_wait {
+            Some(Fault::Backlog(Backlog::ExpectedWait))
+        } else {
+            None
+        }
+    }
+
+    fn stands_too_long(&self, first: &Waiting, now: Duration) -> bool {
+        let stands = self.standing_since.map_or(Duration::ZERO, |since| now - since);
+        stands >= self.limits.standing_after && now - first.arrived > self.limits.standing_wait
+    }
+
+    fn fault_of(&self, waiting: &Waiting) -> Fault {
+        if let Some(fault) = waiting.failed.or_else(|| self.nobody_can_serve()) {
+            fault
+        } else if self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving) {
+            Fault::Backlog(Backlog::MaxWait)
+        } else if self.dynos.iter().any(|dyno| dyno.soon().is_some()) {
+            Fault::Quarantined
+        } else {
+            Fault::BootTimeout
+        }
+    }
+}
