@@ -247,7 +247,10 @@ impl Harness {
         let Live { waiting, app, birth, ticket, told, .. } = self.tickets.swap_remove(at);
         drop(ticket);
         if self.world.birth(&app) != birth {
-            assert!(matches!(told, Some(Told::Refused(_))), "T4: an app that is over has told all who waited");
+            assert!(
+                matches!(told, Some(Told::Refused(_))),
+                "T4: an app that is over has told all who waited"
+            );
             return;
         }
         let (seen, mut news) = (self.router.snapshot(), News::new());
