@@ -36,7 +36,11 @@ fn add(table: &mut RouteTable<usize>, patterns: &mut Vec<(Pattern, usize)>, text
     match (read, added) {
         (Err(why), added) => assert_eq!(added, Err(why), "a pattern that cannot be read is not added"),
         (Ok(pattern), added) => {
-            assert_eq!(Pattern::parse(&pattern.to_string()).as_ref(), Ok(&pattern), "a pattern is read as written");
+            assert_eq!(
+                Pattern::parse(&pattern.to_string()).as_ref(),
+                Ok(&pattern),
+                "a pattern is read as written"
+            );
             let old = patterns.iter().position(|(other, _)| *other == pattern);
             let old = old.map(|at| patterns.swap_remove(at).1);
             assert_eq!(added, Ok(old), "a pattern replaces its like");

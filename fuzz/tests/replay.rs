@@ -28,7 +28,8 @@ fn every_target_has_a_corpus_and_an_entry_for_the_fuzzer() {
     for (name, _) in TARGETS {
         assert!(corpus(name).len() >= 3, "fuzz/corpus/{name}: a few inputs to begin with");
         let entry = here().join(format!("fuzz_targets/{name}.rs"));
-        let text = std::fs::read_to_string(&entry).unwrap_or_else(|error| panic!("{}: {error}", entry.display()));
+        let text =
+            std::fs::read_to_string(&entry).unwrap_or_else(|error| panic!("{}: {error}", entry.display()));
         assert!(text.contains(&format!("router_fuzz::{name}::run")), "{} runs its target", entry.display());
         assert!(manifest.contains(&format!("fuzz_targets/{name}.rs")), "fuzz/Cargo.toml builds {name}");
     }

@@ -46,7 +46,7 @@ fn cases() -> u32 {
 #[test]
 fn the_router_does_what_the_reference_does() {
     let config =
-        Config { cases: cases(), failure_persistence: None, max_shrink_iters: 50_000, ..Config::default() };
+        Config { cases: cases(), failure_persistence: None, max_shrink_iters: 4096, ..Config::default() };
     let run = TestRunner::new(config).run(&draw::ops(250), |ops| {
         let mut harness = Harness::new();
         for op in &ops {
