@@ -194,15 +194,10 @@ impl World {
         }
         let app = self.rng.usize(..self.apps.len());
         self.arrive(app);
-        let slots: u32 =
-            self.owners.keys().copied().collect::<Vec<_>>().into_iter().map(|p| self.slots(p)).sum();
+        let slots: u32 = self.owners.keys().map(|port| self.dynos.get(*port).concurrency).sum();
         let mean = 10.0 * MS as f64 / (f64::from(slots.max(1)) * self.load);
         let next = self.draw(mean as u64);
         self.at(next, Event::Arrive);
-    }
-
-    fn slots(&mut self, port: u16) -> u32 {
-        self.dynos.get(port).concurrency
     }
 
     pub(crate) fn arrive(&mut self, app: usize) {
@@ -461,7 +456,7 @@ impl World {
     }
 
     /// Nothing is left: all capacity is there, and each request ended once.
-    fn finish(mut self) -> Totals {
+    fn finish(&mut self) -> Totals {
         self.totals.overlaps = self.dynos.overlaps;
         let Totals { requests, served, failed, refused, timed_out, gone, .. } = self.totals;
         assert_eq!(requests, served + failed + refused + timed_out + gone, "each request ends once");
@@ -472,7 +467,7 @@ impl World {
         let owners = self.owners.clone();
         for app in 0..self.apps.len() {
             let mine: Vec<_> = owners.iter().filter(|(_, owner)| **owner == app).map(|(p, _)| *p).collect();
-            let capacity: u32 = mine.iter().map(|port| self.slots(*port)).sum();
+            let capacity: u32 = mine.iter().map(|port| self.dynos.get(*port).concurrency).sum();
             // The first round ends all doubt about dynos that have failed.
             self.fill(app);
             assert_eq!(self.fill(app), capacity as usize, "the capacity of app {app} is whole");
@@ -494,5 +489,15 @@ impl World {
         let most = leases.len();
         leases.into_iter().for_each(|lease| lease.check_in(Outcome::Served));
         most
+    }
+}
+
+impl Drop for World {
+    /// A router whose state is broken panics again when tickets and leases are dropped: the first panic is the one
+    /// that tells.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::mem::forget(std::mem::take(&mut self.requests));
+        }
     }
 }
