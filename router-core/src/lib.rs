@@ -48,6 +48,9 @@ pub use router::{AppRef, Lease, Outcome, Router, Ticket};
 #[cfg(feature = "proxy")]
 pub mod proxy;
 
+#[cfg(feature = "dns")]
+pub mod dns;
+
 // ring 2: locks and wakers
 pub mod router;
 
@@ -67,4 +70,5 @@ pub mod ids;
 
 pub mod clock;
 
-mod sync;
+#[doc(hidden)]
+pub mod sync;

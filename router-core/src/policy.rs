@@ -15,3 +15,5 @@ pub(crate) mod queue;
 pub(crate) mod dispatch;
 
 pub(crate) mod dyno;
+
+pub mod records;

@@ -3,22 +3,24 @@
 #[cfg(not(router_loom))]
 #[expect(clippy::disallowed_types, reason = "this file is where the lock comes from")]
 mod real {
-    pub(crate) use std::sync::Arc;
+    pub use std::sync::Arc;
     use std::sync::PoisonError;
-    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+    pub use std::sync::atomic::{AtomicU64, Ordering};
 
     /// std's mutex without poisoning: the state under it is checked by its own invariants, and a panic in one
     /// request must not take the app down for all others.
     #[derive(Debug, Default)]
-    pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+    pub struct Mutex<T>(std::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Self {
+        /// A lock around `value`.
+        pub fn new(value: T) -> Self {
             Self(std::sync::Mutex::new(value))
         }
 
         #[inline]
-        pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
+        /// Waits for the lock.
+        pub fn lock(&self) -> std::sync::MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
     }
@@ -26,12 +28,12 @@ mod real {
 
 #[cfg(router_loom)]
 mod real {
-    pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+    pub use loom::sync::Arc;
+    pub use loom::sync::atomic::{AtomicU64, Ordering};
 
     /// loom's mutex with the same face.
     #[derive(Debug)]
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    pub struct Mutex<T>(loom::sync::Mutex<T>);
 
     impl<T: Default> Default for Mutex<T> {
         fn default() -> Self {
@@ -40,14 +42,16 @@ mod real {
     }
 
     impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Self {
+        /// A lock around `value`.
+        pub fn new(value: T) -> Self {
             Self(loom::sync::Mutex::new(value))
         }
 
-        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        /// Waits for the lock.
+        pub fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
             self.0.lock().expect("a loom model does not panic while it holds the lock")
         }
     }
 }
 
-pub(crate) use real::*;
+pub use real::*;

@@ -1,6 +1,7 @@
 //! The admin listener: metrics, health, readiness and the state of lines and dynos, on a TCP address or Unix socket.
 //!
-//! `GET /metrics` for Prometheus, `/healthz` (the process runs), `/readyz` (it should get traffic), `/v1/status` (JSON).
+//! `GET /metrics` for Prometheus, `/healthz` (the process runs), `/readyz` (it should get traffic) and `/v1/status`
+//! (JSON).
 //! Everything is read only. Each connection carries one request and has [`CONNECTION_TIMEOUT`] for all of it, and
 //! there are never more than [`MAX_CONNECTIONS`], so slow or many clients cost a bounded amount and end by themselves.
 //! What is asked for comes from closures ([`Admin`]): this file knows neither the router nor the meters.

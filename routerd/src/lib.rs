@@ -12,6 +12,14 @@ pub mod log;
 
 pub mod admin;
 
+pub mod discover;
+
 pub mod metrics;
 
 pub mod up;
+
+mod drain;
+
+pub mod cli;
+
+pub mod config;

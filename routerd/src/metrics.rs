@@ -135,8 +135,8 @@ pub fn documentation() -> String {
     page.push_str(
         "\n## Labels\n\n\
          - `app`: the app's name; empty for requests whose host no app has.\n\
-         - `status`: the status the client got; 499 if the client was gone; empty if there was none to give; `other`\n  \
-           for what a dyno made up outside 100 to 599.\n\
+         - `status`: the status the client got; 499 if the client was gone; empty if there was none to give;\n  \
+           `other` for what a dyno made up outside 100 to 599.\n\
          - `fault`: the code in `X-Router-Fault`; see `faults.md`.\n\
          - `state`: booting, crashed, idle, busy, lingering, quarantined, draining.\n\n\
          An app that is taken away vanishes from everything that describes a state, and from the counters marked\n\

@@ -25,6 +25,7 @@ mod output;
 mod port;
 mod process;
 mod procfile;
+mod run;
 
 use std::fmt;
 
@@ -34,6 +35,7 @@ pub use formation::{Formation, FormationError, MAX_PROCESSES, ProcessName, WEB};
 pub use grid::{Grid, Options, Sink};
 pub use output::{MAX_LINE, Output};
 pub use procfile::{Entry, Procfile, ProcfileError, ReadError};
+pub use run::run;
 
 /// Help for the argument that names the Procfile.
 pub const PROCFILE_HELP: &str = "\

@@ -128,7 +128,7 @@ impl Drop for Body {
             Kind::Spooled(_) => true,
         };
         if let Some(open) = self.open.as_mut().filter(|_| unread) {
-            open.fault(Fault::ClientInterrupted);
+            open.interrupted();
         }
     }
 }

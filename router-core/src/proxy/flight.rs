@@ -89,6 +89,9 @@ impl Flight {
         match result {
             Ok(response) => {
                 let (head, body) = response.into_parts();
+                if !body.is_end_stream() {
+                    parts.conn.expects_more();
+                }
                 parts.stage = Stage::Body(body);
                 Ok(head)
             }

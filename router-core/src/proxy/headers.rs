@@ -53,10 +53,15 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// The request's headers as any dyno gets them; what depends on the lease is added by [`dispatched`].
-pub(crate) fn to_dyno(headers: &mut HeaderMap, client: &Client, received: Duration) -> Identity {
+pub(crate) fn to_dyno(
+    headers: &mut HeaderMap,
+    client: &Client,
+    received: Duration,
+    trusted_request_id: bool,
+) -> Identity {
     remove_hop_by_hop(headers);
     headers.remove(header::EXPECT);
-    let request_id = request_id(headers);
+    let request_id = if trusted_request_id { request_id(headers) } else { new_request_id() };
     headers.insert(X_REQUEST_ID.clone(), request_id.clone());
     let forwarded_for = forwarded_for(headers, client);
     headers.insert(X_FORWARDED_FOR.clone(), forwarded_for.clone());
@@ -181,7 +186,7 @@ mod tests {
             ("x-request-start", "1"),
             ("via", "1.0 other"),
         ]);
-        to_dyno(&mut map, &client(), Duration::from_millis(1_700_000_000_123));
+        to_dyno(&mut map, &client(), Duration::from_millis(1_700_000_000_123), true);
         assert_eq!(map["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 203.0.113.9");
         assert_eq!(map.get_all("x-forwarded-for").iter().count(), 1);
         assert_eq!(map["x-forwarded-proto"], "http");

@@ -12,7 +12,8 @@ use crate::fault::{BadRequest, Fault};
 /// What the head of a request may look like.
 ///
 /// # Defaults
-/// Those of the Heroku router: 8192 bytes for the request line and for each header line, 1000 headers.
+/// Those of the Heroku router: 8192 bytes for the request line and for each header line, 1000 headers,
+/// request ids kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// The longest request line in bytes, without its end. Beyond: 414.
@@ -21,11 +22,13 @@ pub struct Rules {
     pub header_line_max: usize,
     /// The most headers. Beyond: 431.
     pub headers_max: usize,
+    /// Whether a client's own `X-Request-Id` is kept, if it is one (20 to 200 characters of `[A-Za-z0-9+/=-]`).
+    pub trusted_request_id: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { request_line_max: 8192, header_line_max: 8192, headers_max: 1000 }
+        Self { request_line_max: 8192, header_line_max: 8192, headers_max: 1000, trusted_request_id: true }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is known of one request, as plain data: one [`Record`] a request, handed on once it is over.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
@@ -81,7 +82,26 @@ impl Default for Record {
 }
 
 /// Who gets the closed records.
-pub(crate) type Hook = Arc<dyn Fn(Box<Record>) + Send + Sync>;
+pub(crate) struct Hook {
+    call: Box<dyn Fn(Box<Record>) + Send + Sync>,
+    /// The router is being shut down: what is dropped from now on was cut by us.
+    closing: AtomicBool,
+}
+
+impl Hook {
+    pub(crate) fn new(call: impl Fn(Box<Record>) + Send + Sync + 'static) -> Self {
+        Self { call: Box::new(call), closing: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn force_close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Why a request is dropped before its end.
+    fn interruption(&self) -> Fault {
+        if self.closing.load(Ordering::Relaxed) { Fault::ForcedClose } else { Fault::ClientInterrupted }
+    }
+}
 
 /// An open record. Closes when it is dropped, whatever happened, and then goes to the hook: exactly one a request.
 pub(crate) struct Open {
@@ -89,11 +109,11 @@ pub(crate) struct Open {
     record: Option<Box<Record>>,
     started: Instant,
     clock: Clock,
-    hook: Hook,
+    hook: Arc<Hook>,
 }
 
 impl Open {
-    pub(crate) fn new(record: Record, clock: &Clock, hook: &Hook) -> Self {
+    pub(crate) fn new(record: Record, clock: &Clock, hook: &Arc<Hook>) -> Self {
         let (started, clock, hook) = (clock.now(), clock.clone(), Arc::clone(hook));
         Self { record: Some(Box::new(record)), started, clock, hook }
     }
@@ -115,6 +135,11 @@ impl Open {
         });
     }
 
+    /// The request is dropped before its end.
+    pub(crate) fn interrupted(&mut self) {
+        self.fault(self.hook.interruption());
+    }
+
     /// Whether a status was noted: the client got, or is about to get, an answer.
     pub(crate) fn is_answered(&self) -> bool {
         self.record.as_ref().is_none_or(|record| record.status != 0)
@@ -124,11 +149,11 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         if !self.is_answered() {
-            self.fault(Fault::ClientInterrupted);
+            self.interrupted();
         }
         if let Some(mut record) = self.record.take() {
             record.total = self.clock.now().duration_since(self.started);
-            (self.hook)(record);
+            (self.hook.call)(record);
         }
     }
 }

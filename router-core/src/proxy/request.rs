@@ -33,7 +33,7 @@ pub type Interim = Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
 pub struct Proxy {
     router: Router,
     rules: Rules,
-    hook: Hook,
+    hook: Arc<Hook>,
     _timekeeper: Arc<turn::Timekeeper>,
 }
 
@@ -55,7 +55,7 @@ impl Proxy {
     /// A proxy with the default rules and nobody who gets its records.
     pub fn new(router: Router) -> Self {
         let timekeeper = Arc::new(turn::Timekeeper::start(router.clone()));
-        Self { router, rules: Rules::default(), hook: Arc::new(|_| {}), _timekeeper: timekeeper }
+        Self { router, rules: Rules::default(), hook: Arc::new(Hook::new(|_| {})), _timekeeper: timekeeper }
     }
 
     /// What a request may look like.
@@ -68,8 +68,13 @@ impl Proxy {
     /// Who gets the record of each request, once, when it is over. Called on the request's path: it must not block.
     #[must_use]
     pub fn on_record(mut self, hook: impl Fn(Box<Record>) + Send + Sync + 'static) -> Self {
-        self.hook = Arc::new(hook);
+        self.hook = Arc::new(Hook::new(hook));
         self
+    }
+
+    /// From now on a request that is dropped before its end was cut by us (H24), not by its client.
+    pub fn force_close(&self) {
+        self.hook.force_close();
     }
 
     /// The router.
@@ -118,7 +123,7 @@ impl Proxy {
         open.note(|record| describe(record, &head, client));
         let accept = head.headers.get(http::header::ACCEPT).cloned();
         let inspected = inspect::inspect(&mut head, &self.rules);
-        let known = headers::to_dyno(&mut head.headers, client, received);
+        let known = headers::to_dyno(&mut head.headers, client, received, self.rules.trusted_request_id);
         let request_id = known.request_id.clone();
         open.note(|record| {
             record.received = received;

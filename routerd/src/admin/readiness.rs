@@ -64,12 +64,13 @@ mod tests {
     fn a_daemon_that_drains_never_gets_ready_again() {
         let readiness = Readiness::default();
         assert_eq!(readiness.reason().as_deref(), Some("starting"));
-        readiness.clone().set(None);
+        let other = readiness.clone();
+        other.set(None);
         assert_eq!(readiness.reason(), None);
         readiness.set(Some("app shop has no dynos".into()));
         assert_eq!(readiness.reason().as_deref(), Some("app shop has no dynos"));
         readiness.drain();
-        readiness.set(None);
+        other.set(None);
         assert_eq!(readiness.reason().as_deref(), Some("draining"));
     }
 }

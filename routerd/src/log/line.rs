@@ -77,7 +77,7 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn of(record: &'a Record) -> Self {
-        let dyno = record.dyno.as_ref().map(|name| name.as_str().as_bytes());
+        let dyno = record.dyno.as_ref().map(|dyno| dyno.name.as_str().as_bytes());
         let unserved = matches!(record.fault, Some(Fault::ConnectRefused | Fault::ConnectTimeout));
         Self {
             level: record.fault.map_or(Level::Info, Fault::level),

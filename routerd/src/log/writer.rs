@@ -68,7 +68,7 @@ struct Shared {
 }
 
 struct Entry {
-    record: Record,
+    record: Box<Record>,
     /// What a record that was copied out of its request's buffer holds; 0 for one that was not.
     copied: usize,
 }
@@ -119,7 +119,7 @@ impl AccessLog {
 
     /// Hands over the record of a request that is over. Never blocks; with a full queue the record is lost and
     /// counted.
-    pub fn write(&self, record: Record) {
+    pub fn write(&self, record: Box<Record>) {
         let shared = &*self.0.shared;
         if !shared.push(record) {
             shared.lost.fetch_add(1, Ordering::Relaxed);
@@ -184,7 +184,7 @@ impl Drop for Handle {
 
 impl Shared {
     /// Puts a record into the queue; `false` if it is full or closed.
-    fn push(&self, mut record: Record) -> bool {
+    fn push(&self, mut record: Box<Record>) -> bool {
         if self.closed.load(Ordering::Acquire) {
             return false;
         }
@@ -206,7 +206,7 @@ impl Shared {
         pushed
     }
 
-    fn pop(&self) -> Option<Record> {
+    fn pop(&self) -> Option<Box<Record>> {
         let Entry { record, copied } = self.queue.pop()?;
         if copied > 0 {
             self.copied_bytes.fetch_sub(copied, Ordering::Relaxed);

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use router_core::DynoInfo;
 use router_core::fault::{Backlog, Fault};
 use router_core::ids::{AppId, DynoName, ReleaseId};
 use router_core::proxy::Record;
@@ -12,10 +14,15 @@ use tokio::sync::watch;
 
 use super::*;
 
+fn dyno(name: &str) -> Arc<DynoInfo> {
+    let address = ([127, 0, 0, 1], 3001).into();
+    Arc::new(DynoInfo { address, name: DynoName::new(name), release: "v1".into(), concurrency: 1 })
+}
+
 fn served(app: &str, status: u16) -> Record {
     let mut record = Record::default();
     record.app = Some(AppId::from(app));
-    record.dyno = Some(DynoName::from("web.1"));
+    record.dyno = Some(dyno("web.1"));
     (record.queue, record.service) = (Duration::from_millis(20), Duration::from_millis(200));
     (record.total, record.tries, record.status, record.bytes) = (Duration::from_millis(221), 1, status, 13);
     record

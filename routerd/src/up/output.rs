@@ -84,15 +84,26 @@ impl Output {
     /// # Cancel safety
     /// The line is said whole or not at all.
     pub async fn say(&self, words: &str) {
+        let line = self.line(words);
+        // Late is worse than never here: a paused terminal must not hold up a shutdown.
+        let _ = timeout(PATIENCE, self.lines.send(Message::Line(line))).await;
+    }
+
+    /// The same from a thread of its own, which may wait: the access log's.
+    pub(crate) fn say_from_thread(&self, words: &str) {
+        // An error says that nobody prints any more.
+        let _ = self.lines.blocking_send(Message::Line(self.line(words)));
+    }
+
+    fn line(&self, words: &str) -> Vec<u8> {
         let width = self.width.load(Ordering::Relaxed);
         let before = format!("{SYSTEM:<width$} | ");
         let line = if self.colour {
-            format!("\x1b[1m{before}{words}\x1b[0m\n")
+            format!("\x1b[1m{before}\x1b[0m{words}\n")
         } else {
             format!("{before}{words}\n")
         };
-        // Late is worse than never here: a paused terminal must not hold up a shutdown.
-        let _ = timeout(PATIENCE, self.lines.send(Message::Line(line.into_bytes()))).await;
+        line.into_bytes()
     }
 
     /// Waits until all that was said so far has been written, for two seconds at most.

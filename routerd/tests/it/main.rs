@@ -1,3 +1,4 @@
 //! End-to-end tests of the daemon.
 
+mod config;
 mod up;

@@ -1,11 +1,19 @@
 //! Tests of the lines: both forms, and what strangers may try.
 
+use std::sync::Arc;
+
 use http::{HeaderValue, Method};
 use proptest::prelude::*;
+use router_core::DynoInfo;
 use router_core::fault::{BadRequest, Fault};
 use router_core::ids::{AppId, DynoName};
 
 use super::*;
+
+fn dyno(name: &str) -> Arc<DynoInfo> {
+    let address = ([127, 0, 0, 1], 3001).into();
+    Arc::new(DynoInfo { address, name: DynoName::new(name), release: "v1".into(), concurrency: 1 })
+}
 
 fn served() -> Record {
     let mut record = Record::default();
@@ -16,7 +24,7 @@ fn served() -> Record {
     record.request_id = Some(HeaderValue::from_static("8601b555-6a83-4c12-8269-97c8e32cdb22"));
     record.forwarded_for = Some(HeaderValue::from_static("127.0.0.1"));
     record.app = Some(AppId::from("shop"));
-    record.dyno = Some(DynoName::from("web.1"));
+    record.dyno = Some(dyno("web.1"));
     record.queue = Duration::from_micros(42);
     record.connect = Duration::from_micros(1_999);
     record.service = Duration::from_micros(18_250);
@@ -226,7 +234,7 @@ fn the_longest_line_is_within_its_bound() {
     record.method = Method::from_bytes(&[b'M'; 100]).ok();
     record.path = format!("/{}", "\"".repeat(10_000)).parse().ok();
     (record.host, record.request_id, record.forwarded_for) = (full(10_000), full(10_000), full(10_000));
-    record.dyno = Some(DynoName::new("\u{1}".repeat(1000)));
+    record.dyno = Some(dyno(&"\u{1}".repeat(1000)));
     (record.queue, record.connect, record.service, record.total) =
         (Duration::MAX, Duration::MAX, Duration::MAX, Duration::MAX);
     (record.status, record.bytes) = (u16::MAX, u64::MAX);

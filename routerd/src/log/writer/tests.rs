@@ -8,8 +8,8 @@ use super::*;
 /// The longest any condition here may take.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-fn record(path: &str) -> Record {
-    let mut record = Record::default();
+fn record(path: &str) -> Box<Record> {
+    let mut record = Box::<Record>::default();
     record.path = Some(path.parse().unwrap());
     record
 }

@@ -1,0 +1,261 @@
+//! The little HTTP/1.1 that the generator and its dynos speak: heads by `httparse`, bodies by length or in chunks.
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+
+/// The number of a request, as the generator counts.
+pub const NUMBER: &str = "x-bench-request";
+/// The service time that the generator drew for it, in nanoseconds.
+pub const SERVICE: &str = "x-bench-service";
+/// A head longer than this is no head.
+const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEADERS: usize = 64;
+
+/// What a look at the bytes gave.
+#[derive(Debug)]
+pub enum Parsed<T> {
+    /// More bytes are needed.
+    Partial,
+    /// It is whole.
+    Whole(T),
+    /// It is not HTTP.
+    Broken,
+}
+
+/// What a dyno reads from a request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead {
+    /// Bytes of the head.
+    pub len: usize,
+    /// Whose request it is; `None` if the generator did not send it.
+    pub number: Option<u32>,
+    /// How long to work on it, in nanoseconds.
+    pub service: u64,
+    /// Whether the connection ends with the answer.
+    pub close: bool,
+}
+
+/// Reads a request head. Bodies are not read: the generator sends none.
+pub fn request(input: &[u8]) -> Parsed<RequestHead> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Request::new(&mut headers);
+    let len = match head.parse(input) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) if input.len() < MAX_HEAD => return Parsed::Partial,
+        Ok(httparse::Status::Partial) | Err(_) => return Parsed::Broken,
+    };
+    let mut found = RequestHead { len, number: None, service: 0, close: head.version == Some(0) };
+    for header in head.headers.iter() {
+        if header.name.eq_ignore_ascii_case(NUMBER) {
+            found.number = number(header.value);
+        } else if header.name.eq_ignore_ascii_case(SERVICE) {
+            found.service = number(header.value).unwrap_or(0);
+        } else if header.name.eq_ignore_ascii_case("connection") {
+            found.close = closes(header.value, found.close);
+        }
+    }
+    Parsed::Whole(found)
+}
+
+/// What a client reads from an answer's head.
+#[derive(Debug)]
+pub struct AnswerHead {
+    /// Bytes of the head.
+    pub len: usize,
+    /// The status; 1xx heads come before the real one.
+    pub status: u16,
+    /// `X-Router-Fault`, if the proxy says why it answered itself.
+    pub fault: Option<String>,
+    /// How the body ends.
+    pub body: Body,
+    /// Whether the connection ends with the answer.
+    pub close: bool,
+}
+
+/// Reads an answer's head.
+pub fn answer(input: &[u8]) -> Parsed<AnswerHead> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Response::new(&mut headers);
+    let len = match head.parse(input) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) if input.len() < MAX_HEAD => return Parsed::Partial,
+        Ok(httparse::Status::Partial) | Err(_) => return Parsed::Broken,
+    };
+    let status = head.code.unwrap_or(0);
+    let bare = status < 200 || status == 204 || status == 304;
+    let body = if bare { Body::Length(0) } else { Body::UntilClose };
+    let mut found = AnswerHead { len, status, fault: None, body, close: head.version == Some(0) };
+    for header in head.headers.iter() {
+        if header.name.eq_ignore_ascii_case("content-length") && !bare {
+            let Some(length) = number(header.value) else { return Parsed::Broken };
+            found.body = Body::Length(length);
+        } else if header.name.eq_ignore_ascii_case("transfer-encoding") && !bare {
+            found.body = Body::Chunk { left: 0 };
+        } else if header.name.eq_ignore_ascii_case("connection") {
+            found.close = closes(header.value, found.close);
+        } else if header.name.eq_ignore_ascii_case("x-router-fault") {
+            found.fault = Some(String::from_utf8_lossy(header.value).into_owned());
+        }
+    }
+    found.close |= matches!(found.body, Body::UntilClose);
+    Parsed::Whole(found)
+}
+
+/// How much of a body is still to come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Body {
+    /// This many bytes.
+    Length(u64),
+    /// This many bytes of a chunk and its line end, then the next chunk.
+    Chunk {
+        /// Bytes of the chunk at hand, with its line end.
+        left: u64,
+    },
+    /// The lines after the last chunk.
+    Trailers,
+    /// Whatever comes before the connection closes.
+    UntilClose,
+}
+
+impl Body {
+    /// Takes what it can from the front of `input` and says whether the body is whole.
+    pub fn take(&mut self, input: &mut Vec<u8>) -> Parsed<()> {
+        let mut at = 0;
+        let result = loop {
+            let rest = &input[at..];
+            match self {
+                Self::UntilClose => {
+                    at = input.len();
+                    break Parsed::Partial;
+                }
+                Self::Length(left) => {
+                    at += eat(left, rest);
+                    break if *left == 0 { Parsed::Whole(()) } else { Parsed::Partial };
+                }
+                Self::Chunk { left } if *left > 0 => {
+                    if rest.is_empty() {
+                        break Parsed::Partial;
+                    }
+                    at += eat(left, rest);
+                }
+                Self::Chunk { .. } => match httparse::parse_chunk_size(rest) {
+                    Ok(httparse::Status::Complete((len, size))) => {
+                        at += len;
+                        *self = if size == 0 {
+                            Self::Trailers
+                        } else {
+                            Self::Chunk { left: size.saturating_add(2) }
+                        };
+                    }
+                    Ok(httparse::Status::Partial) => break Parsed::Partial,
+                    Err(_) => break Parsed::Broken,
+                },
+                Self::Trailers => match rest.windows(2).position(|pair| pair == b"\r\n") {
+                    Some(0) => {
+                        at += 2;
+                        break Parsed::Whole(());
+                    }
+                    Some(line) => at += line + 2,
+                    None => break Parsed::Partial,
+                },
+            }
+        };
+        input.drain(..at);
+        result
+    }
+}
+
+/// What one read gave.
+#[derive(Debug, PartialEq)]
+pub enum Fill {
+    /// Bytes.
+    Some,
+    /// Nothing now.
+    Nothing,
+    /// The other side has closed.
+    End,
+}
+
+/// Reads once from a socket that does not block and appends to `input`.
+pub fn fill(mut stream: &TcpStream, scratch: &mut [u8], input: &mut Vec<u8>) -> io::Result<Fill> {
+    match stream.read(scratch) {
+        Ok(0) => Ok(Fill::End),
+        Ok(len) => {
+            input.extend_from_slice(&scratch[..len]);
+            Ok(Fill::Some)
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            Ok(Fill::Nothing)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn eat(left: &mut u64, rest: &[u8]) -> usize {
+    let len = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+    *left -= len as u64;
+    len
+}
+
+fn number<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
+    std::str::from_utf8(value).ok()?.trim().parse().ok()
+}
+
+fn closes(value: &[u8], default: bool) -> bool {
+    let mut names = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    if names.clone().any(|name| name.eq_ignore_ascii_case(b"close")) {
+        return true;
+    }
+    default && !names.any(|name| name.eq_ignore_ascii_case(b"keep-alive"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole<T>(parsed: Parsed<T>) -> T {
+        match parsed {
+            Parsed::Whole(whole) => whole,
+            Parsed::Partial => panic!("partial"),
+            Parsed::Broken => panic!("broken"),
+        }
+    }
+
+    #[test]
+    fn a_request_head_carries_number_and_service_time() {
+        let text = b"GET / HTTP/1.1\r\nhost: a\r\nX-Bench-Request: 17\r\nX-Bench-Service: 5000\r\n\r\nGET";
+        let head = whole(request(text));
+        assert_eq!(
+            (head.len, head.number, head.service, head.close),
+            (text.len() - 3, Some(17), 5000, false)
+        );
+        assert!(matches!(request(&text[..30]), Parsed::Partial));
+        assert!(matches!(request(b"\0\0\0\0"), Parsed::Broken));
+        assert!(whole(request(b"GET / HTTP/1.0\r\n\r\n")).close);
+        assert!(!whole(request(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")).close);
+    }
+
+    #[test]
+    fn an_answer_head_carries_status_fault_and_length() {
+        let head = whole(answer(
+            b"HTTP/1.1 503 x\r\nX-Router-Fault: H11\r\nContent-Length: 4\r\nConnection: close\r\n\r\n",
+        ));
+        assert_eq!((head.status, head.fault.as_deref(), head.close), (503, Some("H11"), true));
+        assert_eq!(head.body, Body::Length(4));
+        assert_eq!(whole(answer(b"HTTP/1.1 204 x\r\n\r\n")).body, Body::Length(0));
+        assert!(whole(answer(b"HTTP/1.1 200 x\r\n\r\n")).close);
+    }
+
+    #[test]
+    fn a_chunked_body_ends_wherever_it_is_cut() {
+        let text = b"3\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\nx-a: 1\r\n\r\nHTTP";
+        for cut in 0..text.len() - 4 {
+            let mut body = Body::Chunk { left: 0 };
+            let mut input = text[..cut].to_vec();
+            assert!(matches!(body.take(&mut input), Parsed::Partial), "cut at {cut}");
+            input.extend_from_slice(&text[cut..]);
+            assert!(matches!(body.take(&mut input), Parsed::Whole(())), "cut at {cut}");
+            assert_eq!(input, b"HTTP");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::conn::{self, Terms};
+use crate::drain::{Phase, reached};
+
+/// Connections the kernel may hold for us.
+const BACKLOG: i32 = 4096;
+/// The pause after an accept that failed for want of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Open connections; the drain waits until there are none.
+#[derive(Clone, Debug)]
+pub(crate) struct Connections(Arc<Count>);
+
+#[derive(Debug)]
+struct Count {
+    open: AtomicUsize,
+    none: watch::Sender<bool>,
+}
+
+/// One of them.
+pub(crate) struct Connection(Arc<Count>);
+
+impl Connections {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Count { open: AtomicUsize::new(0), none: watch::Sender::new(true) }))
+    }
+
+    pub(crate) fn open(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    /// Room for one more, if there are fewer than `most`.
+    fn admit(&self, most: usize) -> Option<Connection> {
+        let before = self.0.open.fetch_add(1, Ordering::AcqRel);
+        let connection = Connection(Arc::clone(&self.0));
+        (before < most).then_some(connection)
+    }
+
+    /// Waits until none is open.
+    pub(crate) async fn ended(&self) {
+        let mut none = self.0.none.subscribe();
+        loop {
+            if self.open() == 0 {
+                return;
+            }
+            // The sender lives as long as `self`.
+            let _ = none.changed().await;
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 && self.0.none.receiver_count() > 0 {
+            self.0.none.send_replace(true);
+        }
+    }
+}
+
+/// Opens a listener.
+///
+/// # Errors
+/// The kernel's: the address is in use, is not ours, or needs a privilege.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restarted daemon must not wait for connections of the old one to time out.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` and `0.0.0.0` are two listeners that may stand side by side.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts connections until the drain begins.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    terms: Arc<Terms>,
+    connections: Connections,
+    most: usize,
+    drain: watch::Receiver<Phase>,
+) {
+    let mut ends = drain.clone();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = reached(&mut ends, Phase::Draining) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => match connections.admit(most) {
+                Some(connection) => {
+                    let (terms, drain) = (Arc::clone(&terms), drain.clone());
+                    tokio::spawn(async move {
+                        conn::serve(stream, peer, terms, drain).await;
+                        drop(connection);
+                    });
+                }
+                None => conn::turn_away(stream, peer, &terms),
+            },
+            // That one client's trouble.
+            Err(error) if is_about_the_client(&error) => {}
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}; next try in {PAUSE:?}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_about_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock)
+}

@@ -1,0 +1,124 @@
+//! The command line: what may be typed, and the help that teaches it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::up::{self, Formation};
+
+const EXAMPLES: &str = "\
+Examples:
+  routerd up                                   start what the Procfile says, and route to it
+  routerd up --formation web=2                 the same with two web processes
+  routerd check --config shop.toml             say what is wrong with a configuration
+  routerd run --config shop.toml               route requests as the configuration says
+  routerd schema > routerd.schema.json         let an editor complete the keys
+
+The smallest configuration, for two dynos behind 127.0.0.1:8080:
+  [apps.shop]
+  dynos = [\"127.0.0.1:3001\", \"127.0.0.1:3002\"]
+
+Signals: SIGTERM stops accepting, finishes what is running and ends.
+Exit codes: 0 done, 1 it failed, 2 wrong use.";
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  routerd up                                   one web process of ./Procfile, on port 8080
+  routerd up --formation web=2                 two of them, each with its own PORT
+  routerd up shop/Procfile --listen [::1]:80   another Procfile, another address
+
+A Procfile has one kind of process a line:
+  web: bundle exec puma -t 1:1 -p $PORT";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  routerd run --config shop.toml
+  routerd check --config shop.toml && routerd run --config shop.toml > access.log";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  routerd check --config shop.toml
+  shop.toml is valid: 2 apps, 3 listeners, 4 dynos";
+
+/// One line per app, one request per dyno: routes requests to servers that do one thing at a time.
+///
+/// A dyno is one process of an app. Requests wait in one line per app; the dyno that is free takes the next one.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(name = "routerd", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `routerd` can do.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Route requests as a configuration says, until SIGTERM
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(ConfigArgs),
+    /// Say whether a configuration is valid, and if not, everything that is wrong with it
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(ConfigArgs),
+    /// Start the processes of a Procfile and route requests to them, until Ctrl-C
+    #[command(after_help = UP_EXAMPLES)]
+    Up(UpArgs),
+    /// Print the JSON schema of the configuration
+    Schema,
+}
+
+/// Which configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ConfigArgs {
+    /// The configuration, a TOML file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// What `routerd up` starts, and where it listens.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct UpArgs {
+    #[arg(value_name = "PROCFILE", default_value = "Procfile", help = up::PROCFILE_HELP)]
+    #[expect(missing_docs, reason = "the help text is the documentation")]
+    pub procfile: PathBuf,
+    #[arg(short, long, value_name = "ENTRY=N,...", help = up::FORMATION_HELP,
+        long_help = up::FORMATION_LONG_HELP)]
+    #[expect(missing_docs, reason = "the help text is the documentation")]
+    pub formation: Option<Formation>,
+    /// Where to listen for requests; port 0 takes a free port
+    #[arg(short, long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn up_listens_where_the_readme_says_unless_told_otherwise() {
+        let Command::Up(args) = Cli::parse_from(["routerd", "up"]).command else { panic!("not up") };
+        assert_eq!(args.procfile, PathBuf::from("Procfile"));
+        assert_eq!(args.formation, None);
+        assert_eq!(args.listen, "127.0.0.1:8080".parse().unwrap());
+    }
+
+    #[test]
+    fn the_configuration_in_the_help_is_valid() {
+        let example: String = EXAMPLES
+            .lines()
+            .skip_while(|line| !line.contains("[apps"))
+            .take(2)
+            .collect::<Vec<_>>()
+            .join("\n");
+        let config = crate::config::Config::parse(&example, "help").unwrap();
+        assert_eq!(config.apps[0].dynos.len(), 2);
+    }
+}

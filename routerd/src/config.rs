@@ -1,0 +1,305 @@
+//! The checked configuration, as types: what holds a [`Config`] holds one in which every value is legal.
+//!
+//! The way to one: text → [`file::File`] as written (parsed by `toml`, held against the schema by `walk`, so that
+//! all mistakes of a file are reported at once) → `check` → `Config`.
+
+mod check;
+pub mod dyno;
+pub mod error;
+pub mod file;
+pub mod host;
+pub mod key;
+pub mod reference;
+pub mod units;
+mod walk;
+
+use std::fmt;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use router_core::change::AppSpec;
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+
+pub use self::dyno::DynoSource;
+pub use self::error::{ConfigError, Problem};
+pub use self::file::{LogFormat, LogLevel, LogOutput};
+
+/// A configuration file may have this many bytes.
+pub const FILE_MAX: usize = 16 << 20;
+
+/// A configuration in which every value is legal.
+///
+/// ```
+/// use routerd::config::Config;
+///
+/// let config = Config::parse("[apps.shop]\ndynos = ['127.0.0.1:3001']\n", "shop.toml")?;
+/// assert_eq!(config.apps[0].spec.hosts, ["*"]);
+///
+/// let error = Config::parse("[apps.shop]\ndyno = ['127.0.0.1:3001']\n", "shop.toml").unwrap_err();
+/// assert!(error.to_string().starts_with("shop.toml:2:1: unknown key `dyno` in [apps.shop] (did you mean `dynos`?"));
+/// # Ok::<(), routerd::config::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// The listeners, and what a client may send.
+    pub server: Server,
+    /// The admin listener, if there is to be one.
+    pub admin: Option<Admin>,
+    /// The access log and the daemon's own messages.
+    pub log: Log,
+    /// How names of dynos are looked up.
+    pub dns: Dns,
+    /// The apps, ordered by name; at least one.
+    pub apps: Vec<App>,
+}
+
+/// The listeners, and what a client may send. The keys are described in [`file::Server`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the key of the same name, described there")]
+#[non_exhaustive]
+pub struct Server {
+    pub listen: Vec<SocketAddr>,
+    pub shutdown_timeout: Duration,
+    pub max_connections: usize,
+    pub header_timeout: Duration,
+    pub request_line_max: usize,
+    pub header_line_max: usize,
+    pub headers_max: usize,
+    pub head_max: usize,
+    pub keepalive_requests: u32,
+    /// Threads that serve requests; 0 is one for each core.
+    pub threads: usize,
+    pub trusted_request_id: bool,
+}
+
+/// Where the admin interface listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admin {
+    /// On an address.
+    Tcp(SocketAddr),
+    /// On a socket in the file system.
+    Unix(PathBuf),
+}
+
+/// The access log and the daemon's own messages. The keys are described in [`file::Log`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the key of the same name, described there")]
+#[non_exhaustive]
+pub struct Log {
+    pub format: LogFormat,
+    pub output: LogOutput,
+    pub level: LogLevel,
+    pub queue: usize,
+}
+
+/// How names of dynos are looked up. The keys are described in [`file::Dns`].
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "each field is the key of the same name, described there")]
+#[non_exhaustive]
+pub struct Dns {
+    /// Name servers; empty: the system's.
+    pub servers: Vec<SocketAddr>,
+    pub min_ttl: Duration,
+    pub max_ttl: Duration,
+    pub timeout: Duration,
+    pub attempts: usize,
+    pub max_removal: f64,
+    pub max_removal_confirm: u32,
+}
+
+/// An app and where its dynos come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct App {
+    /// Name, hosts (in one form: lower case, A-labels), release and limits.
+    pub spec: AppSpec,
+    /// Requests that one dyno serves at once.
+    pub concurrency: u32,
+    /// Where the dynos come from; no address or name is in two apps, or twice in one.
+    pub dynos: Vec<DynoSource>,
+}
+
+impl Config {
+    /// Reads and checks a configuration. `file_name` is what the messages call it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, ConfigError> {
+        let failed = |problems| ConfigError::new(file_name, text, problems);
+        if text.len() > FILE_MAX {
+            return Err(ConfigError::new(file_name, "", vec![too_big()]));
+        }
+        let mut root = match DeTable::parse(text) {
+            Ok(root) => root,
+            // Of a large file the first one is enough: millions of them would take gigabytes.
+            Err(first) if text.len() > 1 << 20 => return Err(failed(vec![syntax(&first)])),
+            Err(_) => return Err(failed(DeTable::parse_recoverable(text).1.iter().map(syntax).collect())),
+        };
+        let mut problems = Vec::new();
+        walk::table(&SCHEMA, root.get_mut(), "", &mut problems);
+        give_defaults(root.get_mut());
+        let whole = problems.is_empty();
+        let file = match file::File::deserialize(toml::Deserializer::from(root)) {
+            Ok(file) => file,
+            Err(error) => {
+                problems.push(syntax(&error));
+                return Err(failed(problems));
+            }
+        };
+        let config = check::Checker::new(&mut problems, whole).config(&file);
+        if problems.is_empty() { Ok(config) } else { Err(failed(problems)) }
+    }
+
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// Why the file cannot be read, or everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let failed = |problem| ConfigError::new(&name, "", vec![problem]);
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes))
+            .map_err(|error| failed(Problem::of_file(format!("the file cannot be read: {error}"))))?;
+        if bytes.len() > FILE_MAX {
+            return Err(failed(too_big()));
+        }
+        Self::parse_bytes(&bytes, &name)
+    }
+
+    /// Like [`parse`](Self::parse), for bytes that may be no text.
+    ///
+    /// # Errors
+    /// Where the bytes stop being UTF-8, or everything that is wrong with the text.
+    pub fn parse_bytes(bytes: &[u8], file_name: &str) -> Result<Self, ConfigError> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::parse(text, file_name),
+            Err(error) => {
+                let at = error.valid_up_to();
+                // The replacement character, which takes the byte's place, has three bytes.
+                let problem = Problem::new(at..at + 3, "the file is no UTF-8 text").found("this byte");
+                let text = String::from_utf8_lossy(bytes);
+                Err(ConfigError::new(file_name, &text, vec![problem]))
+            }
+        }
+    }
+
+    /// The configuration in a few words: `2 apps, 3 listeners, 4 dynos, 1 name to look up`.
+    pub fn summary(&self) -> String {
+        let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let sources = || self.apps.iter().flat_map(|app| &app.dynos);
+        let dynos = sources().filter(|source| matches!(source, DynoSource::Address(_))).count();
+        let listeners = self.server.listen.len() + usize::from(self.admin.is_some());
+        let mut parts =
+            vec![count(self.apps.len(), "app"), count(listeners, "listener"), count(dynos, "dyno")];
+        match sources().count() - dynos {
+            0 => {}
+            1 => parts.push("1 name to look up".to_owned()),
+            names => parts.push(format!("{names} names to look up")),
+        }
+        parts.join(", ")
+    }
+}
+
+/// The schema of the file, made once.
+static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(|| file::schema().to_value());
+
+fn too_big() -> Problem {
+    Problem::of_file("the file is larger than 16 MiB")
+}
+
+/// What `toml` found wrong.
+fn syntax(error: &toml::de::Error) -> Problem {
+    let message = error.message().replace('\n', ", ");
+    match error.span() {
+        Some(span) => Problem::new(span, message),
+        None => Problem::of_file(message),
+    }
+}
+
+/// Gives each app the keys of `[defaults]` that it does not have itself.
+fn give_defaults(root: &mut DeTable<'_>) {
+    let Some(defaults) = root.get("defaults").cloned() else { return };
+    let (DeValue::Table(defaults), Some(apps)) = (defaults.get_ref(), root.get_mut("apps")) else { return };
+    let DeValue::Table(apps) = apps.get_mut() else { return };
+    for (_, app) in apps.iter_mut() {
+        if let DeValue::Table(app) = app.get_mut() {
+            fill(app, defaults);
+        }
+    }
+}
+
+fn fill<'i>(own: &mut DeTable<'i>, defaults: &DeTable<'i>) {
+    for (key, default) in defaults.iter() {
+        match (own.get_mut(key.get_ref().as_ref()).map(|value| value.get_mut()), default.get_ref()) {
+            (None, _) => {
+                own.insert(key.clone(), default.clone());
+            }
+            (Some(DeValue::Table(own)), DeValue::Table(defaults)) => fill(own, defaults),
+            (Some(_), _) => {}
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))],
+            shutdown_timeout: Duration::from_secs(30),
+            max_connections: 100_000,
+            header_timeout: Duration::from_secs(60),
+            request_line_max: 8 << 10,
+            header_line_max: 8 << 10,
+            headers_max: 1000,
+            head_max: 64 << 10,
+            keepalive_requests: 10_000,
+            threads: 0,
+            trusted_request_id: true,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::default(),
+            output: LogOutput::default(),
+            level: LogLevel::default(),
+            queue: 65_536,
+        }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_secs(300),
+            timeout: Duration::from_secs(2),
+            attempts: 2,
+            max_removal: 0.5,
+            max_removal_confirm: 3,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)))
+    }
+}
+
+impl fmt::Display for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! From the file as written to the checked configuration: what one key alone cannot show to be wrong.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use router_core::change::AppSpec;
+use router_core::ids::{AppId, ReleaseId};
+use router_core::limits::{Limits, Order};
+
+use super::dyno::DynoSource;
+use super::error::Problem;
+use super::file;
+use super::host;
+use super::key::{Key, Text};
+use super::units::{Period, Size};
+use super::walk::clip;
+use super::{Admin, App, Config, Dns, Log, Server};
+
+/// The longest path of a socket that the system takes.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Collects what is wrong on the way.
+pub(super) struct Checker<'a> {
+    problems: &'a mut Vec<Problem>,
+    /// Nothing was taken out of the file, so what is missing was not written.
+    whole: bool,
+}
+
+/// Who has a host or a dyno, and where that is written.
+type Taken<T> = BTreeMap<T, (Range<usize>, String)>;
+
+impl<'a> Checker<'a> {
+    pub(super) fn new(problems: &'a mut Vec<Problem>, whole: bool) -> Self {
+        Self { problems, whole }
+    }
+
+    /// What is returned is legal if no problem was added.
+    pub(super) fn config(mut self, file: &file::File) -> Config {
+        let mut addresses = Taken::new();
+        let server = self.server(&file.server, &mut addresses);
+        let admin = file.admin.as_ref().map(|admin| self.admin(admin, &mut addresses));
+        let log = log(&file.log);
+        let dns = self.dns(&file.dns);
+        let apps = self.apps(file, &addresses);
+        Config { server, admin, log, dns, apps }
+    }
+
+    fn server(&mut self, file: &file::Server, taken: &mut Taken<SocketAddr>) -> Server {
+        let default = Server::default();
+        let mut listen = Vec::new();
+        for text in file.listen.value().into_iter().flatten() {
+            match text.as_str().parse::<SocketAddr>() {
+                Ok(address) => {
+                    self.listener(address, text.span(), taken);
+                    listen.push(address);
+                }
+                Err(_) => self.no_address(text, "server.listen", r#""127.0.0.1:8080" or "[::]:8080""#),
+            }
+        }
+        if file.listen.value().is_none() {
+            listen = default.listen;
+        }
+        let head_max = size(&file.head_max, default.head_max);
+        for (name, key) in
+            [("request_line_max", &file.request_line_max), ("header_line_max", &file.header_line_max)]
+        {
+            if let (Some(line), Some(span)) = (key.value(), key.span())
+                && line.0 > head_max as u64
+            {
+                let message = format!("server.{name} is more than server.head_max");
+                let found = format!("found {line}, and head_max is {}", Size(head_max as u64));
+                self.problems
+                    .push(Problem::new(span, message).found(found).help("raise head_max, or lower this"));
+            }
+        }
+        Server {
+            listen,
+            shutdown_timeout: file.shutdown_timeout.or(Period(default.shutdown_timeout)).0,
+            max_connections: count(&file.max_connections, default.max_connections),
+            header_timeout: file.header_timeout.or(Period(default.header_timeout)).0,
+            request_line_max: size(&file.request_line_max, default.request_line_max),
+            header_line_max: size(&file.header_line_max, default.header_line_max),
+            headers_max: count(&file.headers_max, default.headers_max),
+            head_max,
+            keepalive_requests: file.keepalive_requests.or(default.keepalive_requests),
+            threads: count(&file.threads, default.threads),
+            trusted_request_id: file.trusted_request_id.or(default.trusted_request_id),
+        }
+    }
+
+    /// Notes an address that this daemon listens on. Port 0 is another port each time.
+    fn listener(&mut self, address: SocketAddr, span: Range<usize>, taken: &mut Taken<SocketAddr>) {
+        if address.port() == 0 {
+            return;
+        }
+        if let Some((first, _)) = taken.get(&address) {
+            let problem = Problem::new(span, format!("two listeners on {address}")).found("second time");
+            self.problems.push(problem.other(first.clone(), "first time"));
+            return;
+        }
+        taken.insert(address, (span, String::new()));
+    }
+
+    fn admin(&mut self, file: &file::Admin, taken: &mut Taken<SocketAddr>) -> Admin {
+        let (Some(text), Some(span)) = (file.listen.value(), file.listen.span()) else {
+            return Admin::default();
+        };
+        let path = text.strip_prefix("unix:");
+        if let Some(path) = path.filter(|path| (1..=SOCKET_PATH_MAX).contains(&path.len())) {
+            return Admin::Unix(PathBuf::from(path));
+        }
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            self.listener(address, span, taken);
+            return Admin::Tcp(address);
+        }
+        let why = match path {
+            Some(_) => format!("the path of a socket has 1 to {SOCKET_PATH_MAX} bytes"),
+            None => "this is no address with a port".to_owned(),
+        };
+        let problem =
+            Problem::new(span, format!("admin.listen: {why}")).found(format!("found \"{}\"", clip(text)));
+        self.problems.push(problem.help(r#"allowed: "127.0.0.1:9900" or "unix:/run/routerd.sock""#));
+        Admin::default()
+    }
+
+    fn no_address(&mut self, text: &Text, key: &str, allowed: &str) {
+        let problem = Problem::new(text.span(), format!("{key}: this is no address"));
+        let problem = problem.found(format!("found \"{}\"", clip(text.as_str())));
+        self.problems.push(problem.help(format!("allowed: {allowed}")));
+    }
+
+    fn dns(&mut self, file: &file::Dns) -> Dns {
+        let default = Dns::default();
+        let mut servers = Vec::new();
+        for text in file.servers.value().into_iter().flatten() {
+            let written = text.as_str();
+            let bare = || written.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
+            match written.parse::<SocketAddr>().or_else(|_| bare()) {
+                Ok(address) if address.port() > 0 => servers.push(address),
+                _ => self.no_address(text, "dns.servers", r#""10.0.0.2", "10.0.0.2:5353" or "[::1]:53""#),
+            }
+        }
+        let max_ttl = file.max_ttl.or(Period(default.max_ttl)).0;
+        let short = ("dns.min_ttl", &file.min_ttl, default.min_ttl);
+        let min_ttl = self.shorter(short, ("dns.max_ttl", &file.max_ttl, max_ttl));
+        Dns {
+            servers,
+            min_ttl,
+            max_ttl,
+            timeout: file.timeout.or(Period(default.timeout)).0,
+            attempts: file.attempts.value().map_or(default.attempts, |attempts| *attempts as usize),
+            max_removal: file.max_removal.or(default.max_removal),
+            max_removal_confirm: file.max_removal_confirm.or(default.max_removal_confirm),
+        }
+    }
+
+    /// The shorter one of a pair: an error if it is written and longer than `long`; its default gives way.
+    fn shorter(
+        &mut self,
+        (name, key, default): (&str, &Key<Period>, Duration),
+        (long_name, long_key, long): (&str, &Key<Period>, Duration),
+    ) -> Duration {
+        let (Some(short), Some(span)) = (key.value(), key.span()) else { return default.min(long) };
+        if short.0 > long {
+            let mut problem = Problem::new(span, format!("{name} is more than {long_name}"));
+            problem = problem.found(format!("found {short}"));
+            let long = Period(long);
+            problem = match long_key.span() {
+                Some(place) => problem.other(place, format!("and here {long}")),
+                None => problem.help(format!("{long_name} is {long} by default: raise it, or lower this")),
+            };
+            self.problems.push(problem);
+        }
+        short.0
+    }
+
+    fn apps(&mut self, file: &file::File, listeners: &Taken<SocketAddr>) -> Vec<App> {
+        let only = file.apps.len() == 1;
+        if file.apps.is_empty() && self.whole {
+            self.problems.push(Problem::of_file("no app: add [apps.NAME]"));
+        }
+        let (mut hosts_taken, mut dynos_taken) = (Taken::new(), Taken::new());
+        let mut apps = Vec::new();
+        // In the order of the file, so that of two that want the same the second one is wrong.
+        let mut written: Vec<_> = file.apps.iter().collect();
+        written.sort_by_key(|(key, _)| key.span().start);
+        for (key, app) in written {
+            let name = key.get_ref();
+            if !is_name(name) {
+                let problem = Problem::new(key.span(), format!("\"{}\" is no name for an app", clip(name)));
+                self.problems
+                    .push(problem.help("allowed: letters, digits, -, _ and ., at most 100 characters"));
+            }
+            if app.hosts.value().is_none() && !only && self.whole {
+                let problem = Problem::new(key.span(), format!("apps.{} has no hosts", clip(name)));
+                self.problems
+                    .push(problem.help(r#"add hosts = ["shop.test"], or ["*"] for what no other app takes"#));
+            }
+            let hosts = match app.hosts.value() {
+                Some(hosts) => self.hosts(name, hosts, &mut hosts_taken),
+                None => vec!["*".to_owned()],
+            };
+            let dynos = app.dynos.value().map_or(&[][..], Vec::as_slice);
+            let dynos = self.dynos(name, dynos, &mut dynos_taken, listeners);
+            let spec = AppSpec {
+                id: AppId::new(name.as_str()),
+                hosts,
+                release: self.release(app),
+                limits: self.limits(app),
+            };
+            apps.push(App { spec, concurrency: app.concurrency.or(1), dynos });
+        }
+        apps.sort_by(|a, b| a.spec.id.cmp(&b.spec.id));
+        apps
+    }
+
+    fn release(&mut self, app: &file::App) -> ReleaseId {
+        let release = app.release.value().map_or("v1", String::as_str);
+        if let Some(span) = app.release.span().filter(|_| !is_name(release)) {
+            let problem = Problem::new(span, format!("\"{}\" is no name for a release", clip(release)));
+            self.problems.push(problem.help("allowed: letters, digits, -, _ and ., at most 100 characters"));
+        }
+        ReleaseId::new(release)
+    }
+
+    fn hosts(&mut self, app: &str, texts: &[Text], taken: &mut Taken<String>) -> Vec<String> {
+        let mut hosts = Vec::new();
+        for text in texts {
+            let host = match host::pattern(text.as_str()) {
+                Ok(host) => host,
+                Err(why) => {
+                    let problem = Problem::new(text.span(), format!("apps.{}.hosts: {why}", clip(app)));
+                    let problem = problem.found(format!("found \"{}\"", clip(text.as_str())));
+                    let allowed =
+                        r#""shop.test", "*.shop.test" or "*", each also with a path: "shop.test/api""#;
+                    self.problems.push(problem.help(format!("allowed: {allowed}")));
+                    continue;
+                }
+            };
+            if self.free(format!("the host {host}"), app, text.span(), taken.get(&host)) {
+                taken.insert(host.clone(), (text.span(), app.to_owned()));
+                hosts.push(host);
+            }
+        }
+        hosts
+    }
+
+    fn dynos(
+        &mut self,
+        app: &str,
+        texts: &[Text],
+        taken: &mut Taken<DynoSource>,
+        listeners: &Taken<SocketAddr>,
+    ) -> Vec<DynoSource> {
+        let mut dynos = Vec::new();
+        for text in texts {
+            let source = match DynoSource::parse(text.as_str()) {
+                Ok(source) => source,
+                Err(why) => {
+                    let problem = Problem::new(text.span(), format!("apps.{}.dynos: {why}", clip(app)));
+                    let problem = problem.found(format!("found \"{}\"", clip(text.as_str())));
+                    self.problems.push(problem.help(format!("allowed: {}", DynoSource::ALLOWED)));
+                    continue;
+                }
+            };
+            if let DynoSource::Address(address) = &source
+                && let Some((span, _)) = listeners.get(address)
+            {
+                let problem = Problem::new(text.span(), format!("{address} is routerd itself, not a dyno"));
+                self.problems.push(problem.found("a dyno here").other(span.clone(), "and a listener here"));
+            }
+            if self.free(format!("the dyno {source}"), app, text.span(), taken.get(&source)) {
+                taken.insert(source.clone(), (text.span(), app.to_owned()));
+                dynos.push(source);
+            }
+        }
+        dynos
+    }
+
+    /// Whether nobody has `what` yet.
+    fn free(
+        &mut self,
+        what: String,
+        app: &str,
+        span: Range<usize>,
+        has: Option<&(Range<usize>, String)>,
+    ) -> bool {
+        let Some((first, owner)) = has else { return true };
+        let message = match owner == app {
+            true => format!("{what} is twice in app {}", clip(app)),
+            false => format!("{what} is in two apps, {} and {}", clip(owner), clip(app)),
+        };
+        self.problems
+            .push(Problem::new(span, message).found("second time").other(first.clone(), "first time"));
+        false
+    }
+
+    fn limits(&mut self, app: &file::App) -> Limits {
+        let file::App { queue, timeouts, retry, .. } = app;
+        let default = Limits::default();
+        let or = |key: &Key<Period>, default| key.or(Period(default)).0;
+        let order = app.order.value().map_or(default.order, |order| match order {
+            file::Order::Lifo => Order::Lifo,
+            file::Order::LeastRecentlyUsed => Order::LeastRecentlyUsed,
+            file::Order::Random => Order::Random,
+        });
+        let max_wait = or(&queue.max_wait, default.queue_max_wait);
+        let standing_wait = self.shorter(
+            ("queue.standing_wait", &queue.standing_wait, default.standing_wait),
+            ("queue.max_wait", &queue.max_wait, max_wait),
+        );
+        let quarantine_max = or(&retry.quarantine_max, default.quarantine_max);
+        let quarantine = self.shorter(
+            ("retry.quarantine", &retry.quarantine, default.quarantine),
+            ("retry.quarantine_max", &retry.quarantine_max, quarantine_max),
+        );
+        Limits::default()
+            .with_queue_max_wait(max_wait)
+            .with_queue_max_requests_per_dyno(
+                queue.max_requests_per_dyno.or(default.queue_max_requests_per_dyno),
+            )
+            .with_queue_max_bytes(queue.max_bytes.or(Size(default.queue_max_bytes)).0)
+            .with_standing_after(or(&queue.standing_after, default.standing_after))
+            .with_standing_wait(standing_wait)
+            .with_boot(or(&timeouts.boot, default.boot))
+            .with_connect(or(&timeouts.connect, default.connect))
+            .with_first_byte(or(&timeouts.first_byte, default.first_byte))
+            .with_idle(or(&timeouts.idle, default.idle))
+            .with_linger(or(&timeouts.linger, default.linger))
+            .with_keepalive(or(&timeouts.keepalive, default.keepalive))
+            .with_max_tries(retry.max_tries.or(default.max_tries))
+            .with_quarantine(quarantine)
+            .with_quarantine_max(quarantine_max)
+            .with_request_buffer(size(&app.request_buffer, default.request_buffer))
+            .with_response_spool(size(&app.response_spool, default.response_spool))
+            .with_order(order)
+            .with_close_frees_dyno(app.close_frees_dyno.or(default.close_frees_dyno))
+    }
+}
+
+fn log(file: &file::Log) -> Log {
+    let default = Log::default();
+    Log {
+        format: file.format.or(default.format),
+        output: file.output.or(default.output),
+        level: file.level.or(default.level),
+        queue: count(&file.queue, default.queue),
+    }
+}
+
+/// Names stand in logs, metrics and paths as they are.
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=100).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// A size in memory; what does not fit is as much as there can be.
+fn size(key: &Key<Size>, default: usize) -> usize {
+    key.value().map_or(default, |size| usize::try_from(size.0).unwrap_or(usize::MAX))
+}
+
+fn count(key: &Key<u32>, default: usize) -> usize {
+    key.value().map_or(default, |count| usize::try_from(*count).unwrap_or(usize::MAX))
+}

@@ -1,0 +1,318 @@
+//! The configuration as written: every key with its meaning, default, floor and ceiling.
+//!
+//! These types are the one place where a key is described. From them come the JSON schema (`routerd schema`), the
+//! reference (`docs/configure.md`), the bounds that `walk.rs` holds each value against, and what is
+//! read. A key that is not written is empty here; `check.rs` fills in what the key's default says.
+
+use std::collections::BTreeMap;
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::key::{Key, Text};
+use super::units::{Period, Size};
+
+/// The keys of an app that make no sense as a default for all of them.
+const OF_ONE_APP: [&str; 3] = ["hosts", "release", "dynos"];
+
+/// How `routerd` is configured. Unknown keys are errors. Durations are written as `"5s"`, sizes as `"1MiB"`.
+/// The file may have 16 MiB.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "routerd")]
+pub struct File {
+    /// Where clients connect, and what a client may send.
+    pub server: Server,
+    /// Where `/metrics`, `/healthz` and `/readyz` are answered. Without this table there is no such listener.
+    #[schemars(with = "Admin")]
+    pub admin: Option<Admin>,
+    /// The access log, one line a request, and the daemon's own messages on standard error.
+    pub log: Log,
+    /// How names of dynos are looked up.
+    pub dns: Dns,
+    /// Any key of an app except `hosts`, `release` and `dynos`. The app's own key wins, key by key: with
+    /// `queue = { max_wait = "2s" }` an app keeps what stands here for `queue.max_bytes`.
+    #[schemars(schema_with = "defaults")]
+    pub defaults: App,
+    /// The apps, each under its name: letters, digits, `-`, `_` and `.`, at most 100 characters. There must be
+    /// one, and there may be 10,000.
+    #[schemars(with = "BTreeMap<String, App>", extend("maxProperties" = 10_000))]
+    pub apps: BTreeMap<Spanned<String>, App>,
+}
+
+/// `[server]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Addresses to listen on for HTTP/1.1. Port 0 takes a free port, which the log names.
+    #[schemars(extend("default" = ["127.0.0.1:8080"], "minItems" = 1, "maxItems" = 64, "x-unit" = "address"))]
+    pub listen: Key<Vec<Text>>,
+    /// How long running requests may go on after SIGTERM. What is left then is cut off.
+    #[schemars(extend("default" = "30s", "x-floor" = "0s", "x-ceiling" = "1h"))]
+    pub shutdown_timeout: Key<Period>,
+    /// Client connections at once, over all listeners. Above it a connection is refused.
+    #[schemars(extend("default" = 100_000, "minimum" = 1, "maximum" = 10_000_000))]
+    pub max_connections: Key<u32>,
+    /// The longest the whole head of a request may take to arrive, and the longest a keep-alive connection may
+    /// be silent between two requests. Then the connection is closed.
+    #[schemars(extend("default" = "60s", "x-floor" = "10ms", "x-ceiling" = "1h"))]
+    pub header_timeout: Key<Period>,
+    /// The longest request line: method, target and version. A longer one is answered with 414.
+    #[schemars(extend("default" = "8KiB", "x-floor" = "256B", "x-ceiling" = "1MiB"))]
+    pub request_line_max: Key<Size>,
+    /// The longest single header line, name and value. A longer one is answered with 431.
+    #[schemars(extend("default" = "8KiB", "x-floor" = "256B", "x-ceiling" = "1MiB"))]
+    pub header_line_max: Key<Size>,
+    /// The most header lines of a request. More are answered with 431.
+    #[schemars(extend("default" = 1000, "minimum" = 1, "maximum" = 10_000))]
+    pub headers_max: Key<u32>,
+    /// The longest head of a request: its line and all its headers. A longer one is answered with 431. No single
+    /// line can be longer than this.
+    #[schemars(extend("default" = "64KiB", "x-floor" = "8KiB", "x-ceiling" = "16MiB"))]
+    pub head_max: Key<Size>,
+    /// Requests that one client connection may carry. The last one is answered with `Connection: close`.
+    #[schemars(extend("default" = 10_000, "minimum" = 1, "maximum" = 1_000_000_000))]
+    pub keepalive_requests: Key<u32>,
+    /// Threads that serve requests; 0 is one for each core.
+    #[schemars(extend("default" = 0, "minimum" = 0, "maximum" = 1024))]
+    pub threads: Key<u32>,
+    /// Whether a client's own `X-Request-Id` of 20 to 200 characters is kept. If not, each request gets a new one.
+    #[schemars(extend("default" = true))]
+    pub trusted_request_id: Key<bool>,
+}
+
+/// `[admin]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// An address, or `unix:` and the path of a socket, such as `"unix:/run/routerd.sock"`. Whoever reaches it
+    /// may read everything it shows: keep it on the machine.
+    #[schemars(extend("default" = "127.0.0.1:9900"))]
+    pub listen: Key<String>,
+}
+
+/// `[log]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// How a line of the access log is written.
+    #[schemars(extend("default" = "logfmt"))]
+    pub format: Key<LogFormat>,
+    /// Where the access log goes.
+    #[schemars(extend("default" = "stdout"))]
+    pub output: Key<LogOutput>,
+    /// The least important of the daemon's own messages that is still written.
+    #[schemars(extend("default" = "info"))]
+    pub level: Key<LogLevel>,
+    /// Lines that may wait for the writer. Above it a line is lost and counted; no request waits for its line.
+    #[schemars(extend("default" = 65_536, "minimum" = 1, "maximum" = 1_048_576))]
+    pub queue: Key<u32>,
+}
+
+/// How a line of the access log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// `at=info method=GET path="/" host=shop.test status=200 ...`
+    #[default]
+    Logfmt,
+    /// One JSON object a line, with the same names.
+    Json,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogOutput {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Nowhere.
+    Off,
+}
+
+/// Which of the daemon's own messages are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What stops the daemon or a part of it.
+    Error,
+    /// And what an operator should look at.
+    Warn,
+    /// And what happens now and then: start, stop, changes.
+    #[default]
+    Info,
+    /// And what helps to find a fault.
+    Debug,
+}
+
+/// `[dns]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// Name servers, as address or address and port (53 if none is written). Without any: the system's.
+    #[schemars(extend("default" = [], "maxItems" = 16, "x-unit" = "address"))]
+    pub servers: Key<Vec<Text>>,
+    /// An answer is kept for at least this long, whatever its TTL says. It cannot be more than `max_ttl`; the
+    /// default is `max_ttl` where that is less.
+    #[schemars(extend("default" = "1s", "x-floor" = "100ms", "x-ceiling" = "1h"))]
+    pub min_ttl: Key<Period>,
+    /// An answer is asked for again after this long, whatever its TTL says.
+    #[schemars(extend("default" = "5m", "x-floor" = "100ms", "x-ceiling" = "24h"))]
+    pub max_ttl: Key<Period>,
+    /// The longest one question to one server may take. Then the next attempt is made.
+    #[schemars(extend("default" = "2s", "x-floor" = "10ms", "x-ceiling" = "1m"))]
+    pub timeout: Key<Period>,
+    /// How often a question is asked before the last good answer is kept for another while.
+    #[schemars(extend("default" = 2, "minimum" = 1, "maximum" = 10))]
+    pub attempts: Key<u32>,
+    /// The share of an app's dynos that one answer may take away, from 0 to 1. An answer that takes more is
+    /// believed once it has been seen `max_removal_confirm` times in a row.
+    #[schemars(extend("default" = 0.5, "minimum" = 0, "maximum" = 1))]
+    pub max_removal: Key<f64>,
+    /// How often in a row an answer must be seen that takes away more than `max_removal`; 1 believes it at once.
+    #[schemars(extend("default" = 3, "minimum" = 1, "maximum" = 100))]
+    pub max_removal_confirm: Key<u32>,
+}
+
+/// `[apps.NAME]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct App {
+    /// What names the app: `"shop.test"`, `"*.shop.test"` (anything below it) or `"*"` (whatever no other app
+    /// takes), each also with a path prefix, as in `"shop.test/api"`. Needed, unless this is the only app: then
+    /// it is `["*"]`.
+    #[schemars(extend("default" = ["*"], "minItems" = 1, "maxItems" = 100_000, "x-unit" = "host"))]
+    pub hosts: Key<Vec<Text>>,
+    /// The release that the dynos run; stands in the log.
+    #[schemars(extend("default" = "v1"))]
+    pub release: Key<String>,
+    /// The dynos: an address such as `"127.0.0.1:3001"` or `"[::1]:3001"`, a name that is looked up, as in
+    /// `"dns:web.shop.internal:3000"`, or an SRV record, as in `"srv:_http._tcp.shop.internal"`. Without any,
+    /// requests are answered with H14.
+    #[schemars(extend("default" = [], "maxItems" = 10_000, "x-unit" = "dyno"))]
+    pub dynos: Key<Vec<Text>>,
+    /// Requests that one dyno serves at once.
+    #[schemars(extend("default" = 1, "minimum" = 1, "maximum" = 10_000))]
+    pub concurrency: Key<u32>,
+    /// Which idle dyno serves the next request.
+    #[schemars(extend("default" = "lifo"))]
+    pub order: Key<Order>,
+    /// The app's line.
+    pub queue: Queue,
+    /// How long each step of a request may take.
+    pub timeouts: Timeouts,
+    /// What happens when a dyno does not accept a connection.
+    pub retry: Retry,
+    /// How much of a request body is read before a dyno is taken, so that a slow upload holds none. The rest is
+    /// streamed while the dyno is held.
+    #[schemars(extend("default" = "64KiB", "x-floor" = "0B", "x-ceiling" = "1GiB"))]
+    pub request_buffer: Key<Size>,
+    /// How much of an answer is kept for a slow client, so that the dyno is free at its last byte. Of a longer
+    /// answer the dyno is held until the client has read the rest.
+    #[schemars(extend("default" = "1MiB", "x-floor" = "0B", "x-ceiling" = "1GiB"))]
+    pub response_spool: Key<Size>,
+    /// `true`: a dyno frees itself when its connection is closed, so a request whose client is gone is cut.
+    /// `false`: it works on, so it counts as busy until its answer has ended (at most `timeouts.linger`).
+    #[schemars(extend("default" = false))]
+    pub close_frees_dyno: Key<bool>,
+}
+
+/// Which idle dyno serves the next request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// The one that was busy last: warm caches, warm connections.
+    #[default]
+    Lifo,
+    /// The one that has been idle for the longest: all get the same share.
+    LeastRecentlyUsed,
+    /// Any of them.
+    Random,
+}
+
+/// `queue = { ... }` of an app.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// The longest a request waits for a dyno. One that is expected to wait longer is refused at the door, one
+    /// that has waited this long is taken out of the line: H11.
+    #[schemars(extend("default" = "5s", "x-floor" = "1ms", "x-ceiling" = "1h"))]
+    pub max_wait: Key<Period>,
+    /// Requests that may wait for each dyno of the app; 0: what cannot be served at once is refused. Above: H11.
+    #[schemars(extend("default" = 50, "minimum" = 0, "maximum" = 100_000))]
+    pub max_requests_per_dyno: Key<u32>,
+    /// Bytes of request bodies that may wait in the whole line. Above: H11.
+    #[schemars(extend("default" = "64MiB", "x-floor" = "0B", "x-ceiling" = "64GiB"))]
+    pub max_bytes: Key<Size>,
+    /// Once the line has not been empty for this long, no request waits longer than `standing_wait`.
+    #[schemars(extend("default" = "5s", "x-floor" = "1ms", "x-ceiling" = "1h"))]
+    pub standing_after: Key<Period>,
+    /// The longest a request waits while the line stands, then H11. It cannot be more than `max_wait`; the default
+    /// is `max_wait` where that is less.
+    #[schemars(extend("default" = "2500ms", "x-floor" = "1ms", "x-ceiling" = "1h"))]
+    pub standing_wait: Key<Period>,
+}
+
+/// `timeouts = { ... }` of an app.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// The longest the connection to a dyno may take to open. Then the dyno is quarantined and another one gets
+    /// the request, at last H19.
+    #[schemars(extend("default" = "5s", "x-floor" = "1ms", "x-ceiling" = "5m"))]
+    pub connect: Key<Period>,
+    /// From the last byte of the request to the first byte of the answer. Then H12, and the dyno lingers.
+    #[schemars(extend("default" = "30s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
+    pub first_byte: Key<Period>,
+    /// The longest silence once the answer has begun or while a body is sent; any byte begins it anew. Then H15
+    /// if the dyno is silent, H28 if the client is.
+    #[schemars(extend("default" = "55s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
+    pub idle: Key<Period>,
+    /// How long a dyno counts as busy for a request that nobody waits for any more. Then its connection is
+    /// closed and the dyno is free.
+    #[schemars(extend("default" = "5m", "x-floor" = "1ms", "x-ceiling" = "24h"))]
+    pub linger: Key<Period>,
+    /// The longest a request waits while every dyno of the app is still booting. Then H20.
+    #[schemars(extend("default" = "75s", "x-floor" = "1ms", "x-ceiling" = "1h"))]
+    pub boot: Key<Period>,
+    /// How long an idle connection to a dyno may be used again; after that the next request opens a new one.
+    /// `"0s"` closes it after each request.
+    #[schemars(extend("default" = "90s", "x-floor" = "0s", "x-ceiling" = "24h"))]
+    pub keepalive: Key<Period>,
+}
+
+/// `retry = { ... }` of an app.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// How many dynos one request is offered to at the most, where offering it again is safe. Then H21 or H19.
+    #[schemars(extend("default" = 10, "minimum" = 1, "maximum" = 100))]
+    pub max_tries: Key<u32>,
+    /// How long a dyno that did not accept a connection is left alone. Doubles with each failure in a row, up to
+    /// `quarantine_max`. It cannot be more than that; the default is `quarantine_max` where that is less.
+    #[schemars(extend("default" = "5s", "x-floor" = "1ms", "x-ceiling" = "1h"))]
+    pub quarantine: Key<Period>,
+    /// The longest quarantine, after doubling.
+    #[schemars(extend("default" = "75s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
+    pub quarantine_max: Key<Period>,
+}
+
+/// The keys of an app that may stand in `[defaults]`.
+fn defaults(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = App::json_schema(generator);
+    if let Some(properties) = schema.get_mut("properties").and_then(|value| value.as_object_mut()) {
+        properties.retain(|key, _| !OF_ONE_APP.contains(&key.as_str()));
+    }
+    schema
+}
+
+/// The JSON schema of the file, without references: each table is described where it stands.
+pub fn schema() -> Schema {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<File>()
+}

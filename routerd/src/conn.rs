@@ -1,0 +1,153 @@
+//! One client connection: HTTP/1.1 in, each request to `router_core::proxy`, time-outs against slow heads.
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
+
+use http::header::{self, HeaderValue};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use router_core::fault::{BadRequest, Fault};
+use router_core::proxy::{Aborted, Body, Client, Proxy};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::config::Server;
+use crate::drain::{Phase, reached};
+use crate::socket::{Side, Socket};
+
+/// hyper does not go below this for its buffer of one connection.
+const BUFFER_MIN: usize = 8192;
+
+/// What all connections have in common.
+#[derive(Clone)]
+pub(crate) struct Terms {
+    pub(crate) proxy: Proxy,
+    http: Builder,
+    /// Requests a connection may carry; 0: any number.
+    keepalive_requests: u32,
+}
+
+impl Terms {
+    pub(crate) fn new(proxy: Proxy, server: &Server) -> Self {
+        let mut http = Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(server.header_timeout)
+            .max_headers(server.headers_max)
+            .max_header_size(server.head_max)
+            .max_buf_size(server.head_max.max(BUFFER_MIN));
+        Self { proxy, http, keepalive_requests: server.keepalive_requests }
+    }
+}
+
+/// Serves a connection until it ends; during the drain, until its present request has ended.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    terms: Arc<Terms>,
+    drain: watch::Receiver<Phase>,
+) {
+    let local_port = stream.local_addr().map_or(0, |address| address.port());
+    // Without it only latency suffers.
+    let _ = stream.set_nodelay(true);
+    let (socket, side) = Socket::new(stream);
+    let client = client(peer, local_port, &side);
+    let served = AtomicU32::new(0);
+    let service = service_fn(|request| one(&terms, &client, &served, request));
+    let connection = terms.http.serve_connection(TokioIo::new(socket), service);
+    let result = until_drained(connection, drain).await;
+    if let Err(error) = result
+        && let Some(fault) = head_fault(&error, &side)
+    {
+        terms.proxy.refuse_head(&client, fault);
+        if fault == Fault::BadRequest(BadRequest::HeadTimeout) {
+            // hyper answers heads it cannot read, but not those that do not come.
+            side.send(b"HTTP/1.1 408 Request Timeout\r\nx-router-fault: H26\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        }
+    }
+}
+
+fn client(peer: SocketAddr, local_port: u16, side: &Arc<Side>) -> Client {
+    let (gone, interim) = (Arc::clone(side), Arc::clone(side));
+    Client::new(peer, local_port)
+        .with_gone(Arc::new(move || gone.is_gone()))
+        .with_interim(Arc::new(move |status, headers| interim.interim(status, headers)))
+}
+
+async fn one(
+    terms: &Terms,
+    client: &Client,
+    served: &AtomicU32,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Aborted> {
+    let mut response = terms.proxy.serve(client, request).await?;
+    let number = served.fetch_add(1, Ordering::Relaxed) + 1;
+    if terms.keepalive_requests != 0 && number >= terms.keepalive_requests {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// Drives the connection; asks it to end when the drain begins.
+async fn until_drained<S>(
+    connection: hyper::server::conn::http1::Connection<TokioIo<Socket>, S>,
+    drain: watch::Receiver<Phase>,
+) -> hyper::Result<()>
+where
+    S: hyper::service::HttpService<
+            Incoming,
+            ResBody = Body,
+            Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        >,
+{
+    let mut connection = pin!(connection);
+    let (now, mut first, mut second) = (drain.clone(), drain.clone(), drain);
+    let mut draining = pin!(reached(&mut first, Phase::Draining));
+    let mut cut = pin!(reached(&mut second, Phase::Cut));
+    let (mut listens, mut told) = (false, false);
+    poll_fn(|cx| {
+        // Once is enough, because a task's waker stays the same; each look takes a lock that all connections share.
+        if !listens || *now.borrow() > Phase::Running {
+            listens = true;
+            if cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            if !told && draining.as_mut().poll(cx).is_ready() {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// A request that ended before it was one: hyper refused its head, or the head did not come in time.
+fn head_fault(error: &hyper::Error, side: &Side) -> Option<Fault> {
+    let cause = if error.is_parse_too_large() {
+        BadRequest::HeaderTooLarge
+    } else if error.is_parse() {
+        BadRequest::Header
+    } else if error.is_timeout() && side.has_heard() {
+        BadRequest::HeadTimeout
+    } else {
+        return None;
+    };
+    Some(Fault::BadRequest(cause))
+}
+
+/// Says that there is no room, and why, to a client that will not be served.
+pub(crate) fn turn_away(stream: TcpStream, peer: SocketAddr, terms: &Terms) {
+    let client = Client::new(peer, stream.local_addr().map_or(0, |address| address.port()));
+    terms.proxy.refuse_head(&client, Fault::ConnectionLimit);
+    let _ = stream.try_write(
+        b"HTTP/1.1 503 Service Unavailable\r\nx-router-fault: H22\r\nretry-after: 1\r\nconnection: close\r\n\
+          content-length: 0\r\n\r\n",
+    );
+}

@@ -1,0 +1,128 @@
+//! `routerd up`: the grid of a Procfile with the daemon in front of it, from the first boot to the last process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Formation, Grid, Options, Output, Procfile, Stop};
+use crate::config::Config;
+use crate::daemon::Daemon;
+use crate::log::{AccessLog, DEFAULT_CAPACITY, Format};
+
+/// The only app; every Host leads to it.
+const APP: &str = "up";
+/// How long requests get to finish at the end, before the processes are ended.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Runs the grid and routes every request that comes to `listen` to its `web` processes, until `stop` is asked.
+///
+/// # Errors
+/// Says in words what cannot be started.
+pub async fn run(
+    procfile: &Path,
+    formation: Option<&Formation>,
+    listen: SocketAddr,
+    stop: Stop,
+) -> Result<(), String> {
+    let entries = Procfile::read(procfile).map_err(|error| error.to_string())?;
+    let formation = formation.cloned().unwrap_or_default();
+    let output = Output::stdout().map_err(|error| format!("cannot print: {error}"))?;
+    let log = access_log(&output)?;
+    let daemon = daemon(listen, log).await?;
+
+    let directory = procfile.parent().filter(|directory| !directory.as_os_str().is_empty());
+    let options = Options::new(APP.into(), directory.unwrap_or(Path::new(".")), output.clone());
+    let router = daemon.router().clone();
+    let sink = Arc::new(move |changes: Vec<_>| {
+        if let Err(error) = router.apply(&changes) {
+            tracing::warn!("{error}");
+        }
+    });
+    // The grid ends only when the last request has: its processes serve until then.
+    let grid_stop = Stop::new();
+    let grid = Grid::new(&entries, &formation, options, sink, grid_stop.clone());
+    let grid = grid.map_err(|error| error.to_string())?;
+    welcome(&output, &daemon, &grid).await;
+
+    let mut running = tokio::spawn(grid.run());
+    tokio::select! {
+        _ = &mut running => {
+            output.say("no process is left to run").await;
+        }
+        () = stop.asked() => {
+            output.say("stopping; Ctrl-C again to stop at once").await;
+        }
+    }
+    tokio::select! {
+        cut = daemon.stop(DRAIN) => {
+            if cut > 0 {
+                output.say(&format!("{cut} connections were cut after {DRAIN:?}")).await;
+            }
+        }
+        () = stop.asked_twice() => grid_stop.ask(),
+    }
+    grid_stop.ask();
+    if !running.is_finished() {
+        tokio::select! {
+            _ = &mut running => {}
+            () = stop.asked_twice() => {
+                grid_stop.ask();
+                let _ = running.await;
+            }
+        }
+    }
+    output.flush().await;
+    Ok(())
+}
+
+async fn daemon(listen: SocketAddr, log: AccessLog) -> Result<Daemon, String> {
+    let text = format!("[server]\nlisten = [\"{listen}\"]\n[apps.{APP}]\nhosts = [\"*\"]\n");
+    let config = Config::parse(&text, "up").map_err(|error| error.to_string())?;
+    Daemon::start_with_log(&config, Some(log)).await.map_err(|error| error.to_string())
+}
+
+async fn welcome(output: &Output, daemon: &Daemon, grid: &Grid) {
+    for address in daemon.addresses() {
+        let at = if address.ip().is_unspecified() {
+            format!("http://localhost:{}", address.port())
+        } else {
+            format!("http://{address}")
+        };
+        output.say(&format!("{at} leads to {} dynos, one request each at a time", grid.dynos())).await;
+    }
+    if grid.dynos() == 0 {
+        output.say("the formation has no web process: every request will be answered with H14").await;
+    }
+}
+
+/// The access log goes where the lines of the processes go.
+fn access_log(output: &Output) -> Result<AccessLog, String> {
+    AccessLog::start(Format::Logfmt, DEFAULT_CAPACITY, Lines { output: output.clone(), begun: Vec::new() })
+        .map_err(|error| format!("cannot start the access log: {error}"))
+}
+
+struct Lines {
+    output: Output,
+    /// A line whose end is still to come.
+    begun: Vec<u8>,
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.begun.extend_from_slice(part);
+            if self.begun.ends_with(b"\n") {
+                self.begun.pop();
+                self.output.say_from_thread(&String::from_utf8_lossy(&self.begun));
+                self.begun.clear();
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,274 @@
+//! The configuration as people meet it: each key is live, each mistake is named where it stands.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use router_core::limits::Limits;
+use routerd::config::{self, Admin, Config, ConfigError, DynoSource, file, reference};
+use serde_json::{Map, Value, json};
+
+mod broken;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, "shop.toml")
+}
+
+/// What is wrong, as `line:column message`.
+fn wrong(text: &str) -> Vec<String> {
+    let error = parse(text).expect_err(text);
+    error.problems().iter().map(|p| format!("{}:{} {}", p.line, p.column, p.message)).collect()
+}
+
+fn routerd(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_routerd")).args(args).output().expect("routerd starts")
+}
+
+#[test]
+fn the_documented_example_is_valid_and_means_what_it_says() {
+    let config = parse(reference::example()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.summary(), "2 apps, 2 listeners, 2 dynos, 1 name to look up");
+    assert_eq!(config.admin, Some(Admin::Unix("/run/routerd.sock".into())));
+    let api = &config.apps[0];
+    assert_eq!(api.spec.id.as_str(), "api");
+    assert_eq!(api.dynos, [DynoSource::Dns { name: "api.shop.internal".to_owned(), port: 3000 }]);
+    assert_eq!(api.spec.limits.queue_max_requests_per_dyno, 20);
+    assert_eq!(api.spec.limits.first_byte.as_secs(), 10);
+}
+
+#[test]
+fn the_smallest_configuration_has_the_defaults_of_the_core() {
+    let config = parse("[apps.shop]").unwrap();
+    assert_eq!(config.apps[0].spec.limits, Limits::default());
+    assert_eq!((config.apps[0].concurrency, config.apps[0].spec.release.as_str()), (1, "v1"));
+    assert_eq!(config.apps[0].spec.hosts, ["*"]);
+    assert_eq!(config.server, config::Server::default());
+    assert_eq!(
+        (config.admin, config.log, config.dns),
+        (None, config::Log::default(), config::Dns::default())
+    );
+}
+
+#[test]
+fn an_app_keeps_the_defaults_of_the_keys_that_it_does_not_have() {
+    let text = r#"
+        [defaults]
+        concurrency = 3
+        queue = { max_wait = "9s", max_bytes = "1MiB" }
+        [apps.shop]
+        hosts = ["*"]
+        queue.max_wait = "4s"
+        [apps.api]
+        hosts = ["api.test"]
+        concurrency = 1
+    "#;
+    let apps = parse(text).unwrap().apps;
+    let of = |at: usize| {
+        let limits: &Limits = &apps[at].spec.limits;
+        (apps[at].concurrency, limits.queue_max_wait.as_secs(), limits.queue_max_bytes)
+    };
+    assert_eq!((of(0), of(1)), ((1, 9, 1 << 20), (3, 4, 1 << 20)));
+}
+
+#[test]
+fn a_default_gives_way_to_a_shorter_bound_that_is_written() {
+    let text = "[apps.shop]\nqueue = { max_wait = '1s' }\nretry = { quarantine_max = '2s' }\n[dns]\nmax_ttl = '500ms'";
+    let config = parse(text).unwrap();
+    assert_eq!(config.apps[0].spec.limits.standing_wait.as_secs(), 1);
+    assert_eq!(config.apps[0].spec.limits.quarantine.as_secs(), 2);
+    assert_eq!(config.dns.min_ttl, config.dns.max_ttl);
+}
+
+/// The key's path and schema, for every key of the file that is no table.
+fn keys(schema: &Value, path: &[String], found: &mut Vec<(Vec<String>, Value)>) {
+    let any = schema.get("additionalProperties").filter(|any| any.is_object()).map(|any| ("shop", any));
+    let named =
+        schema["properties"].as_object().into_iter().flatten().map(|(name, schema)| (name.as_str(), schema));
+    for (name, schema) in named.chain(any) {
+        let path = [path, &[name.to_owned()]].concat();
+        match schema["type"] == "object" {
+            true => keys(schema, &path, found),
+            false => found.push((path, schema.clone())),
+        }
+    }
+}
+
+fn all_keys() -> Vec<(Vec<String>, Value)> {
+    let mut found = Vec::new();
+    keys(&file::schema().to_value(), &[], &mut found);
+    found
+}
+
+fn with(path: &[String], value: Value) -> String {
+    let mut root = json!({ "admin": {}, "apps": { "shop": {} } });
+    let pointer = path[..path.len() - 1].iter().fold(&mut root, |table, name| &mut table[name]);
+    pointer[path.last().expect("no path is empty")] = value;
+    toml::to_string(&root).expect("it is a table")
+}
+
+/// A legal value that is not the default one.
+fn another(path: &str, schema: &Value) -> Value {
+    match path {
+        "server.listen" => return json!(["127.0.0.1:0"]),
+        "admin.listen" => return json!("unix:/run/x.sock"),
+        "dns.servers" => return json!(["::1"]),
+        "apps.shop.hosts" => return json!(["shop.test"]),
+        "apps.shop.release" => return json!("v2"),
+        "apps.shop.dynos" => return json!(["srv:_http._tcp.shop.internal"]),
+        _ => {}
+    }
+    let default = &schema["default"];
+    let words = schema["oneOf"].as_array().or_else(|| schema["enum"].as_array());
+    if let Some(words) = words {
+        let word = |one: &Value| one.get("const").unwrap_or(one).clone();
+        return words.iter().map(word).find(|word| word != default).expect("there are two words");
+    }
+    match default {
+        Value::Bool(value) => json!(!value),
+        Value::Number(number) if number.is_f64() => json!(number.as_f64().expect("it is one") / 2.0),
+        Value::Number(number) => json!(number.as_u64().expect("it is one") + 1),
+        Value::String(_) => schema["x-ceiling"].clone(),
+        Value::Null | Value::Array(_) | Value::Object(_) => panic!("{path}: say what else is legal"),
+    }
+}
+
+#[test]
+fn each_key_is_live() {
+    let base = parse("[admin]\n[apps.shop]").unwrap();
+    let keys = all_keys();
+    assert!(keys.len() > 60, "{}", keys.len());
+    for (path, schema) in keys {
+        let name = path.join(".");
+        let mut text = with(&path, another(&name, &schema));
+        // What must not be more than another key is tried together with that key at its ceiling.
+        for (short, long) in
+            [("queue.standing_wait", "queue.max_wait"), ("retry.quarantine", "retry.quarantine_max")]
+        {
+            if name.ends_with(short) {
+                text = with(&path, json!("1s"));
+                assert!(parse(&with(&path, json!("1h"))).is_err(), "{name} above {long}");
+            }
+        }
+        if name.ends_with("_line_max") {
+            text = with(&path, json!("9KiB"));
+        }
+        if name == "dns.min_ttl" {
+            text = with(&path, json!("2s"));
+        }
+        let config = parse(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_ne!(config, base, "{name} changes nothing");
+    }
+}
+
+#[test]
+fn each_documented_default_is_the_one_that_holds() {
+    let base = parse("[admin]\n[apps.shop]").unwrap();
+    for (path, schema) in all_keys() {
+        let default =
+            schema.get("default").unwrap_or_else(|| panic!("{} has no default", path.join("."))).clone();
+        let config =
+            parse(&with(&path, default)).unwrap_or_else(|error| panic!("{}: {error}", path.join(".")));
+        assert_eq!(config, base, "{}", path.join("."));
+    }
+}
+
+#[test]
+fn each_number_time_and_size_is_refused_outside_its_bounds_and_named_with_its_key() {
+    let mut bounded = 0;
+    for (path, schema) in all_keys() {
+        let name = path.join(".");
+        let outside: Vec<Value> = match (&schema["default"], schema["x-unit"].as_str()) {
+            (Value::Number(_), _) => {
+                let floor = schema["minimum"].as_i64().unwrap_or_else(|| panic!("{name} has no floor"));
+                let ceiling = schema["maximum"].as_i64().unwrap_or_else(|| panic!("{name} has no ceiling"));
+                vec![json!(floor - 1), json!(ceiling + 1), json!("5"), json!(1e300)]
+            }
+            (_, Some("duration")) => {
+                let zero = (schema["x-floor"] != "0s").then(|| json!("0s"));
+                assert!(schema["x-ceiling"].is_string(), "{name} has no ceiling");
+                [json!("25h"), json!("5"), json!(5), json!("")].into_iter().chain(zero).collect()
+            }
+            (_, Some("size")) => vec![json!("65GiB"), json!("5"), json!(5), json!("-1B")],
+            _ => continue,
+        };
+        bounded += 1;
+        for value in outside {
+            let problems = wrong(&with(&path, value.clone()));
+            assert!(problems[0].contains(&format!("{name}: ")), "{name} = {value}: {problems:?}");
+        }
+    }
+    assert!(bounded > 45, "{bounded}");
+}
+
+#[test]
+fn the_reference_is_in_step_with_the_types() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configure.md");
+    let now = reference::markdown();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &now).unwrap();
+    }
+    let then = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        then == now,
+        "docs/configure.md is not in step: run UPDATE_DOCS=1 cargo test -p routerd reference"
+    );
+}
+
+#[test]
+fn the_schema_allows_no_unknown_key_and_describes_each_one() {
+    let output = routerd(&["schema"]);
+    assert!(output.status.success());
+    let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
+    fn tables(table: &Map<String, Value>, path: &str) {
+        let named = table.get("properties").and_then(Value::as_object);
+        if named.is_some() {
+            assert_eq!(table["additionalProperties"], json!(false), "{path}");
+        }
+        for (name, key) in named.into_iter().flatten() {
+            let text =
+                key["description"].as_str().unwrap_or_else(|| panic!("{path}.{name} has no description"));
+            assert!(text.len() > 10, "{path}.{name}: {text}");
+            if key["type"] == "object" {
+                tables(key.as_object().expect("it is one"), &format!("{path}.{name}"));
+            }
+        }
+    }
+    tables(schema.as_object().unwrap(), "");
+}
+
+#[test]
+fn check_says_in_one_line_that_a_file_is_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shop.toml");
+    std::fs::write(&path, reference::example()).unwrap();
+    let path = path.to_str().unwrap();
+    let output = routerd(&["check", "--config", path]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said, format!("{path} is valid: 2 apps, 2 listeners, 2 dynos, 1 name to look up\n"));
+    assert_eq!(output.stderr, b"");
+}
+
+#[test]
+fn what_fails_ends_with_1_and_wrong_use_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shop.toml");
+    for (text, says) in [(&b"[apps.shop]\nhost = 1"[..], "did you mean `hosts`?"), (b"\xff", "no UTF-8 text")]
+    {
+        std::fs::write(&path, text).unwrap();
+        for command in ["check", "run"] {
+            let output = routerd(&[command, "--config", path.to_str().unwrap()]);
+            assert_eq!(output.status.code(), Some(1));
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(said.contains(says) && !said.contains('\u{1b}'), "{said}");
+            assert_eq!(output.stdout, b"");
+        }
+    }
+    assert_eq!(routerd(&["check", "--config", "/nonexistent/shop.toml"]).status.code(), Some(1));
+    assert_eq!(routerd(&["check", "--config", folder.path().to_str().unwrap()]).status.code(), Some(1));
+    for args in [&["check"][..], &["chek"], &["up", "--formation", "web"], &["--nonsense"], &[]] {
+        assert_eq!(routerd(args).status.code(), Some(2), "{args:?}");
+    }
+    for args in [&["--version"][..], &["--help"], &["run", "--help"]] {
+        assert_eq!(routerd(args).status.code(), Some(0), "{args:?}");
+    }
+}
