@@ -19,6 +19,8 @@
 //! | `proxy/body.rs` | an answer's body on its way to the client |
 //! | `proxy/answer.rs` | a fault as an HTTP answer |
 //! | `proxy/record.rs` | step 7: what is known of one request |
+//! | `dns.rs` | ring 3: asks for the names of an app |
+//! | `dns/resolver.rs` | asks a resolver, within a bounded time |
 //! | `router.rs` | ring 2: `Router`: routes, apps, changes, pictures |
 //! | `router/control.rs` | what the control plane has asked for |
 //! | `router/hub.rs` | what spans apps: claims on addresses, the alarm |
@@ -33,6 +35,10 @@
 //! | `policy/queue.rs` | step 3: who waits |
 //! | `policy/dispatch.rs` | step 4: which dyno is next |
 //! | `policy/dyno.rs` | what one dyno does |
+//! | `policy/records.rs` | DNS answers to dynos |
+//! | `policy/records/feed.rs` | one source of dynos, and what is kept when it fails |
+//! | `policy/records/read.rs` | reads one answer |
+//! | `policy/records/source.rs` | the words of discovery |
 //! | `change.rs` | ring 0: what the control plane may ask |
 //! | `snapshot.rs` | a consistent picture of an app |
 //! | `fault.rs` | every way a request can fail |

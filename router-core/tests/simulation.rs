@@ -13,6 +13,8 @@
 mod dynos;
 #[path = "simulation/misfortune.rs"]
 mod misfortune;
+#[path = "simulation/totals.rs"]
+mod totals;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -20,10 +22,11 @@ use std::cell::Cell;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use world::{Totals, World};
+use totals::Totals;
+use world::World;
 
 /// Requests of one seed in the normal run, and in a long one.
-const REQUESTS: u64 = 1500;
+const REQUESTS: u64 = 1000;
 const REQUESTS_LONG: u64 = 20_000;
 
 /// Seeds that have found a bug.
@@ -93,21 +96,6 @@ fn run(seeds: &[u64], requests: u64) -> Totals {
         seeds.len()
     );
     sum
-}
-
-impl Totals {
-    fn add(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.served += other.served;
-        self.failed += other.failed;
-        self.refused += other.refused;
-        self.timed_out += other.timed_out;
-        self.gone += other.gone;
-        self.again += other.again;
-        self.blows += other.blows;
-        self.overlaps += other.overlaps;
-        self.trace ^= other.trace;
-    }
 }
 
 #[test]

@@ -397,7 +397,7 @@ impl App {
         let more = |address: &&Address| {
             self.dynos.iter().any(|d| d.spec.address == **address && in_flight(**address) > d.in_flight)
         };
-        let chosen = candidates.iter().find(more).or(candidates.first()).copied()?;
+        let chosen = candidates.iter().find(more).or_else(|| candidates.first()).copied()?;
         let dyno = self.dyno(chosen);
         dyno.standing = Standing::Serving;
         (dyno.room() > 0).then_some(chosen)

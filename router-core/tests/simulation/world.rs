@@ -14,22 +14,7 @@ use router_core::{Lease, Outcome, Router, Ticket};
 
 use super::dynos::{Dynos, Key};
 use super::misfortune::Blow;
-
-/// What happened, over one seed or many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
-    pub(crate) requests: u64,
-    pub(crate) served: u64,
-    pub(crate) failed: u64,
-    pub(crate) refused: u64,
-    pub(crate) timed_out: u64,
-    pub(crate) gone: u64,
-    pub(crate) again: u64,
-    pub(crate) blows: u64,
-    pub(crate) overlaps: u64,
-    /// Hash over everything that happened: the same for the same seed.
-    pub(crate) trace: u64,
-}
+use super::totals::Totals;
 
 pub(crate) const MS: u64 = 1_000_000;
 
@@ -58,7 +43,6 @@ pub(crate) enum Event {
 
 /// A request on its way.
 pub(crate) struct Request {
-    pub(crate) id: u64,
     turn: u64,
     app: usize,
     client_gone: bool,
@@ -215,7 +199,6 @@ impl World {
             }
         };
         let request = Request {
-            id,
             turn: id,
             app,
             client_gone: false,
@@ -476,7 +459,7 @@ impl World {
         self.totals
     }
 
-    fn fill(&mut self, app: usize) -> usize {
+    fn fill(&self, app: usize) -> usize {
         let Ok(app) = self.router.route(&format!("{app}.test"), "/") else { return 0 };
         let mut leases = Vec::new();
         while let Ok(mut ticket) = self.router.ticket(&app, 0) {

@@ -53,13 +53,25 @@ impl Source {
 
     /// Lines without comments, up to the tests at the end of the file.
     pub(crate) fn code_without_tests(&self) -> Vec<(usize, String)> {
-        if self.path.ends_with("/tests.rs") {
+        if self.is_test() {
             return Vec::new();
         }
         let inline = |lines: &[&str]| lines[0].trim() == "#[cfg(test)]" && lines[1].ends_with('{');
         let lines: Vec<_> = self.text.lines().collect();
         let end = lines.windows(2).position(inline).unwrap_or(lines.len());
         self.code().take_while(|(number, _)| *number <= end).collect()
+    }
+
+    /// Whether its parent declares it under `#[cfg(test)]` or a condition with `test` in it.
+    pub(crate) fn is_test(&self) -> bool {
+        let (folder, file) = self.path.rsplit_once('/').unwrap_or_default();
+        let module = format!("mod {};", file.trim_end_matches(".rs"));
+        let parent = std::fs::read_to_string(root().join(format!("{folder}.rs"))).unwrap_or_default();
+        let lines: Vec<_> = parent.lines().map(str::trim).collect();
+        lines.windows(2).any(|pair| {
+            let tests = pair[0].starts_with("#[cfg(test)]") || pair[0].starts_with("#[cfg(all(test");
+            tests && pair[1] == module
+        })
     }
 
     /// Whether it is in `src`.
@@ -75,9 +87,7 @@ impl Source {
     /// The file as the map names it, if it belongs there: tests and `lib.rs` itself do not.
     pub(crate) fn in_map(&self, name: &str) -> Option<String> {
         let path = self.path.strip_prefix(&format!("{name}/src/"))?;
-        let aside =
-            path == "lib.rs" || path == "main.rs" || path.ends_with("tests.rs") || path.contains("/tests/");
-        (!aside).then(|| path.to_owned())
+        (path != "lib.rs" && path != "main.rs" && !self.is_test()).then(|| path.to_owned())
     }
 }
 
