@@ -1,6 +1,51 @@
 //! One line per app, one request per dyno.
 //!
-//! The map of this crate is written when the rings stand.
+//! # Map
+//!
+//! A file imports only what stands below it.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `proxy.rs` | ring 3: the HTTP/1.1 client side |
+//! | `proxy/request.rs` | the spine: steps 2 to 6 of one request |
+//! | `proxy/inspect.rs` | step 2: is it a request that may go on, and where to |
+//! | `proxy/headers.rs` | headers both ways |
+//! | `proxy/upload.rs` | a request's body on its way to a dyno |
+//! | `proxy/turn.rs` | step 3: waits for a ticket, keeps the alarm |
+//! | `proxy/forward.rs` | step 5: to the dyno and back, and what if not |
+//! | `proxy/dial.rs` | the one connection to a dyno |
+//! | `proxy/flight.rs` | a request at its dyno, kept together until the dyno is free |
+//! | `proxy/spool.rs` | an answer between a dyno and a slower client |
+//! | `proxy/body.rs` | an answer's body on its way to the client |
+//! | `proxy/answer.rs` | a fault as an HTTP answer |
+//! | `proxy/record.rs` | step 7: what is known of one request |
+//! | `dns.rs` | ring 3: asks for the names of an app |
+//! | `dns/resolver.rs` | asks a resolver, within a bounded time |
+//! | `router.rs` | ring 2: `Router`: routes, apps, changes, pictures |
+//! | `router/control.rs` | what the control plane has asked for |
+//! | `router/hub.rs` | what spans apps: claims on addresses, the alarm |
+//! | `router/ticket.rs` | steps 3 and 4: a future that ends in a lease or a fault |
+//! | `router/lease.rs` | step 6: one dyno for one request |
+//! | `router/shared.rs` | one app under one lock |
+//! | `policy.rs` | ring 1: what is decided, and nothing else |
+//! | `policy/route.rs` | step 2: host and path to app |
+//! | `policy/app.rs` | an app's line and dynos as one state machine |
+//! | `policy/app/changes.rs` | what the control plane does to an app |
+//! | `policy/shed.rs` | step 3: may a request wait at all |
+//! | `policy/queue.rs` | step 3: who waits |
+//! | `policy/dispatch.rs` | step 4: which dyno is next |
+//! | `policy/dyno.rs` | what one dyno does |
+//! | `policy/records.rs` | DNS answers to dynos |
+//! | `policy/records/feed.rs` | one source of dynos, and what is kept when it fails |
+//! | `policy/records/read.rs` | reads one answer |
+//! | `policy/records/source.rs` | the words of discovery |
+//! | `change.rs` | ring 0: what the control plane may ask |
+//! | `snapshot.rs` | a consistent picture of an app |
+//! | `fault.rs` | every way a request can fail |
+//! | `limits.rs` | every bound and time-out |
+//! | `ids.rs` | names and numbers |
+//! | `clock.rs` | where the time is read |
+//! | `sync.rs` | locks: std's, or loom's |
 
 pub use policy::dyno::DynoInfo;
 pub use router::{AppRef, Lease, Outcome, Router, Ticket};

@@ -13,16 +13,20 @@
 mod dynos;
 #[path = "simulation/misfortune.rs"]
 mod misfortune;
+#[path = "simulation/totals.rs"]
+mod totals;
 #[path = "simulation/world.rs"]
 mod world;
 
+use std::cell::Cell;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use world::{Totals, World};
+use totals::Totals;
+use world::World;
 
 /// Requests of one seed in the normal run, and in a long one.
-const REQUESTS: u64 = 1500;
+const REQUESTS: u64 = 1000;
 const REQUESTS_LONG: u64 = 20_000;
 
 /// Seeds that have found a bug.
@@ -36,6 +40,24 @@ fn number(name: &str) -> Option<u64> {
         None => digits.parse(),
     };
     Some(read.unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+thread_local! {
+    /// The seed that runs on this thread, and how many requests it makes.
+    static RUNNING: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
+}
+
+/// A panic in a seed says how to replay it.
+fn name_the_seed_in_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        if let Some((seed, requests)) = RUNNING.get() {
+            let test = "cargo test -p router-core --test simulation no_seed -- --nocapture";
+            let _ =
+                writeln!(std::io::stderr(), "replay it with\n    SEED={seed:#x} REQUESTS={requests} {test}");
+        }
+    }));
 }
 
 /// Runs the seeds on all cores. Prints past the test's capture: the totals are for whoever runs it.
@@ -76,21 +98,6 @@ fn run(seeds: &[u64], requests: u64) -> Totals {
     sum
 }
 
-impl Totals {
-    fn add(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.served += other.served;
-        self.failed += other.failed;
-        self.refused += other.refused;
-        self.timed_out += other.timed_out;
-        self.gone += other.gone;
-        self.again += other.again;
-        self.blows += other.blows;
-        self.overlaps += other.overlaps;
-        self.trace ^= other.trace;
-    }
-}
-
 #[test]
 fn no_seed_breaks_the_router() {
     if let Some(seed) = number("SEED") {
@@ -103,6 +110,7 @@ fn no_seed_breaks_the_router() {
         None => (number("SEEDS").unwrap_or(256), REQUESTS),
     };
     let seeds: Vec<_> = (0..count).chain(PINNED).collect();
+    name_the_seed_in_panics();
     let totals = run(&seeds, each);
     assert!(totals.requests >= count * each, "all requests were made");
     assert_eq!(totals.overlaps, 0);

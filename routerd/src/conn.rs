@@ -68,7 +68,10 @@ pub(crate) async fn serve(
         terms.proxy.refuse_head(&client, fault);
         if fault == Fault::BadRequest(BadRequest::HeadTimeout) {
             // hyper answers heads it cannot read, but not those that do not come.
-            side.send(b"HTTP/1.1 408 Request Timeout\r\nx-router-fault: H26\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+            side.send(
+                b"HTTP/1.1 408 Request Timeout\r\nx-router-fault: H26\r\n\
+                  connection: close\r\ncontent-length: 0\r\n\r\n",
+            );
         }
     }
 }

@@ -1,5 +1,9 @@
 //! The daemon as a library.
 
+pub mod cli;
+
+pub mod up;
+
 pub mod daemon;
 
 mod accept;
@@ -16,10 +20,6 @@ pub mod discover;
 
 pub mod metrics;
 
-pub mod up;
-
 mod drain;
-
-pub mod cli;
 
 pub mod config;

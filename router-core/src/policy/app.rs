@@ -55,7 +55,8 @@ pub(crate) struct App {
     free: Vec<u32>,
     by_address: BTreeMap<Address, u32>,
     counts: Counts,
-    /// Quarantined dynos by the end of their quarantine, and by when they may be tried if nobody else can serve.
+    /// Quarantined dynos by the end of their quarantine, and by when they may be tried if nobody else can serve (those
+    /// that have no request in flight).
     until: BTreeSet<(Instant, u32)>,
     soon: BTreeSet<(Instant, u32)>,
     gone: VecDeque<Gone>,

@@ -9,7 +9,8 @@
 //!   by its connection; a dead resolver finds nothing.
 //! * **A large removal is confirmed.** An answer that would take away more than `max_removal` of a source's dynos
 //!   takes none until `confirm` such answers have come in a row; then those go that all of them left out. Answers
-//!   come at the pace of the TTL, since a resolver's cache would only repeat itself before. New dynos are added at once.
+//!   come at the pace of the TTL, since a resolver's cache would only repeat itself before. New dynos are
+//!   added at once.
 //! * **TTL**: held within `min_ttl..=max_ttl`, plus up to a tenth by the jitter. After a failure `min_ttl` (at least
 //!   1 s) doubling up to `max_ttl`, plus up to a quarter.
 //! * **A and AAAA**: see [`Families`]. One family that fails while the other answers changes nothing of its own. When

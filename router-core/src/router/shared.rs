@@ -144,6 +144,7 @@ impl SharedApp {
         self.limits.load_full()
     }
 
+    #[cfg(feature = "proxy")]
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
     }

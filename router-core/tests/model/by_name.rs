@@ -103,7 +103,8 @@ fn t9_after_a_boot_no_more_than_there_are_dynos_go_at_once() {
     let mut line: Vec<_> = (0..500).map(|_| shop.ticket(0)).collect();
     assert!(line.iter_mut().all(|ticket| poll(ticket).is_pending()));
     shop.router.apply(&all(DynoHealth::Ready).collect::<Vec<_>>()).unwrap();
-    let granted: Vec<_> = line.iter_mut().map(poll).map(|polled| polled.is_ready()).collect();
+    let polled: Vec<_> = line.iter_mut().map(poll).collect();
+    let granted: Vec<_> = polled.iter().map(Poll::is_ready).collect();
     assert_eq!(granted.iter().filter(|granted| **granted).count(), 3);
     assert!(granted[..3].iter().all(|granted| *granted), "first come, first served");
 }

@@ -150,20 +150,20 @@ impl Harness {
     }
 
     pub(crate) fn apply(&mut self, changes: &[Change]) {
-        for change in changes {
-            if let Change::AddDyno(_, spec) = change {
-                self.concurrency.push((spec.address, spec.concurrency.max(1)));
-            }
-        }
-        let kept = self.concurrency.len();
         let result = self.router.apply(changes);
         let (seen, mut news) = (self.router.snapshot(), News::new());
         assert_eq!(result, self.world.apply(changes, &seen, &mut news), "applied whole, or refused whole");
-        if result.is_err() {
-            let added = changes.iter().filter(|change| matches!(change, Change::AddDyno(..))).count();
-            self.concurrency.truncate(kept - added);
-        }
+        let added: Vec<_> = changes.iter().filter(|_| result.is_ok()).filter_map(added).collect();
+        // A list that turns to another app in between may lower a concurrency after a grant: both have held.
+        let mut rising: Vec<_> = self.concurrency.clone().into_iter().chain(added.clone()).collect();
+        rising.sort_by_key(|(_, most)| *most);
+        let before = std::mem::replace(&mut self.concurrency, rising);
         self.check(&seen, news);
+        self.concurrency = before;
+        for (address, most) in added {
+            self.concurrency.retain(|(of, _)| *of != address);
+            self.concurrency.push((address, most));
+        }
     }
 
     fn arrive(&mut self, app: &AppId, bytes: u64, polled: bool) {
@@ -464,6 +464,10 @@ impl Drop for Harness {
             std::mem::forget((std::mem::take(&mut self.tickets), std::mem::take(&mut self.leases)));
         }
     }
+}
+
+fn added(change: &Change) -> Option<(Address, u32)> {
+    if let Change::AddDyno(_, spec) = change { Some((spec.address, spec.concurrency.max(1))) } else { None }
 }
 
 fn granted_to(told: Told) -> Option<Address> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use router_core::change::{DynoHealth, DynoSpec};
 use router_core::fault::{Backlog, Fault};
 use router_core::ids::{Address, AppId, ReleaseId};
-use router_core::limits::Limits;
+use router_core::limits::{Limits, Order};
 use router_core::snapshot::{AppSnapshot, DynoSnapshot, DynoState, Snapshot};
 
 /// A request is told what became of it.
@@ -97,8 +97,13 @@ impl Dyno {
         }
     }
 
+    /// When it may be tried early; not while it has an older request, for then it would take none.
     fn soon(&self) -> Option<Duration> {
-        if let Standing::Quarantined { soon, .. } = self.standing { Some(soon) } else { None }
+        match self.standing {
+            Standing::Quarantined { soon, .. } if self.in_flight == 0 => Some(soon),
+            Standing::Quarantined { .. } | Standing::Booting | Standing::Crashed => None,
+            Standing::Serving | Standing::Draining => None,
+        }
     }
 
     fn until(&self) -> Option<Duration> {
@@ -182,7 +187,8 @@ impl App {
             return Entered::Refused(fault);
         }
         let boots = self.dynos.iter().any(|dyno| dyno.standing == Standing::Booting);
-        let tries = self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving || dyno.soon().is_some());
+        let tries =
+            self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving || dyno.until().is_some());
         let patience = if boots && !tries { self.limits.boot } else { self.limits.queue_max_wait };
         self.enter(
             Waiting { request, arrived: now, deadline: now + patience, bytes, failed: None, tries: 0 },
@@ -204,7 +210,7 @@ impl App {
         let dyno = self.dyno(address);
         dyno.in_flight -= 1;
         dyno.lingering -= u32::from(lingered);
-        if dyno.standing == Standing::Serving || dyno.soon().is_some() {
+        if dyno.standing == Standing::Serving || dyno.until().is_some() {
             dyno.failures += 1;
             let factor = 1_u32 << (dyno.failures - 1).min(16);
             let long = (limits.quarantine * factor).min(limits.quarantine_max);
@@ -293,7 +299,6 @@ impl App {
                 news.push((first.request, Told::Refused(fault)));
                 continue;
             }
-            // A dyno that leaves its quarantine early may still have an older request.
             let Some(address) = self.pick(now, seen) else { break };
             self.leave(first.request);
             news.push((first.request, Told::Granted(self.grant(address))));
@@ -372,7 +377,9 @@ impl App {
     fn candidates(&self, now: Duration) -> Vec<Address> {
         let idle = || self.dynos.iter().filter(|dyno| dyno.room() > 0);
         if let Some(fewest) = idle().map(|dyno| dyno.in_flight).min() {
-            return idle().filter(|dyno| dyno.in_flight == fewest).map(|dyno| dyno.spec.address).collect();
+            let any = self.limits.order == Order::Random;
+            let equal = idle().filter(|dyno| any || dyno.in_flight == fewest);
+            return equal.map(|dyno| dyno.spec.address).collect();
         }
         let first = self.dynos.iter().filter_map(Dyno::soon).min().filter(|soon| *soon <= now);
         let Some(first) = first.filter(|_| self.is_desperate()) else { return Vec::new() };
@@ -390,7 +397,7 @@ impl App {
         let more = |address: &&Address| {
             self.dynos.iter().any(|d| d.spec.address == **address && in_flight(**address) > d.in_flight)
         };
-        let chosen = candidates.iter().find(more).or(candidates.first()).copied()?;
+        let chosen = candidates.iter().find(more).or_else(|| candidates.first()).copied()?;
         let dyno = self.dyno(chosen);
         dyno.standing = Standing::Serving;
         (dyno.room() > 0).then_some(chosen)
@@ -443,7 +450,7 @@ impl App {
             fault
         } else if self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving) {
             Fault::Backlog(Backlog::MaxWait)
-        } else if self.dynos.iter().any(|dyno| dyno.soon().is_some()) {
+        } else if self.dynos.iter().any(|dyno| dyno.until().is_some()) {
             Fault::Quarantined
         } else {
             Fault::BootTimeout

@@ -44,7 +44,7 @@ impl World {
         }
     }
 
-    fn apply(&mut self, changes: &[Change]) {
+    fn apply(&self, changes: &[Change]) {
         if let Err(error) = self.router.apply(changes) {
             panic!("the simulation asks for nothing that cannot be done: {error}");
         }
@@ -198,7 +198,7 @@ impl World {
         self.at(back, Event::After(Blow::AppBack(app)));
     }
 
-    fn set(&mut self, port: u16, health: DynoHealth) {
+    fn set(&self, port: u16, health: DynoHealth) {
         if let Some(app) = self.owners.get(&port).copied() {
             self.apply(&[Change::SetDyno(id(app), address(port), health)]);
         }

@@ -14,22 +14,7 @@ use router_core::{Lease, Outcome, Router, Ticket};
 
 use super::dynos::{Dynos, Key};
 use super::misfortune::Blow;
-
-/// What happened, over one seed or many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
-    pub(crate) requests: u64,
-    pub(crate) served: u64,
-    pub(crate) failed: u64,
-    pub(crate) refused: u64,
-    pub(crate) timed_out: u64,
-    pub(crate) gone: u64,
-    pub(crate) again: u64,
-    pub(crate) blows: u64,
-    pub(crate) overlaps: u64,
-    /// Hash over everything that happened: the same for the same seed.
-    pub(crate) trace: u64,
-}
+use super::totals::Totals;
 
 pub(crate) const MS: u64 = 1_000_000;
 
@@ -58,7 +43,6 @@ pub(crate) enum Event {
 
 /// A request on its way.
 pub(crate) struct Request {
-    pub(crate) id: u64,
     turn: u64,
     app: usize,
     client_gone: bool,
@@ -194,15 +178,10 @@ impl World {
         }
         let app = self.rng.usize(..self.apps.len());
         self.arrive(app);
-        let slots: u32 =
-            self.owners.keys().copied().collect::<Vec<_>>().into_iter().map(|p| self.slots(p)).sum();
+        let slots: u32 = self.owners.keys().map(|port| self.dynos.get(*port).concurrency).sum();
         let mean = 10.0 * MS as f64 / (f64::from(slots.max(1)) * self.load);
         let next = self.draw(mean as u64);
         self.at(next, Event::Arrive);
-    }
-
-    fn slots(&mut self, port: u16) -> u32 {
-        self.dynos.get(port).concurrency
     }
 
     pub(crate) fn arrive(&mut self, app: usize) {
@@ -220,7 +199,6 @@ impl World {
             }
         };
         let request = Request {
-            id,
             turn: id,
             app,
             client_gone: false,
@@ -461,7 +439,7 @@ impl World {
     }
 
     /// Nothing is left: all capacity is there, and each request ended once.
-    fn finish(mut self) -> Totals {
+    fn finish(&mut self) -> Totals {
         self.totals.overlaps = self.dynos.overlaps;
         let Totals { requests, served, failed, refused, timed_out, gone, .. } = self.totals;
         assert_eq!(requests, served + failed + refused + timed_out + gone, "each request ends once");
@@ -472,7 +450,7 @@ impl World {
         let owners = self.owners.clone();
         for app in 0..self.apps.len() {
             let mine: Vec<_> = owners.iter().filter(|(_, owner)| **owner == app).map(|(p, _)| *p).collect();
-            let capacity: u32 = mine.iter().map(|port| self.slots(*port)).sum();
+            let capacity: u32 = mine.iter().map(|port| self.dynos.get(*port).concurrency).sum();
             // The first round ends all doubt about dynos that have failed.
             self.fill(app);
             assert_eq!(self.fill(app), capacity as usize, "the capacity of app {app} is whole");
@@ -481,7 +459,7 @@ impl World {
         self.totals
     }
 
-    fn fill(&mut self, app: usize) -> usize {
+    fn fill(&self, app: usize) -> usize {
         let Ok(app) = self.router.route(&format!("{app}.test"), "/") else { return 0 };
         let mut leases = Vec::new();
         while let Ok(mut ticket) = self.router.ticket(&app, 0) {
@@ -494,5 +472,15 @@ impl World {
         let most = leases.len();
         leases.into_iter().for_each(|lease| lease.check_in(Outcome::Served));
         most
+    }
+}
+
+impl Drop for World {
+    /// A router whose state is broken panics again when tickets and leases are dropped: the first panic is the one
+    /// that tells.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::mem::forget(std::mem::take(&mut self.requests));
+        }
     }
 }

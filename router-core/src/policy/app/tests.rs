@@ -204,3 +204,21 @@ fn a_new_order_holds_for_dynos_that_are_idle_already() {
     world.settle();
     assert_eq!(world.granted_at_once().info.address, address(1));
 }
+
+#[test]
+fn a_quarantined_dyno_that_is_still_busy_is_not_the_one_to_be_tried_early() {
+    let mut world = World::with_dynos(0);
+    for (port, concurrency) in [(1, 2), (2, 1)] {
+        let spec = DynoSpec { concurrency, ..DynoSpec::new(address(port)) };
+        world.app.add(&spec, u64::from(port));
+    }
+    let grants = [world.granted_at_once(), world.granted_at_once(), world.granted_at_once()];
+    assert_eq!(grants.clone().map(|grant| grant.info.address.port()), [2, 1, 1]);
+    for grant in &grants[..2] {
+        let _ = world.app.again(world.clock.now(), grant.dyno, grant.place, false, Fault::ConnectRefused);
+        world.settle();
+    }
+    world.pass(Duration::from_millis(100));
+    let ports: Vec<_> = world.granted.iter().map(|(_, grant)| grant.info.address.port()).collect();
+    assert_eq!(ports, [2], "the other has its hands full and would take nobody");
+}

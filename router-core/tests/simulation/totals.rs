@@ -1,0 +1,32 @@
+//! What happened in a simulation, counted.
+
+/// What happened, over one seed or many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) requests: u64,
+    pub(crate) served: u64,
+    pub(crate) failed: u64,
+    pub(crate) refused: u64,
+    pub(crate) timed_out: u64,
+    pub(crate) gone: u64,
+    pub(crate) again: u64,
+    pub(crate) blows: u64,
+    pub(crate) overlaps: u64,
+    /// Hash over everything that happened: the same for the same seed.
+    pub(crate) trace: u64,
+}
+
+impl Totals {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.served += other.served;
+        self.failed += other.failed;
+        self.refused += other.refused;
+        self.timed_out += other.timed_out;
+        self.gone += other.gone;
+        self.again += other.again;
+        self.blows += other.blows;
+        self.overlaps += other.overlaps;
+        self.trace ^= other.trace;
+    }
+}
