@@ -144,10 +144,12 @@ impl SharedApp {
         self.limits.load_full()
     }
 
+    #[cfg(feature = "proxy")]
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
     }
 
+    #[cfg(feature = "proxy")]
     pub(crate) fn now(&self) -> Instant {
         self.clock.now()
     }
