@@ -128,13 +128,11 @@ impl Lease {
 
     fn end(&mut self, outcome: Outcome) {
         let Some(grant) = self.grant.take() else { return };
-        let held = match outcome {
-            Outcome::Served | Outcome::Failed => Some(self.app.shared().now().duration_since(grant.at)),
-            Outcome::Unused => None,
-        };
-        let ending = Ending { held, lingered: self.lingers, proven: outcome == Outcome::Served };
+        let worked = outcome != Outcome::Unused;
+        let (lingered, proven) = (self.lingers, outcome == Outcome::Served);
+        let ending = |held| Ending { held: worked.then_some(held), lingered, proven };
         let parcel = self.parcel.take();
-        self.app.shared().check_in(grant.dyno, ending, parcel);
+        self.app.shared().check_in(&grant, ending, parcel);
     }
 }
 

@@ -12,7 +12,7 @@
 use std::any::Any;
 use std::sync::Arc as StdArc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -149,6 +149,7 @@ impl SharedApp {
         &self.clock
     }
 
+    #[cfg(feature = "proxy")]
     pub(crate) fn now(&self) -> Instant {
         self.clock.now()
     }
@@ -212,13 +213,18 @@ impl SharedApp {
         });
     }
 
-    /// A request in flight has ended.
-    pub(crate) fn check_in(&self, dyno: DynoId, ending: Ending, parcel: Option<Parcel>) {
-        self.step(|state, _| {
+    /// A request in flight has ended; `ending` is told how long it had the dyno.
+    pub(crate) fn check_in(
+        &self,
+        grant: &Grant,
+        ending: impl FnOnce(Duration) -> Ending,
+        parcel: Option<Parcel>,
+    ) {
+        self.step(|state, now| {
             if let Some(parcel) = parcel {
-                state.park(dyno, parcel);
+                state.park(grant.dyno, parcel);
             }
-            state.app.check_in(dyno, ending);
+            state.app.check_in(grant.dyno, ending(now.duration_since(grant.at)));
         });
     }
 

@@ -13,7 +13,7 @@ use std::time::Instant;
 use crate::fault::Fault;
 use crate::router::AppRef;
 use crate::router::lease::Lease;
-use crate::router::shared::{Entered, Granted, InLine};
+use crate::router::shared::{Entered, InLine};
 
 /// A request's place in line. Await it for the [`Lease`].
 ///
@@ -27,34 +27,30 @@ use crate::router::shared::{Entered, Granted, InLine};
 /// # Cancel safety
 /// Dropping a ticket at any time leaves the line. If a dyno had been granted to it, the next in line gets the dyno.
 #[must_use = "a ticket that is dropped leaves the line"]
-pub struct Ticket {
-    app: AppRef,
-    state: State,
-}
+pub struct Ticket(State);
 
 enum State {
-    Granted(Granted),
-    InLine(InLine),
+    Granted(Lease),
+    InLine(AppRef, InLine),
     Over,
 }
 
 impl Ticket {
     pub(crate) fn new(app: AppRef, entered: Entered) -> Self {
-        let state = match entered {
-            Entered::Granted(granted) => State::Granted(granted),
-            Entered::InLine(place) => State::InLine(place),
-        };
-        Self { app, state }
+        Self(match entered {
+            Entered::Granted(granted) => State::Granted(Lease::new(app, granted)),
+            Entered::InLine(place) => State::InLine(app, place),
+        })
     }
 
     pub(crate) fn in_line(app: AppRef, place: InLine) -> Self {
-        Self { app, state: State::InLine(place) }
+        Self(State::InLine(app, place))
     }
 
     /// When the request has waited long enough; `None` if it need not wait.
     pub fn deadline(&self) -> Option<Instant> {
-        match &self.state {
-            State::InLine(place) => Some(place.deadline),
+        match &self.0 {
+            State::InLine(_, place) => Some(place.deadline),
             State::Granted(_) | State::Over => None,
         }
     }
@@ -65,12 +61,12 @@ impl Ticket {
     /// The fault that says why the request was not served. A dyno that was granted in the meantime is no fault:
     /// then the result is the lease.
     pub fn expire(mut self) -> Result<Lease, Fault> {
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::InLine(place) => {
-                let granted = self.app.shared().expire(place)?;
-                Ok(Lease::new(self.app.clone(), granted))
+        match std::mem::replace(&mut self.0, State::Over) {
+            State::InLine(app, place) => {
+                let granted = app.shared().expire(place)?;
+                Ok(Lease::new(app, granted))
             }
-            State::Granted(granted) => Ok(Lease::new(self.app.clone(), granted)),
+            State::Granted(lease) => Ok(lease),
             State::Over => Err(Fault::Platform),
         }
     }
@@ -80,31 +76,35 @@ impl Future for Ticket {
     type Output = Result<Lease, Fault>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::InLine(place) = self.state {
-            let Some(result) = self.app.shared().poll(place, cx.waker()) else { return Poll::Pending };
-            self.state = State::Over;
-            return Poll::Ready(result.map(|granted| Lease::new(self.app.clone(), granted)));
+        if let State::InLine(app, place) = &self.0 {
+            let Some(told) = app.shared().poll(*place, cx.waker()) else { return Poll::Pending };
+            let app = app.clone();
+            self.0 = State::Over;
+            return Poll::Ready(told.map(|granted| Lease::new(app, granted)));
         }
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::Granted(granted) => Poll::Ready(Ok(Lease::new(self.app.clone(), granted))),
+        match std::mem::replace(&mut self.0, State::Over) {
+            State::Granted(lease) => Poll::Ready(Ok(lease)),
             // A future is not polled after it has ended; if it is, the answer is at least not a panic.
-            State::InLine(_) | State::Over => Poll::Ready(Err(Fault::Platform)),
+            State::InLine(..) | State::Over => Poll::Ready(Err(Fault::Platform)),
         }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::InLine(place) => self.app.shared().cancel(place),
-            State::Granted(granted) => drop(Lease::new(self.app.clone(), granted)),
-            State::Over => {}
+        // A lease that nobody took checks its dyno in by itself.
+        if let State::InLine(app, place) = std::mem::replace(&mut self.0, State::Over) {
+            app.shared().cancel(place);
         }
     }
 }
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("app", self.app.id()).finish_non_exhaustive()
+        f.write_str(match &self.0 {
+            State::Granted(_) => "Ticket(granted)",
+            State::InLine(..) => "Ticket(in line)",
+            State::Over => "Ticket(over)",
+        })
     }
 }
