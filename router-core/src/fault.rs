@@ -81,7 +81,7 @@ pub enum Restriction {
     ContentLength,
     /// A Set-Cookie line is longer than 8192 bytes.
     Cookie,
-    /// The head of the answer is longer than 512 KiB, or has too many headers.
+    /// The head of the answer is longer than 512 KiB, or has more than 100 headers.
     Header,
 }
 

@@ -89,9 +89,6 @@ impl Flight {
         match result {
             Ok(response) => {
                 let (head, body) = response.into_parts();
-                if !body.is_end_stream() {
-                    parts.conn.expects_more();
-                }
                 parts.stage = Stage::Body(body);
                 Ok(head)
             }
@@ -130,6 +127,7 @@ impl Flight {
         let mut frames = VecDeque::new();
         let mut spare = parts.limits.response_spool;
         let mut timer = whole.then(|| Box::pin(sleep(parts.limits.idle)));
+        let mut acknowledged = false;
         let result = poll_fn(|cx| {
             loop {
                 match parts.poll_frame(cx) {
@@ -146,6 +144,10 @@ impl Flight {
                     Poll::Ready(None) => {
                         parts.park(cx);
                         return Poll::Ready(Ok(true));
+                    }
+                    Poll::Pending if !acknowledged => {
+                        acknowledged = true;
+                        parts.conn.expects_more();
                     }
                     Poll::Pending => {
                         let Some(timer) = &mut timer else { return Poll::Ready(Ok(false)) };
