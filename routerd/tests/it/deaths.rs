@@ -46,7 +46,7 @@ async fn a_dyno_that_closes_without_an_answer_is_h13_and_one_that_closes_within_
     let long = rig.get("/?do=cut&body=300000&parts=2").await;
     assert_eq!((long.status, long.whole), (200, false));
     let chunks = rig.get("/?do=cut&body=1000&parts=2&length=0").await;
-    assert!(!chunks.whole, "{chunks:?}");
+    assert!(chunks.fault() == "H18" || !chunks.whole, "{chunks:?}");
     let garbage = rig.get("/?do=garbage").await;
     assert_eq!((garbage.status, garbage.fault()), (503, "H17"));
     assert!(rig.get("/").await.is_ok());
