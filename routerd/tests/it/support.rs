@@ -39,8 +39,12 @@ fn peers_required() -> bool {
 /// Whether the program is there. If not, says so and the test leaves it out, unless `PEERS=required`.
 pub(crate) fn installed(program: &str, asks: &[&str]) -> bool {
     let quiet = std::process::Stdio::null;
-    let status =
-        std::process::Command::new(program).args(asks).stdin(quiet()).stdout(quiet()).stderr(quiet()).status();
+    let status = std::process::Command::new(program)
+        .args(asks)
+        .stdin(quiet())
+        .stdout(quiet())
+        .stderr(quiet())
+        .status();
     let there = status.is_ok_and(|status| status.success());
     assert!(there || !peers_required(), "PEERS=required, and {program} {asks:?} does not work");
     if !there {
@@ -87,9 +91,15 @@ impl Lines {
         self.all().iter().map(|line| line["code"].as_str().unwrap_or("-").to_owned()).collect()
     }
 
+    /// The fault codes of those that had one, in order.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        self.codes().into_iter().filter(|code| code != "-").collect()
+    }
+
     /// Waits until there are this many, and is sure that there are not more.
     pub(crate) async fn are(&self, wanted: usize) {
-        until(&format!("{wanted} lines in the log, there are {}", self.count()), || self.count() >= wanted).await;
+        until(&format!("{wanted} lines in the log, there are {}", self.count()), || self.count() >= wanted)
+            .await;
         assert_eq!(self.count(), wanted, "{:?}", self.codes());
     }
 }

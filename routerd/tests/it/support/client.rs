@@ -78,7 +78,8 @@ impl Client {
     /// A request with a body.
     pub(crate) async fn post(&mut self, path: &str, body: &[u8]) -> Answer {
         let length = body.len();
-        self.send(format!("POST {path} HTTP/1.1\r\nHost: shop.test\r\nContent-Length: {length}\r\n\r\n")).await;
+        self.send(format!("POST {path} HTTP/1.1\r\nHost: shop.test\r\nContent-Length: {length}\r\n\r\n"))
+            .await;
         self.send(body).await;
         self.answer().await
     }

@@ -2,7 +2,8 @@
 //!
 //! The query of the path is the script: `ms` wait before the answer · `body` its length · `parts`, `gap` send it in
 //! that many parts with that many ms between · `length=0` chunks instead of Content-Length · `do=close` end without
-//! an answer, `do=cut` end after the first part, `do=hang` never answer, `do=garbage` · `keep=0` close after the
+//! an answer, `do=cut` end after the first part, `do=hang` never answer, `do=reads` the same but
+//! end when the other side closes, `do=stall` fall silent after the first part, `do=garbage` · `keep=0` close after the
 //! answer · `next=close` end without an answer when the next request comes on this connection · `readms` pause that
 //! long after each read of the body · `early=1` answer before the body has been read.
 
@@ -227,11 +228,10 @@ async fn serve(stream: Arc<TcpStream>, shared: Arc<Shared>) {
             shared.seen.lock()[at].body = body;
         }
         tokio::time::sleep(script.ms("ms")).await;
-        if !answer(&stream, &script).await {
+        if !answer(&stream, &script, working).await {
             return;
         }
         shared.answered.fetch_add(1, Ordering::SeqCst);
-        drop(working);
         if script.is("keep", "0") || script.has("early") {
             return;
         }
@@ -239,11 +239,17 @@ async fn serve(stream: Arc<TcpStream>, shared: Arc<Shared>) {
     }
 }
 
-/// Says whether the answer was given to its end.
-async fn answer(stream: &TcpStream, script: &Script) -> bool {
+/// Says whether the answer was given to its end. The work is done when its last part is sent, not when somebody finds
+/// the time to say so: the next request may be here before.
+async fn answer(stream: &TcpStream, script: &Script, working: Working<'_>) -> bool {
+    let mut working = Some(working);
     match script.get("do") {
         Some("close") => return false,
         Some("hang") => return std::future::pending().await,
+        Some("reads") => {
+            while more(stream, &mut Vec::new()).await.is_some() {}
+            return false;
+        }
         Some("garbage") => {
             write_all(stream, b"what?\r\n\r\n").await;
             return false;
@@ -253,7 +259,8 @@ async fn answer(stream: &TcpStream, script: &Script) -> bool {
     let length = script.number("body").unwrap_or(3);
     let parts = script.number("parts").unwrap_or(1).max(1);
     let chunks = script.is("length", "0");
-    let frame = if chunks { "Transfer-Encoding: chunked".into() } else { format!("Content-Length: {length}") };
+    let frame =
+        if chunks { "Transfer-Encoding: chunked".into() } else { format!("Content-Length: {length}") };
     let close = if script.is("keep", "0") { "Connection: close\r\n" } else { "" };
     let mut out = format!("HTTP/1.1 200 OK\r\n{frame}\r\n{close}\r\n").into_bytes();
     for part in 0..parts {
@@ -264,6 +271,12 @@ async fn answer(stream: &TcpStream, script: &Script) -> bool {
         out.resize(out.len() + piece, b'x');
         if chunks {
             out.extend_from_slice(if part + 1 == parts { b"\r\n0\r\n\r\n" } else { b"\r\n" });
+        }
+        if part + 1 == parts && !write_all_but_one(stream, &mut out).await {
+            return false;
+        }
+        if part + 1 == parts {
+            working.take();
         }
         if !write_all(stream, &out).await || (part == 0 && script.is("do", "cut")) {
             return false;
@@ -360,6 +373,19 @@ async fn read_body(stream: &TcpStream, read: &mut Vec<u8>, head: &str, pause: Du
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+/// Leaves the last byte to be written.
+async fn write_all_but_one(stream: &TcpStream, bytes: &mut Vec<u8>) -> bool {
+    // A short answer goes in one piece, as most do.
+    if bytes.len() < 10_000 {
+        return true;
+    }
+    let last = bytes.split_off(bytes.len() - 1);
+    write_all(stream, bytes).await && {
+        *bytes = last;
+        true
     }
 }
 
