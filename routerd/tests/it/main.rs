@@ -3,6 +3,8 @@
 mod aborts;
 mod config;
 mod deaths;
+mod drain;
+mod limits;
 mod slow;
 mod support;
 mod up;

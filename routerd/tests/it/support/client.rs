@@ -56,6 +56,11 @@ pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = timeout(DEADLINE, TcpStream::connect(address)).await.unwrap().unwrap();
+        Self::over(stream)
+    }
+
+    /// A client on a connection that is there.
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         Self { stream, read: Vec::new() }
     }
