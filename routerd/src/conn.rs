@@ -77,10 +77,16 @@ pub(crate) async fn serve(
 }
 
 fn client(peer: SocketAddr, local_port: u16, side: &Arc<Side>) -> Client {
-    let (gone, interim) = (Arc::clone(side), Arc::clone(side));
+    // Weak, because a request that lingers at its dyno has these long after the connection has ended: held by it, the
+    // socket would stay open.
+    let (gone, interim) = (Arc::downgrade(side), Arc::downgrade(side));
     Client::new(peer, local_port)
-        .with_gone(Arc::new(move || gone.is_gone()))
-        .with_interim(Arc::new(move |status, headers| interim.interim(status, headers)))
+        .with_gone(Arc::new(move || gone.upgrade().is_none_or(|side| side.is_gone())))
+        .with_interim(Arc::new(move |status, headers| {
+            if let Some(side) = interim.upgrade() {
+                side.interim(status, headers);
+            }
+        }))
 }
 
 async fn one(

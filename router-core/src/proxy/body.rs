@@ -25,8 +25,8 @@ pub struct Body {
 enum Kind {
     /// All of it is here.
     Whole { frames: VecDeque<Frame<Bytes>>, left: u64 },
-    /// It comes from the dyno while the client reads.
-    Spooled(Reader),
+    /// It comes from the dyno while the client reads. `left`: what is still to come, if that is known.
+    Spooled { reader: Reader, left: Option<u64> },
 }
 
 /// The dyno's answer broke off.
@@ -51,8 +51,8 @@ impl Body {
         Self::whole(VecDeque::from([Frame::data(Bytes::from(text))]), open)
     }
 
-    pub(crate) fn spooled(reader: Reader, open: Open) -> Self {
-        Self { kind: Kind::Spooled(reader), open: Some(open) }
+    pub(crate) fn spooled(reader: Reader, length: Option<u64>, open: Open) -> Self {
+        Self { kind: Kind::Spooled { reader, left: length }, open: Some(open) }
     }
 
     fn count(&mut self, frame: &Frame<Bytes>) {
@@ -92,9 +92,21 @@ impl http_body::Body for Body {
                 }
                 Poll::Ready(frame.map(Ok))
             }
-            Kind::Spooled(reader) => match ready!(reader.poll_next(cx)) {
+            Kind::Spooled { reader, left } => match ready!(reader.poll_next(cx)) {
                 Ok(frame) => {
-                    this.count(&frame);
+                    let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    if let Some(open) = &mut this.open {
+                        open.note(|record| record.bytes += size);
+                    }
+                    if let Some(left) = left {
+                        *left = left.saturating_sub(size);
+                        if *left == 0
+                            && let Some(open) = this.open.take()
+                        {
+                            // hyper counts too, and does not ask for the end of a body whose length it knows.
+                            reader.complete(open);
+                        }
+                    }
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Err(End { service, fault }) => {
@@ -110,13 +122,17 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.kind, Kind::Whole { frames, .. } if frames.is_empty())
+        match &self.kind {
+            Kind::Whole { frames, .. } => frames.is_empty(),
+            Kind::Spooled { left, .. } => *left == Some(0),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Whole { frames, left } if frames.iter().all(Frame::is_data) => SizeHint::with_exact(*left),
-            Kind::Whole { .. } | Kind::Spooled(_) => SizeHint::default(),
+            Kind::Spooled { left: Some(left), .. } => SizeHint::with_exact(*left),
+            Kind::Whole { .. } | Kind::Spooled { left: None, .. } => SizeHint::default(),
         }
     }
 }
@@ -125,7 +141,7 @@ impl Drop for Body {
     fn drop(&mut self) {
         let unread = match &self.kind {
             Kind::Whole { frames, .. } => !frames.is_empty(),
-            Kind::Spooled(_) => true,
+            Kind::Spooled { .. } => true,
         };
         if let Some(open) = self.open.as_mut().filter(|_| unread) {
             open.interrupted();

@@ -115,7 +115,12 @@ impl Flight {
     /// Whether the answer is short enough to be read whole before the client gets a byte of it, so that a dyno that
     /// dies in the middle still gives a clean fault.
     pub(crate) fn is_short(&self, most: u64) -> bool {
-        self.body().is_some_and(|body| body.size_hint().exact().is_some_and(|length| length <= most))
+        self.length().is_some_and(|length| length <= most)
+    }
+
+    /// Bytes of the body that are still to come, if that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.body().and_then(|body| body.size_hint().exact())
     }
 
     /// What has come of the body. Waits for all of it if `whole`, else for nothing.

@@ -106,14 +106,15 @@ pub(crate) struct Reply {
 /// The body of an answer.
 pub(crate) enum Rest {
     Whole(VecDeque<Frame<Bytes>>),
-    Spooled(Reader),
+    /// With its length, if that is known.
+    Spooled(Reader, Option<u64>),
 }
 
 impl Reply {
     pub(crate) fn into_response(self, open: Open) -> Response<Body> {
         let body = match self.rest {
             Rest::Whole(frames) => Body::whole(frames, open),
-            Rest::Spooled(reader) => Body::spooled(reader, open),
+            Rest::Spooled(reader, length) => Body::spooled(reader, length, open),
         };
         Response::from_parts(self.head, body)
     }
@@ -154,6 +155,7 @@ async fn receive(
     // hyper answers in the client's version.
     head.version = Version::HTTP_11;
     headers::to_client(&mut head.headers);
+    let length = flight.length();
     let Collected { frames, ended } = flight.collect(flight.is_short(SHORT_ANSWER)).await?;
     if let Some(service) = ended {
         open.note(|record| record.service = service);
@@ -164,7 +166,7 @@ async fn receive(
         writer.push(frame);
     }
     flight.pump(writer);
-    Ok(Reply { head, rest: Rest::Spooled(reader) })
+    Ok(Reply { head, rest: Rest::Spooled(reader, length) })
 }
 
 fn check_head(head: &http::response::Parts) -> Result<(), Fault> {

@@ -14,12 +14,13 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use crate::fault::Fault;
+use crate::proxy::record::Open;
 use crate::sync::Mutex;
 
 /// Makes a spool for up to `most` bytes.
 pub(crate) fn spool(most: usize) -> (Writer, Reader) {
-    let state =
-        State { frames: VecDeque::new(), bytes: 0, end: None, reader: None, writer: None, gone: false };
+    let frames = VecDeque::new();
+    let state = State { frames, bytes: 0, end: None, open: None, reader: None, writer: None, gone: false };
     let shared = Arc::new(Mutex::new(state));
     (Writer { shared: Arc::clone(&shared), most: most.max(1) }, Reader { shared })
 }
@@ -28,6 +29,8 @@ struct State {
     frames: VecDeque<Frame<Bytes>>,
     bytes: usize,
     end: Option<End>,
+    /// The client has everything; the record waits for the dyno's end.
+    open: Option<Open>,
     reader: Option<Waker>,
     writer: Option<Waker>,
     gone: bool,
@@ -91,11 +94,14 @@ impl Writer {
     }
 
     pub(crate) fn end(self, end: End) {
-        let waker = {
+        let (waker, open) = {
             let mut state = self.shared.lock();
             state.end = Some(end);
-            state.reader.take()
+            (state.reader.take(), state.open.take())
         };
+        if let Some(mut open) = open {
+            open.note(|record| record.service = end.service);
+        }
         wake(waker);
     }
 }
@@ -121,6 +127,22 @@ impl Reader {
         };
         wake(waker);
         Poll::Ready(Ok(frame))
+    }
+}
+
+impl Reader {
+    /// The client has got the whole answer: its record closes as soon as it is known how long the dyno took, which is
+    /// now or in a moment.
+    pub(crate) fn complete(&self, mut open: Open) {
+        let end = {
+            let mut state = self.shared.lock();
+            let Some(end) = state.end else {
+                state.open = Some(open);
+                return;
+            };
+            end
+        };
+        open.note(|record| record.service = end.service);
     }
 }
 

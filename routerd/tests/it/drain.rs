@@ -1,0 +1,177 @@
+//! The orderly end: what runs is finished, nothing new is taken, and what takes too long is cut and logged.
+
+use std::net::SocketAddr;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::support::{Client, DEADLINE, Dyno, Rig, until};
+
+const LONG: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_is_finished_what_waits_is_served_and_nothing_new_is_taken() {
+    let dyno = Dyno::start().await;
+    let mut rig = Rig::start(&[&dyno], "").await;
+    let mut idle = rig.client().await;
+    assert!(idle.get("/").await.is_ok());
+    let running = rig.spawn_get("/running?ms=400");
+    until("it runs", || dyno.is_working()).await;
+    let waiting = rig.spawn_get("/waiting");
+    rig.waiting(1).await;
+    let (address, log) = (rig.address, rig.log.clone());
+    let began = Instant::now();
+    let stop = tokio::spawn(async move { rig.stop(LONG).await });
+    // An idle connection need not be waited for.
+    assert!(idle.rest().await.is_empty());
+    assert!(!running.is_finished(), "the idle one was closed at once");
+    until("new connections are refused", || std::net::TcpStream::connect(address).is_err()).await;
+    let (running, waiting) = (running.await.unwrap(), waiting.await.unwrap());
+    assert!(running.is_ok() && waiting.is_ok(), "{running:?} {waiting:?}");
+    assert_eq!(running.header("connection"), "close");
+    assert_eq!(stop.await.unwrap(), 0, "nothing was cut");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    log.are(3).await;
+    assert_eq!(log.faults(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_not_ended_by_the_deadline_is_cut_and_logged_as_h24() {
+    let dyno = Dyno::start().await;
+    let mut rig = Rig::start(&[&dyno], "").await;
+    let log = rig.log.clone();
+    let hung = rig.spawn_get("/?do=hang");
+    until("it runs", || dyno.is_working()).await;
+    let waiting = rig.spawn_get("/waiting");
+    rig.waiting(1).await;
+    // A client in mid-answer is cut as well.
+    let began = Instant::now();
+    assert_eq!(rig.stop(Duration::from_millis(300)).await, 2);
+    assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < Duration::from_secs(3));
+    assert_eq!((hung.await.unwrap().status, waiting.await.unwrap().status), (0, 0));
+    log.are(2).await;
+    assert_eq!(log.faults(), ["H24"; 2]);
+    assert_eq!(dyno.asked(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_the_client_has_not_read_yet_is_waited_for() {
+    let dyno = Dyno::start().await;
+    let mut rig = Rig::start(&[&dyno], "").await;
+    let mut client = rig.client().await;
+    client.ask("GET", "/?body=20000000").await;
+    let mut answer = client.head().await;
+    let stop = tokio::spawn(async move { rig.stop(LONG).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    client.body(&mut answer).await;
+    assert!(answer.whole && answer.body.len() == 20_000_000);
+    assert_eq!(stop.await.unwrap(), 0);
+}
+
+/// The real program, killed at the end of the test.
+struct Program {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Program {
+    async fn run(config: &std::path::Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_routerd"))
+            .args(["run", "--config"])
+            .arg(config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut messages = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = timeout(DEADLINE, async {
+            loop {
+                let line = messages.next_line().await.unwrap().expect("it says where it listens");
+                if let Some((_, address)) = line.split_once("http://") {
+                    return address.trim().parse().unwrap();
+                }
+            }
+        });
+        let address = address.await.unwrap();
+        // Read on, so that it can go on saying things.
+        tokio::spawn(async move { while let Ok(Some(_)) = messages.next_line().await {} });
+        Self { child, address }
+    }
+
+    async fn terminate(&mut self) -> ExitStatus {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        timeout(DEADLINE, self.child.wait()).await.unwrap().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_ends_with_0_on_sigterm_under_load_and_no_request_fails() {
+    let dynos = Dyno::several(3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("routerd.toml");
+    let list: Vec<_> = dynos.iter().map(|dyno| format!("'{}'", dyno.address)).collect();
+    let text = format!("[server]\nlisten = ['127.0.0.1:0']\n[apps.shop]\ndynos = [{}]\n", list.join(", "));
+    std::fs::write(&config, text).unwrap();
+    let mut program = Program::run(&config).await;
+    let (address, ended) = (program.address, Arc::new(AtomicBool::new(false)));
+    let served = Arc::new(AtomicUsize::new(0));
+    let mut load = JoinSet::new();
+    for _ in 0..12 {
+        let (ended, served) = (Arc::clone(&ended), Arc::clone(&served));
+        load.spawn(async move {
+            // A new connection for each: once it is taken, its request is to be served.
+            while let Ok(stream) = TcpStream::connect(address).await {
+                let mut client = Client::over(stream);
+                let answer = client.get("/?ms=5").await;
+                if answer.status == 0 && ended.load(Ordering::SeqCst) {
+                    // It stood in the kernel's line of connections when the listener was closed.
+                    return;
+                }
+                assert!(answer.is_ok(), "{answer:?}");
+                served.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+    // One keep-alive client with a request at a dyno when the signal comes.
+    until("there is load", || served.load(Ordering::SeqCst) > 200).await;
+    let slow = tokio::spawn(async move { Client::connect(address).await.get("/slow?ms=400").await });
+    until("it runs", || dynos.iter().any(|dyno| dyno.seen().iter().any(|seen| seen.path.contains("slow"))))
+        .await;
+    ended.store(true, Ordering::SeqCst);
+    let status = program.terminate().await;
+    assert_eq!(status.code(), Some(0));
+    while let Some(end) = load.join_next().await {
+        end.unwrap();
+    }
+    assert!(slow.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn check_says_with_its_exit_code_what_it_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, bad) = (folder.path().join("good.toml"), folder.path().join("bad.toml"));
+    std::fs::write(&good, "[apps.shop]\ndynos = ['127.0.0.1:3001']\n").unwrap();
+    std::fs::write(&bad, "[apps.shop]\ndyno = 1\n").unwrap();
+    let code = async |args: &[&std::ffi::OsStr]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_routerd")).args(args).output().await.unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!said.contains("panicked"), "{said}");
+        out.status.code()
+    };
+    assert_eq!(code(&["check".as_ref(), "--config".as_ref(), good.as_ref()]).await, Some(0));
+    assert_eq!(code(&["check".as_ref(), "--config".as_ref(), bad.as_ref()]).await, Some(1));
+    assert_eq!(code(&["check".as_ref(), "--config".as_ref(), "/nowhere.toml".as_ref()]).await, Some(1));
+    assert_eq!(code(&["check".as_ref(), good.as_ref()]).await, Some(2));
+    assert_eq!(code(&["chekc".as_ref()]).await, Some(2));
+    assert_eq!(code(&["run".as_ref(), "--config".as_ref(), bad.as_ref()]).await, Some(1));
+}
