@@ -142,8 +142,10 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut out = self.side.out.lock();
-        out.unflushed = false;
-        self.side.heard.store(false, Ordering::Relaxed);
+        // hyper flushes after each read, too: only an answer says that what was heard has been answered.
+        if std::mem::take(&mut out.unflushed) {
+            self.side.heard.store(false, Ordering::Relaxed);
+        }
         Pin::new(&mut out.half).poll_flush(cx)
     }
 
