@@ -1,0 +1,13 @@
+//! The cases of vegur's test suite, told anew: a raw client, a raw dyno, and the daemon between them.
+
+mod backend;
+mod body_less;
+mod chunked;
+mod client;
+mod continue_;
+mod headers;
+mod http_1_0;
+mod large_body;
+mod proxy;
+mod request;
+mod support;
