@@ -188,7 +188,8 @@ async fn announced_trailers_reach_the_dyno() {
 
 #[tokio::test]
 async fn announced_trailers_reach_a_client_that_asked_for_them_and_no_other() {
-    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n";
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n\
+                  2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n";
     for (lines, trailers) in [
         ("TE: trailers\r\nConnection: te\r\n", &["x-sum: 7"][..]),
         ("TE: trailers\r\nConnection: te, close\r\n", &["x-sum: 7"]),
@@ -276,4 +277,42 @@ async fn a_chunked_request_may_come_byte_by_byte() {
         tokio::task::yield_now().await;
     }
     assert_eq!(body(&mut stand.dyno().await).await, b"hello");
+}
+
+#[tokio::test]
+async fn chunks_with_line_ends_in_their_data_pass() {
+    let data = "a\r\nb\rc\nd\r\n0\r\n\r\n";
+    let chunks = format!("{:x}\r\n{data}\r\n0\r\n\r\n", data.len());
+    let stand = Stand::new().await;
+    let mut client = stand.sent(POST.to_owned() + &chunks).await;
+    let mut dyno = stand.dyno().await;
+    assert_eq!(body(&mut dyno).await, data.as_bytes());
+    dyno.send(CHUNKED.to_owned() + &chunks).await;
+    let got = client.head().await;
+    assert_eq!(client.body(&got).await, data.as_bytes());
+}
+
+#[tokio::test]
+async fn a_chunked_request_may_be_split_at_any_two_places() {
+    let stand = Stand::new().await;
+    let text = POST.to_owned() + "5\r\nhello\r\n2\r\n, \r\n0\r\n\r\n";
+    let mut client = stand.client().await;
+    let mut dyno = None;
+    for first in POST.len() - 1..text.len() {
+        for second in first + 1..text.len() {
+            for part in [&text[..first], &text[first..second], &text[second..]] {
+                client.send(part).await;
+                tokio::task::yield_now().await;
+            }
+            let mut wire = match dyno.take() {
+                Some(wire) => wire,
+                None => stand.dyno().await,
+            };
+            assert_eq!(body(&mut wire).await, b"hello, ", "split at {first} and {second}");
+            wire.send(OK).await;
+            assert_eq!(client.head().await.status(), 200, "split at {first} and {second}");
+            client.text(2).await;
+            dyno = Some(wire);
+        }
+    }
 }

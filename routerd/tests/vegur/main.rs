@@ -5,6 +5,7 @@ mod body_less;
 mod chunked;
 mod client;
 mod continue_;
+mod document;
 mod headers;
 mod http_1_0;
 mod large_body;
