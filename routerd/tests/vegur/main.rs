@@ -1,5 +1,7 @@
 //! The cases of vegur's test suite, told anew: a raw client, a raw dyno, and the daemon between them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so")]
+
 mod backend;
 mod body_less;
 mod chunked;
