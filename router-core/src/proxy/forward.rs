@@ -139,11 +139,12 @@ async fn receive(
     most: usize,
 ) -> Result<Reply, Fault> {
     if let Err(fault) = check_head(&head) {
-        if fault == Fault::PoorlyFormatted {
-            // The dyno has changed the protocol: its connection is no use for another request.
-            flight.fail();
-        } else {
+        if fault == Fault::Restriction(Restriction::Cookie) {
             flight.abandon();
+        } else {
+            // The dyno has changed the protocol, or nobody knows where its answer ends: its connection is no use for
+            // another request.
+            flight.fail();
         }
         return Err(fault);
     }
@@ -173,6 +174,14 @@ fn check_head(head: &http::response::Parts) -> Result<(), Fault> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         // Nobody asked for it: Upgrade is not passed on.
         return Err(Fault::PoorlyFormatted);
+    }
+    let first = head.headers.get(header::CONTENT_LENGTH);
+    // hyper looks only at lengths it needs, and takes a list of equal ones.
+    let good = |length: &http::HeaderValue| {
+        length.as_bytes().iter().all(u8::is_ascii_digit) && !length.is_empty() && Some(length) == first
+    };
+    if !head.headers.get_all(header::CONTENT_LENGTH).iter().all(good) {
+        return Err(Fault::Restriction(Restriction::ContentLength));
     }
     let line = |value: &http::HeaderValue| header::SET_COOKIE.as_str().len() + 2 + value.len();
     if head.headers.get_all(header::SET_COOKIE).iter().any(|value| line(value) > COOKIE_MAX) {

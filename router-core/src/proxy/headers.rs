@@ -89,6 +89,13 @@ pub(crate) fn dispatched(headers: &mut HeaderMap, wait: Duration, depth: u64) {
 
 /// The answer's headers as the client gets them.
 pub(crate) fn to_client(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // The chunks count (RFC 9112 section 6.3); a length beside them would frame the client's side wrongly.
+        headers.remove(header::CONTENT_LENGTH);
+    } else if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
+        // Several that agree become one.
+        headers.insert(header::CONTENT_LENGTH, length);
+    }
     remove_hop_by_hop(headers);
     append_via(headers);
 }

@@ -218,13 +218,14 @@ fn client_fault(error: &BoxError) -> Fault {
     }
 }
 
-/// hyper has no `is_io`: the kernel's error is in the chain. A broken chunk is `InvalidInput` or `InvalidData`.
+/// hyper has no `is_io`: the kernel's error is in the chain. A broken chunk is `InvalidInput` or `InvalidData`; a
+/// connection that ends among chunks is `UnexpectedEof`.
 fn is_io(error: &hyper::Error) -> bool {
-    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    use std::io::ErrorKind::{InvalidData, InvalidInput};
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return !matches!(io.kind(), InvalidData | InvalidInput | UnexpectedEof);
+            return !matches!(io.kind(), InvalidData | InvalidInput);
         }
         source = cause.source();
     }
