@@ -175,6 +175,9 @@ fn check_head(head: &http::response::Parts) -> Result<(), Fault> {
         // Nobody asked for it: Upgrade is not passed on.
         return Err(Fault::PoorlyFormatted);
     }
+    if !headers::is_only_chunked(&head.headers) {
+        return Err(Fault::PoorlyFormatted);
+    }
     let first = head.headers.get(header::CONTENT_LENGTH);
     // hyper looks only at lengths it needs, and takes a list of equal ones.
     let good = |length: &http::HeaderValue| {

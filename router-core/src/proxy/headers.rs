@@ -87,6 +87,15 @@ pub(crate) fn dispatched(headers: &mut HeaderMap, wait: Duration, depth: u64) {
     headers.insert(X_QUEUE_DEPTH.clone(), HeaderValue::from(depth));
 }
 
+/// Whether a body comes as it is or in chunks and in no other coding: hyper undoes only chunks, and the name of what is
+/// below them ends here with its header.
+pub(crate) fn is_only_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let first = codings.next();
+    codings.next().is_none()
+        && first.is_none_or(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+}
+
 /// The answer's headers as the client gets them.
 pub(crate) fn to_client(headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {

@@ -8,6 +8,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Version};
 
 use crate::fault::{BadRequest, Fault};
+use crate::proxy::headers;
 
 /// What the head of a request may look like.
 ///
@@ -60,6 +61,9 @@ pub(crate) fn inspect(head: &mut Parts, rules: &Rules) -> Result<Target, Fault> 
     }
     if head.method == Method::CONNECT {
         return bad(BadRequest::Method);
+    }
+    if !headers::is_only_chunked(&head.headers) {
+        return bad(BadRequest::Header);
     }
     check_expect(head)?;
     check_upgrade(head)?;

@@ -316,3 +316,15 @@ async fn a_chunked_request_may_be_split_at_any_two_places() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_body_in_another_coding_below_the_chunks_does_not_pass_without_its_name() {
+    for coding in ["gzip, chunked", "chunked\r\nTransfer-Encoding: chunked"] {
+        let stand = Stand::new().await;
+        let head = format!("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: {coding}\r\n\r\n");
+        assert_eq!(stand.refused(head + "2\r\nhi\r\n0\r\n\r\n").await.status(), 400, "{coding:?}");
+        let stand = Stand::new().await;
+        let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
+        stand.exchange(GET, &answer).await.got.is(503, "H17");
+    }
+}
