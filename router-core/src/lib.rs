@@ -1,5 +1,60 @@
 //! One line per app, one request per dyno.
 //!
+//! Some servers do one thing at a time. This crate routes requests to them: requests wait in **one line per app**, and
+//! a **dyno** (one process of an app) takes the next one when it is free. That makes the wait as short as it can be.
+//!
+//! # A request, by hand
+//!
+//! Without default features the crate is the line alone: no runtime, no I/O. You bring the transport.
+//!
+//! ```
+//! use router_core::change::{AppSpec, Change, DynoSpec};
+//! use router_core::limits::Limits;
+//! use router_core::{Outcome, Router};
+//!
+//! # fn block_on<F: Future>(future: F) -> F::Output {
+//! #     let mut future = std::pin::pin!(future);
+//! #     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+//! #     loop { if let std::task::Poll::Ready(out) = future.as_mut().poll(&mut cx) { return out } }
+//! # }
+//! // The control plane says what there is. A list of changes is applied whole or not at all.
+//! let router = Router::new();
+//! let shop = AppSpec {
+//!     id: "shop".into(),
+//!     hosts: vec!["shop.test".into(), "*.shop.test/api".into()],
+//!     release: "v1".into(),
+//!     limits: Limits::default(),
+//! };
+//! router.apply(&[
+//!     Change::PutApp(shop),
+//!     Change::AddDyno("shop".into(), DynoSpec::new("127.0.0.1:3001".parse()?)),
+//! ])?;
+//!
+//! // A request: host and path to app (step 2), a place in line (3), a dyno (4).
+//! let app = router.route("shop.test", "/cart")?;
+//! let ticket = router.ticket(&app, 0)?;
+//! let lease = block_on(ticket)?;
+//! // Forward it (5) to `lease.dyno().address`, and give the dyno back (6): the next in line gets it.
+//! lease.check_in(Outcome::Served);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! * A [`Ticket`] that is dropped leaves the line; nothing else is needed when a client goes away.
+//! * A ticket has a [`deadline`](Ticket::deadline); wait no longer, then [`expire`](Ticket::expire) it.
+//! * A [`Lease`] ends once. If its dyno could not be reached, [`again`](Lease::again) puts the request back to the
+//!   front of the line. What you put into its parcel (a connection) comes back with the dyno's next lease.
+//! * Call [`Router::tick`] when it says so: dynos come back from quarantine by the clock.
+//!
+//! # HTTP
+//!
+//! With the feature `proxy` (on by default), [`proxy::Proxy`] does all of that for an HTTP/1.1 request: body
+//! buffering, the dyno's one connection, retries that are safe, spooled answers, lingering, faults as answers, one
+//! [`proxy::Record`] a request. `examples/src/bin/embed.rs` is a whole service in one page.
+//!
+//! # Names
+//!
+//! With the feature `dns` (on by default), [`dns::Discovery`] turns A, AAAA and SRV records into changes.
+//!
 //! # Map
 //!
 //! A file imports only what stands below it.
