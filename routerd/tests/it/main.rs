@@ -3,8 +3,10 @@
 mod aborts;
 mod config;
 mod deaths;
+mod dns;
 mod drain;
 mod limits;
+mod servers;
 mod slow;
 mod support;
 mod up;
