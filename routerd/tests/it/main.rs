@@ -1,5 +1,7 @@
 //! End-to-end tests of the daemon.
 
+#![expect(clippy::unwrap_used, reason = "in the helpers of tests, too, a failed step ends the test")]
+
 mod aborts;
 mod config;
 mod deaths;
