@@ -1,10 +1,14 @@
 //! End-to-end tests of the daemon.
 
+#![expect(clippy::unwrap_used, reason = "in the helpers of tests, too, a failed step ends the test")]
+
 mod aborts;
 mod config;
 mod deaths;
+mod dns;
 mod drain;
 mod limits;
+mod servers;
 mod slow;
 mod support;
 mod up;

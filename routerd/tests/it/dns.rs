@@ -1,0 +1,241 @@
+//! Dynos found by a real dnsmasq: their number changes under load, the resolver dies, SRV, and IPv6.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::support::{Client, Dyno, Rig, installed, until};
+
+/// A name server of our own.
+struct Dnsmasq {
+    child: Child,
+    port: u16,
+    folder: tempfile::TempDir,
+    args: Vec<String>,
+}
+
+impl Dnsmasq {
+    fn start(hosts: &[String], args: &[String]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        write_hosts(&folder.path().join("hosts"), hosts);
+        let child = run(port, &folder, args);
+        Self { child, port, folder, args: args.to_vec() }
+    }
+
+    /// Other hosts from now on.
+    fn set(&self, hosts: &[String]) {
+        write_hosts(&self.folder.path().join("hosts"), hosts);
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn restart(&mut self, hosts: &[String]) {
+        write_hosts(&self.folder.path().join("hosts"), hosts);
+        self.child = run(self.port, &self.folder, &self.args);
+    }
+
+    /// The app of the daemon that asks it.
+    fn app(&self, dynos: &str) -> String {
+        format!(
+            "[server]\nlisten = ['127.0.0.1:0', '[::1]:0']\n\
+             [dns]\nservers = ['127.0.0.1:{}']\nmin_ttl = '100ms'\nmax_ttl = '300ms'\ntimeout = '300ms'\n\
+             [apps.shop]\ndynos = ['{dynos}']\n",
+            self.port
+        )
+    }
+}
+
+impl Drop for Dnsmasq {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn write_hosts(path: &PathBuf, hosts: &[String]) {
+    std::fs::write(path, hosts.join("\n") + "\n").unwrap();
+}
+
+fn run(port: u16, folder: &tempfile::TempDir, args: &[String]) -> Child {
+    Command::new("dnsmasq")
+        .args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--local-ttl=1"])
+        .args([
+            "--bind-interfaces",
+            "--listen-address=127.0.0.1",
+            "--pid-file=",
+            "--local=/test/",
+            "--user=root",
+        ])
+        .arg(format!("--port={port}"))
+        .arg(format!("--addn-hosts={}", folder.path().join("hosts").display()))
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Dynos on one port of 127.0.0.1 and its neighbours, as the dynos of a name are.
+async fn neighbours(count: u8) -> (Vec<Dyno>, u16) {
+    'port: loop {
+        let first = Dyno::start_at("127.0.1.1:0".parse().unwrap()).await;
+        let port = first.address.port();
+        let mut dynos = vec![first];
+        for n in 2..=count {
+            let address = SocketAddr::from((Ipv4Addr::new(127, 0, 1, n), port));
+            if std::net::TcpListener::bind(address).is_err() {
+                continue 'port;
+            }
+            dynos.push(Dyno::start_at(address).await);
+        }
+        return (dynos, port);
+    }
+}
+
+fn web(dynos: &[Dyno]) -> Vec<String> {
+    dynos.iter().map(|dyno| format!("{} web.test", dyno.address.ip())).collect()
+}
+
+/// Clients that ask and ask. Each failed request fails the test at the end.
+struct Load {
+    served: Arc<AtomicUsize>,
+    ended: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(address: SocketAddr) -> Self {
+        let (served, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let client = |_| {
+            let (served, ended) = (Arc::clone(&served), Arc::clone(&ended));
+            tokio::spawn(async move {
+                let mut client = Client::connect(address).await;
+                while !ended.load(Ordering::Relaxed) {
+                    let answer = client.get("/?ms=4").await;
+                    assert!(answer.is_ok(), "{answer:?}");
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        };
+        let clients = (0..8).map(client).collect();
+        Self { served, ended, clients }
+    }
+
+    /// Waits for that many more requests.
+    async fn go_on(&self, count: usize) {
+        let wanted = self.served.load(Ordering::Relaxed) + count;
+        until("requests are served", || {
+            self.served.load(Ordering::Relaxed) >= wanted || self.clients.iter().any(JoinHandle::is_finished)
+        })
+        .await;
+    }
+
+    async fn end(self) -> usize {
+        self.ended.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.await.unwrap();
+        }
+        self.served.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_4_dynos_to_2_to_6_and_back_under_load_no_request_fails_and_none_overlap() {
+    if !installed("dnsmasq", &["--version"]) {
+        return;
+    }
+    let (dynos, port) = neighbours(6).await;
+    let server = Dnsmasq::start(&web(&dynos[..4]), &[]);
+    let rig = Rig::from_toml(&server.app(&format!("dns:web.test:{port}"))).await;
+    let are = async |count: usize| until(&format!("{count} dynos"), || rig.app().dynos.len() == count).await;
+    are(4).await;
+    let load = Load::start(rig.address);
+    for count in [4, 2, 6, 2, 4] {
+        server.set(&web(&dynos[..count]));
+        are(count).await;
+        let asked = |dynos: &[Dyno]| dynos.iter().map(Dyno::asked).sum::<usize>();
+        let left = asked(&dynos[count..]);
+        load.go_on(150).await;
+        assert_eq!(asked(&dynos[count..]), left, "a dyno that is not in the answer was asked");
+    }
+    assert!(dynos.iter().all(|dyno| dyno.asked() > 0), "each had its part");
+    let served = load.end().await;
+    rig.log.are(served).await;
+    assert_eq!(rig.log.faults(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_resolver_is_dead_nothing_is_lost_and_its_return_is_noticed() {
+    if !installed("dnsmasq", &["--version"]) {
+        return;
+    }
+    let (dynos, port) = neighbours(3).await;
+    let mut server = Dnsmasq::start(&web(&dynos[..2]), &[]);
+    let rig = Rig::from_toml(&server.app(&format!("dns:web.test:{port}"))).await;
+    until("2 dynos", || rig.app().dynos.len() == 2).await;
+    let load = Load::start(rig.address);
+    load.go_on(50).await;
+    server.kill();
+    // Many times its TTL of 1 s; what is tested is that time passes without harm.
+    sleep(Duration::from_secs(5)).await;
+    load.go_on(50).await;
+    assert_eq!(rig.app().dynos.len(), 2);
+    server.restart(&web(&dynos));
+    until("3 dynos", || rig.app().dynos.len() == 3).await;
+    // A name that is gone is no reason to send everybody away either.
+    server.set(&["127.0.0.9 other.test".to_owned()]);
+    load.go_on(200).await;
+    assert_eq!(rig.app().dynos.len(), 3);
+    let served = load.end().await;
+    rig.log.are(served).await;
+    assert_eq!(rig.log.faults(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_dynos_of_an_srv_name_have_their_own_ports() {
+    if !installed("dnsmasq", &["--version"]) {
+        return;
+    }
+    let dynos = Dyno::several(3).await;
+    let srv = |dyno: &Dyno| format!("--srv-host=_http._tcp.shop.test,web.test,{},1,1", dyno.address.port());
+    let srv: Vec<_> = dynos.iter().map(srv).collect();
+    let server = Dnsmasq::start(&["127.0.0.1 web.test".to_owned()], &srv);
+    let rig = Rig::from_toml(&server.app("srv:_http._tcp.shop.test")).await;
+    until("3 dynos", || rig.app().dynos.len() == 3).await;
+    let load = Load::start(rig.address);
+    load.go_on(100).await;
+    let served = load.end().await;
+    assert!(dynos.iter().all(|dyno| dyno.asked() > 0));
+    rig.log.are(served).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ipv6_works_on_both_sides_and_from_a_name() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() || !installed("dnsmasq", &["--version"]) {
+        return;
+    }
+    let dyno = Dyno::start_at("[::1]:0".parse().unwrap()).await;
+    let port = dyno.address.port();
+    let rig =
+        Rig::from_toml(&format!("[server]\nlisten = ['[::1]:0']\n[apps.shop]\ndynos = ['[::1]:{port}']\n"))
+            .await;
+    assert!(rig.address.is_ipv6() && rig.get("/").await.is_ok());
+    assert!(dyno.seen()[0].head.contains("x-forwarded-for: ::1\r\n"), "{}", dyno.seen()[0].head);
+    drop(rig);
+    until("its connection is closed", || dyno.open_connections() == 0).await;
+    let server = Dnsmasq::start(&["::1 six.test".to_owned()], &[]);
+    let rig = Rig::from_toml(&server.app(&format!("dns:six.test:{port}"))).await;
+    until("the dyno is found", || rig.app().dynos.len() == 1).await;
+    assert!(rig.get("/").await.is_ok());
+}
