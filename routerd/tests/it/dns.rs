@@ -1,6 +1,6 @@
 //! Dynos found by a real dnsmasq: their number changes under load, the resolver dies, SRV, and IPv6.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -23,9 +23,9 @@ struct Dnsmasq {
 impl Dnsmasq {
     fn start(hosts: &[String], args: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         write_hosts(&folder.path().join("hosts"), hosts);
-        let child = run(port, &folder, args);
+        // Somebody else may take the port between the choice and the start.
+        let (child, port) = (0..20).find_map(|_| begin(&folder, args)).expect("dnsmasq starts");
         Self { child, port, folder, args: args.to_vec() }
     }
 
@@ -67,6 +67,22 @@ fn write_hosts(path: &PathBuf, hosts: &[String]) {
     std::fs::write(path, hosts.join("\n") + "\n").unwrap();
 }
 
+/// Starts it on a port that is free for UDP and TCP; `None` if it ends instead.
+fn begin(folder: &tempfile::TempDir, args: &[String]) -> Option<(Child, u16)> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    UdpSocket::bind(address).ok()?;
+    drop(listener);
+    let mut child = run(address.port(), folder, args);
+    while TcpStream::connect(address).is_err() {
+        if child.try_wait().unwrap().is_some() {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Some((child, address.port()))
+}
+
 fn run(port: u16, folder: &tempfile::TempDir, args: &[String]) -> Child {
     Command::new("dnsmasq")
         .args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--local-ttl=1"])
@@ -94,7 +110,7 @@ async fn neighbours(count: u8) -> (Vec<Dyno>, u16) {
         let mut dynos = vec![first];
         for n in 2..=count {
             let address = SocketAddr::from((Ipv4Addr::new(127, 0, 1, n), port));
-            if std::net::TcpListener::bind(address).is_err() {
+            if TcpListener::bind(address).is_err() {
                 continue 'port;
             }
             dynos.push(Dyno::start_at(address).await);
@@ -222,7 +238,7 @@ async fn the_dynos_of_an_srv_name_have_their_own_ports() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ipv6_works_on_both_sides_and_from_a_name() {
-    if std::net::TcpListener::bind("[::1]:0").is_err() || !installed("dnsmasq", &["--version"]) {
+    if TcpListener::bind("[::1]:0").is_err() || !installed("dnsmasq", &["--version"]) {
         return;
     }
     let dyno = Dyno::start_at("[::1]:0".parse().unwrap()).await;

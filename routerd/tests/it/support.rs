@@ -83,7 +83,9 @@ impl Lines {
 
     /// The last one.
     pub(crate) fn last(&self) -> Value {
-        self.all().pop().unwrap()
+        let bytes = self.0.lock();
+        let line = bytes.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().unwrap();
+        serde_json::from_slice(line).unwrap()
     }
 
     /// The fault codes, in order; "-" where there was none.
