@@ -25,6 +25,9 @@ use crate::socket::{Side, Socket};
 /// hyper does not go below this for its buffer of one connection.
 const BUFFER_MIN: usize = 8192;
 
+/// The headers that hyper takes unless told otherwise.
+const HYPER_HEADERS: usize = 100;
+
 /// What all connections have in common.
 #[derive(Clone)]
 pub(crate) struct Terms {
@@ -39,9 +42,12 @@ impl Terms {
         let mut http = Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(server.header_timeout)
-            .max_headers(server.headers_max)
             .max_header_size(server.head_max)
             .max_buf_size(server.head_max.max(BUFFER_MIN));
+        // hyper's own number lives on the stack; any other is allocated for with each request.
+        if server.headers_max != HYPER_HEADERS {
+            http.max_headers(server.headers_max);
+        }
         Self { proxy, http, keepalive_requests: server.keepalive_requests }
     }
 }

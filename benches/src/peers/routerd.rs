@@ -25,6 +25,8 @@ pub(super) fn config(setup: &Setup<'_>) -> String {
 listen = [\"{}\"]
 threads = 2
 keepalive_requests = 1000000000
+# HAProxy takes 101 and nginx no fixed number.
+headers_max = 100
 
 [log]
 format = \"logfmt\"

@@ -65,7 +65,8 @@ pub struct Server {
     /// The longest single header line, name and value. A longer one is answered with 431.
     #[schemars(extend("default" = "8KiB", "x-floor" = "256B", "x-ceiling" = "1MiB"))]
     pub header_line_max: Key<Size>,
-    /// The most header lines of a request. More are answered with 431.
+    /// The most header lines of a request. More are answered with 431. 100 is the cheapest: for any other number,
+    /// room is made with each request.
     #[schemars(extend("default" = 1000, "minimum" = 1, "maximum" = 10_000))]
     pub headers_max: Key<u32>,
     /// The longest head of a request: its line and all its headers. A longer one is answered with 431. No single

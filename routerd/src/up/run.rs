@@ -33,7 +33,7 @@ pub async fn run(
     let daemon = daemon(listen, log).await?;
 
     let directory = procfile.parent().filter(|directory| !directory.as_os_str().is_empty());
-    let options = Options::new(APP.into(), directory.unwrap_or(Path::new(".")), output.clone());
+    let options = Options::new(APP.into(), directory.unwrap_or_else(|| Path::new(".")), output.clone());
     let router = daemon.router().clone();
     let sink = Arc::new(move |changes: Vec<_>| {
         if let Err(error) = router.apply(&changes) {
