@@ -29,10 +29,22 @@
 
 pub mod app_model;
 
+pub mod config_file;
+
+pub mod dns_records;
+
 pub mod host_route;
+
+pub mod request_head;
 
 /// A target: its name, and what it does with an input.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: &[Target] = &[("app_model", app_model::run), ("host_route", host_route::run)];
+pub const TARGETS: &[Target] = &[
+    ("app_model", app_model::run),
+    ("config_file", config_file::run),
+    ("dns_records", dns_records::run),
+    ("host_route", host_route::run),
+    ("request_head", request_head::run),
+];

@@ -7,7 +7,7 @@
 //! | 1 accept | `routerd/src/accept.rs`, `routerd/src/conn.rs` |
 //! | spine | `router-core/src/proxy/request.rs` |
 //! | 2 route | `router-core/src/policy/route.rs` |
-//! | 3 queue | `router-core/src/policy/shed.rs`, `router-core/src/policy/queue.rs`, `router-core/src/router/ticket.rs` |
+//! | 3 queue | `router-core/src/policy/{shed,queue}.rs`, `router-core/src/router/ticket.rs` |
 //! | 4 dispatch | `router-core/src/policy/dispatch.rs`, `router-core/src/router/shared.rs` |
 //! | 5 forward | `router-core/src/proxy/forward.rs`, `router-core/src/proxy/flight.rs` |
 //! | 6 check in | `router-core/src/router/lease.rs`, `router-core/src/policy/app.rs` |
