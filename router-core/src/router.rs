@@ -120,8 +120,8 @@ impl Router {
         Ok(Ticket::new(app.clone(), app.shared().arrive(bytes)?))
     }
 
-    /// Applies the changes, all of them or none, in their order; each app sees its own as one. Requests that no
-    /// change names notice nothing.
+    /// Applies the changes, all of them or none, in their order. Changes of one app that stand side by side are one
+    /// step for it: nothing is dispatched or refused in between. Apps that no change names notice nothing.
     ///
     /// # Errors
     /// Says which change cannot be done. Then nothing has been applied.
