@@ -90,7 +90,7 @@ pub enum Restriction {
 pub enum BadRequest {
     /// The head is not HTTP, or Host is missing, double or malformed.
     Header,
-    /// The body is not well-formed chunks, or ended before its length.
+    /// The body is not well-formed chunks.
     Chunk,
     /// `Expect` asks for something other than `100-continue`.
     Expect,

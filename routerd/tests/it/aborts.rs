@@ -92,8 +92,7 @@ async fn a_client_that_goes_away_in_mid_upload_holds_nothing() {
     until("the dyno reads", || dyno.asked() == 1).await;
     drop(client);
     rig.log.are(2).await;
-    // To HTTP it is a body that ended before its length.
-    assert_eq!(rig.log.faults(), ["H26"; 2]);
+    assert_eq!(rig.log.faults(), ["H27"; 2]);
     until("the dyno is done with it", || !dyno.is_working()).await;
     rig.at_rest().await;
     assert!(rig.get("/").await.is_ok());
