@@ -4,7 +4,7 @@
 //!
 //! - A process of `web` is a dyno and gets requests; processes of other entries just run. All of them find their port
 //!   in `PORT` and their name (`web.1`) in `DYNO`. They run in the directory of the Procfile, without input.
-//! - A dyno is told of as [`Booting`](DynoHealth::Booting) when it is started, and as [`Ready`](DynoHealth::Ready)
+//! - A dyno is told of as [`Booting`] when it is started, and as [`Ready`]
 //!   once 127.0.0.1:`PORT` accepts a connection. That one is closed first and there is never another: who works on one
 //!   connection at a time must have one connection at a time.
 //! - `web.1` boots alone. The other dynos start when it is ready, so that a command that builds what it runs
