@@ -269,7 +269,7 @@ impl Dynos {
         let now = reactor.now();
         if let Some(record) = records.get_mut(job.number) {
             if record.started == NEVER {
-                record.started = now;
+                (record.started, record.dyno) = (now, index);
             } else {
                 self.seen.repeats += 1;
             }

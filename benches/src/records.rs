@@ -21,6 +21,8 @@ pub struct Record {
     pub done: u64,
     /// The service time that was drawn for it, in nanoseconds.
     pub service: u64,
+    /// The dyno that began to work on it.
+    pub dyno: u32,
 }
 
 impl Record {
@@ -43,7 +45,8 @@ impl Records {
             self.pieces.push(Vec::with_capacity(PIECE));
         }
         let before = (self.pieces.len() - 1) * PIECE;
-        let record = Record { due, arrived: NEVER, started: NEVER, ended: NEVER, done: NEVER, service };
+        let record =
+            Record { due, arrived: NEVER, started: NEVER, ended: NEVER, done: NEVER, service, dyno: 0 };
         let number = self.pieces.last_mut().map_or(0, |piece| {
             piece.push(record);
             before + piece.len() - 1

@@ -64,6 +64,8 @@ pub struct Report {
     pub ideal_wait: Spread,
     /// Wait since the actual send less the wait in the ideal line, request by request.
     pub excess: Spread,
+    /// How long a dyno stood idle between two requests while the second was waiting already.
+    pub turnaround: Spread,
     /// From the intended send to the last byte of the answer.
     pub latency: Spread,
     /// User and system time of the proxy's processes a request, in microseconds, if it was measured.
@@ -112,6 +114,7 @@ impl Report {
             wait: spread(&figures.wait),
             ideal_wait: spread(&figures.ideal),
             excess: differences(figures.excess),
+            turnaround: spread(&figures.turnaround),
             latency: spread(&figures.latency),
             cpu_us_per_request: cpu
                 .filter(|(_, requests)| *requests > 0)
@@ -160,6 +163,7 @@ struct Figures {
     busy: u64,
     wait: Histogram<u64>,
     ideal: Histogram<u64>,
+    turnaround: Histogram<u64>,
     latency: Histogram<u64>,
     excess: Vec<i64>,
 }
@@ -168,10 +172,17 @@ impl Figures {
     fn of(run: &Run, dynos: usize) -> Self {
         let (from, to) = run.window;
         let mut oracle = Oracle::new(dynos);
-        let (wait, ideal, latency) = (histogram(), histogram(), histogram());
-        let length = to.saturating_sub(from).max(1);
-        let mut all =
-            Self { length, requests: 0, answers: 0, busy: 0, wait, ideal, latency, excess: Vec::new() };
+        let mut all = Self {
+            length: to.saturating_sub(from).max(1),
+            requests: 0,
+            answers: 0,
+            busy: 0,
+            wait: histogram(),
+            ideal: histogram(),
+            turnaround: turnaround(run, dynos),
+            latency: histogram(),
+            excess: Vec::new(),
+        };
         // Requests that waited for a connection were sent out of order; the line is by arrival.
         let mut records: Vec<_> = run.records.iter().copied().collect();
         records.sort_by_key(|record| record.arrived);
@@ -195,6 +206,22 @@ impl Figures {
         }
         all
     }
+}
+
+/// The time between two requests of a dyno, whenever the second was there before the first was done.
+fn turnaround(run: &Run, dynos: usize) -> Histogram<u64> {
+    let (from, to) = run.window;
+    let mut records: Vec<_> = run.records.iter().filter(|record| record.served()).collect();
+    records.sort_by_key(|record| record.started);
+    let (mut all, mut ended) = (histogram(), vec![u64::MAX; dynos]);
+    for record in records {
+        let Some(before) = ended.get_mut(record.dyno as usize) else { continue };
+        if record.arrived <= *before && (from..to).contains(before) {
+            all.saturating_record(record.started.saturating_sub(*before));
+        }
+        *before = record.ended;
+    }
+    all
 }
 
 fn spread(histogram: &Histogram<u64>) -> Spread {
@@ -243,6 +270,9 @@ const ROWS: &[Row] = &[
     Row("ideal wait p99, ms", |r| Some(r.ideal_wait.p99_ms), 3),
     Row("excess mean, ms", |r| Some(r.excess.mean_ms), 3),
     Row("excess p99, ms", |r| Some(r.excess.p99_ms), 3),
+    Row("turnaround mean, ms", |r| Some(r.turnaround.mean_ms), 3),
+    Row("turnaround p50, ms", |r| Some(r.turnaround.p50_ms), 3),
+    Row("turnaround p99, ms", |r| Some(r.turnaround.p99_ms), 3),
     Row("latency p50, ms", |r| Some(r.latency.p50_ms), 3),
     Row("latency p99, ms", |r| Some(r.latency.p99_ms), 3),
     Row("latency p99.9, ms", |r| Some(r.latency.p999_ms), 3),

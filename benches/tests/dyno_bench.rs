@@ -108,11 +108,17 @@ fn without_a_proxy_requests_are_served_in_order_of_arrival() {
     let report = Report::new("self-test", (1, 1), 10, &run, None);
     assert!(report.ideal_wait.mean_ms > 0.0, "{report:?}");
     // How near is for the tool itself to say: a busy machine ends services late. Here only what holds whatever the
-    // machine does: nobody does better than the ideal line, and nobody is served before one who came earlier.
+    // machine does: nobody does better than the ideal line, and the line is first come, first served. Requests that
+    // left the line together may reach their dynos in another order, so a few may pass one that came earlier; a line
+    // that took the last first would let hundreds pass.
     assert!(report.excess.mean_ms > -0.01, "{report:?}");
     let mut served: Vec<_> = run.records.iter().filter(|record| record.served()).collect();
     served.sort_by_key(|record| record.arrived);
-    assert!(served.windows(2).all(|pair| pair[0].started <= pair[1].started), "first come, first served");
+    let passed = |(place, record): (usize, &&router_bench::records::Record)| {
+        served[place..].iter().filter(|later| later.started < record.started).count()
+    };
+    let most = served.iter().enumerate().map(passed).max();
+    assert!(most <= Some(10), "{most:?} requests passed one that came earlier");
 }
 
 #[test]
