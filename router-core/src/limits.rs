@@ -35,7 +35,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The longest a request waits in line for a dyno. The expected wait is held against it at the door.
+    /// The longest a request waits in line: the sum of its waits, if it goes from dyno to dyno. The expected wait is
+    /// held against it at the door.
     pub queue_max_wait: Duration,
     /// How many requests may wait for each dyno of the app. 0 is legal: refuse what cannot be served at once.
     pub queue_max_requests_per_dyno: u32,

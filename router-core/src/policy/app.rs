@@ -107,6 +107,8 @@ pub(crate) struct Place {
     pub(crate) arrived: Instant,
     pub(crate) bytes: u64,
     pub(crate) tries: u32,
+    /// How much longer it may wait in line, over all its waits; the time at dynos does not count.
+    pub(crate) patience: Duration,
 }
 
 /// What became of an arrival.
@@ -170,7 +172,8 @@ impl App {
 
     /// A request arrives with that many bytes of body to hold while it waits.
     pub(crate) fn arrive(&mut self, now: Instant, bytes: u64) -> Arrived {
-        let place = Place { number: self.queue.number(), arrived: now, bytes, tries: 0 };
+        let patience = self.limits.queue_max_wait;
+        let place = Place { number: self.queue.number(), arrived: now, bytes, tries: 0, patience };
         if self.queue.is_empty()
             && let Some(slot) = self.pick(now)
         {
@@ -187,7 +190,7 @@ impl App {
         }
         // With nothing but booting dynos the wait is for a boot, which takes its own time.
         let all_boot = self.counts.serving + self.counts.quarantined == 0;
-        let patience = if all_boot { self.limits.boot } else { self.limits.queue_max_wait };
+        let patience = if all_boot { self.limits.boot } else { patience };
         let deadline = now + patience;
         let ticket = self.enter(place, deadline, None, now);
         Arrived::InLine { ticket, deadline }
@@ -217,8 +220,9 @@ impl App {
             self.tally.refused += 1;
             return Err(failed);
         }
-        // A new wait, but not for ever: the budget for finding a dyno is that of a boot.
-        let deadline = (now + self.limits.queue_max_wait).min(place.arrived + self.limits.boot).max(now);
+        // What is left of its wait. With the time that dynos took not to answer it ends at last after that of a boot.
+        let patience = place.patience.min(self.limits.queue_max_wait);
+        let deadline = (now + patience).min(place.arrived + self.limits.boot).max(now);
         Ok((self.enter(place, deadline, Some(failed), now), deadline))
     }
 
@@ -297,8 +301,9 @@ impl App {
         }
         let slot = self.pick(now)?;
         self.leave(now, ticket);
-        let Waiting { number, arrived, bytes, tries, .. } = first;
-        let grant = self.grant(slot, Place { number, arrived, bytes, tries }, now);
+        let Waiting { number, arrived, bytes, tries, deadline, .. } = first;
+        let patience = deadline.duration_since(now);
+        let grant = self.grant(slot, Place { number, arrived, bytes, tries, patience }, now);
         Some(Effect::Grant(ticket, grant))
     }
 
@@ -342,7 +347,7 @@ impl App {
     }
 
     fn enter(&mut self, place: Place, deadline: Instant, failed: Option<Fault>, now: Instant) -> TicketId {
-        let Place { number, arrived, bytes, tries } = place;
+        let Place { number, arrived, bytes, tries, .. } = place;
         self.shed.line_is(false, now);
         self.queue.enter(Waiting { arrived, deadline, bytes, number, failed, tries })
     }

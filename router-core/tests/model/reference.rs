@@ -4,6 +4,7 @@
 //! One thing the rules leave open is which of several equal dynos serves next. There the reference follows what the
 //! router reports ([`Snapshot`]), after it has worked out for itself which dynos are equal.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use router_core::change::{DynoHealth, DynoSpec};
@@ -73,6 +74,8 @@ pub(crate) struct App {
     tally: [u64; 3],
     /// When the router has promised to look at the clock.
     pub(crate) alarm: Option<Duration>,
+    /// How much longer each request that has a dyno may wait, should it have to go back.
+    patience: BTreeMap<u64, Duration>,
     /// Dynos that have left since somebody last asked.
     pub(crate) gone: Vec<Address>,
 }
@@ -123,8 +126,12 @@ impl App {
     pub(crate) fn new(id: AppId, limits: Limits, release: ReleaseId, birth: u64) -> Self {
         let (line, dynos, gone) = (Vec::new(), Vec::new(), Vec::new());
         let (standing_since, service, tally, alarm) = (None, (0.0, 0.0), [0; 3], None);
-        let closed = false;
-        Self { id, birth, limits, release, closed, line, dynos, standing_since, service, tally, alarm, gone }
+        let (closed, patience) = (false, BTreeMap::new());
+        #[rustfmt::skip]
+        let app = Self {
+            id, birth, limits, release, closed, line, dynos, standing_since, service, tally, alarm, patience, gone,
+        };
+        app
     }
 
     pub(crate) fn has(&self, address: Address) -> bool {
@@ -180,6 +187,7 @@ impl App {
         if self.line.is_empty()
             && let Some(address) = self.pick(now, seen)
         {
+            self.patience.insert(request, self.limits.queue_max_wait);
             return Entered::Granted(self.grant(address));
         }
         if let Some(fault) = self.nobody_can_serve().or_else(|| self.shed(bytes)) {
@@ -226,7 +234,8 @@ impl App {
             return Err(failed);
         }
         waiting.failed = Some(failed);
-        waiting.deadline = (now + limits.queue_max_wait).min(waiting.arrived + limits.boot).max(now);
+        let left = self.patience[&waiting.request].min(limits.queue_max_wait);
+        waiting.deadline = (now + left).min(waiting.arrived + limits.boot).max(now);
         self.enter(waiting, now);
         Ok(())
     }
@@ -301,6 +310,7 @@ impl App {
             }
             let Some(address) = self.pick(now, seen) else { break };
             self.leave(first.request);
+            self.patience.insert(first.request, first.deadline - now);
             news.push((first.request, Told::Granted(self.grant(address))));
         }
         let until = self.dynos.iter().filter_map(Dyno::until).min();

@@ -140,22 +140,39 @@ fn a_lone_dyno_in_quarantine_is_tried_soon_when_somebody_waits() {
 
 #[test]
 fn a_request_is_offered_to_no_more_dynos_than_it_may() {
-    let mut world = World::with_dynos(1);
+    let mut world = World::with_dynos(12);
     let mut grant = world.granted_at_once();
     for _ in 1..10 {
         world.app.again(world.clock.now(), grant.dyno, grant.place, false, Fault::ConnectRefused).unwrap();
         world.settle();
-        world.pass(Duration::from_secs(4));
-        // The wait of one try is bounded; here the dyno's way back takes no longer than that.
-        let now = world.clock.now();
-        if let Some(next) = world.app.next_tick().filter(|_| world.granted.is_empty()) {
-            world.pass(next - now);
-        }
-        let Some((_, next)) = world.granted.pop() else { return };
-        grant = next;
+        grant = world.granted.pop().unwrap().1;
     }
     let last = world.app.again(world.clock.now(), grant.dyno, grant.place, false, Fault::ConnectRefused);
     assert_eq!(last.unwrap_err(), Fault::ConnectRefused);
+}
+
+#[test]
+fn the_waits_between_dynos_add_up_to_the_longest_wait() {
+    let mut world = World::with_dynos(1);
+    let mut grant = world.granted_at_once();
+    let mut waited = Duration::ZERO;
+    while world.refused.is_empty() {
+        // The time a dyno takes to be found unreachable is no wait in line.
+        world.pass(Duration::from_millis(700));
+        let now = world.clock.now();
+        let (_, deadline) =
+            world.app.again(now, grant.dyno, grant.place, false, Fault::ConnectRefused).unwrap();
+        assert_eq!(waited + (deadline - now), Duration::from_secs(5), "what is left of the wait");
+        world.settle();
+        let next = world.app.next_tick().map_or(deadline, |tick| tick.min(deadline));
+        world.pass(next - now);
+        waited += next - now;
+        if let Some((_, next)) = world.granted.pop() {
+            grant = next;
+        }
+    }
+    assert_eq!(waited, Duration::from_secs(5));
+    assert_eq!(world.refused[0].1, Fault::ConnectRefused);
 }
 
 #[test]
