@@ -15,7 +15,7 @@ use crate::cpu;
 use crate::dyno;
 use crate::engine::{self, Pacing, Phase, Plan, Progress, Run};
 use crate::load::Route;
-use crate::peers::{self, Peer, Started};
+use crate::peers::{self, Load, Peer, Started};
 use crate::report::Report;
 use crate::service::Service;
 
@@ -75,10 +75,19 @@ pub struct Scenario {
     pub answer_bytes: usize,
     /// The most connections to the proxy.
     pub connections: usize,
+    /// How many threads or processes a proxy that is started shall use.
+    pub threads: u32,
     /// How many rounds.
     pub rounds: u32,
     /// Set to end early.
     pub interrupt: Arc<AtomicBool>,
+}
+
+impl Scenario {
+    /// What a proxy is started for.
+    pub fn load(&self) -> Load<'_> {
+        Load { plain: self.plain, host: &self.host, threads: self.threads }
+    }
 }
 
 /// Runs all rounds through all proxies, in turn.
@@ -110,7 +119,7 @@ fn run_one(scenario: &Scenario, proxy: &Proxy, round: u32) -> io::Result<Report>
             (Route::Proxy(*address), pids.clone())
         }
         Proxy::Peer(peer, program) => {
-            let peer = started.insert(peer.start(program, &addresses, scenario.plain, &scenario.host)?);
+            let peer = started.insert(peer.start(program, &addresses, &scenario.load())?);
             (Route::Proxy(peer.address), vec![peer.pid()])
         }
         Proxy::Direct => (Route::Direct(addresses.clone()), Vec::new()),

@@ -6,6 +6,8 @@
 // dyno-bench, top down
 pub mod compare;
 
+pub mod memory;
+
 pub mod peers;
 
 pub mod engine;

@@ -47,8 +47,21 @@ pub struct Setup<'a> {
     pub host: &'a str,
     /// How many connections the open-file limit leaves it on each side.
     pub connections: u64,
+    /// How many threads or processes it shall use.
+    pub threads: u32,
     /// Its own directory.
     pub dir: &'a Path,
+}
+
+/// What a proxy is started for, whichever it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Load<'a> {
+    /// Plain forwarding: a dyno takes as many requests as come.
+    pub plain: bool,
+    /// The `Host` of the requests.
+    pub host: &'a str,
+    /// How many threads or processes it shall use.
+    pub threads: u32,
 }
 
 impl Peer {
@@ -87,14 +100,15 @@ impl Peer {
     ///
     /// # Errors
     /// When it does not, with the end of what it wrote.
-    pub fn start(self, program: &Path, dynos: &[SocketAddr], plain: bool, host: &str) -> io::Result<Started> {
+    pub fn start(self, program: &Path, dynos: &[SocketAddr], load: &Load<'_>) -> io::Result<Started> {
         let dir = tempfile::Builder::new().prefix("dyno-bench-").tempdir()?;
         let setup = Setup {
             listen: free_address()?,
             dynos,
-            plain,
-            host,
+            plain: load.plain,
+            host: load.host,
             connections: connections(),
+            threads: load.threads,
             dir: dir.path(),
         };
         let config = dir.path().join("config");

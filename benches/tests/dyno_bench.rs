@@ -59,6 +59,7 @@ fn scenario(dynos: u16, pacing: Pacing, service: Service) -> Scenario {
         host: "bench.test".to_owned(),
         answer_bytes: 12,
         connections: 1_000,
+        threads: 2,
         rounds: 1,
         interrupt: Arc::new(AtomicBool::new(false)),
     }
@@ -194,4 +195,17 @@ fn haproxy_keeps_one_request_a_dyno_and_most_dynos_busy() {
     assert_eq!((report.overlaps, report.faults()), (0, 0), "{report:?}");
     assert!(report.requests > 1_000 && report.dynos_busy > 0.5, "{report:?}");
     assert!(report.cpu_us_per_request.unwrap() > 1.0, "{report:?}");
+}
+
+#[test]
+fn memory_is_measured_of_requests_that_really_wait() {
+    let run = bench(&["--memory", "100", "--via", "haproxy", "--json", "-"]);
+    if Peer::Haproxy.program().is_err() {
+        assert_eq!(run.status.code(), Some(2), "{run:?}");
+        return;
+    }
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+    let all: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(all[0]["connections"], 100);
+    assert!(all[0]["start"].as_u64().unwrap() > 1 << 20, "{all}");
 }

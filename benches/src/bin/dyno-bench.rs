@@ -12,9 +12,11 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, ValueEnum, error::ErrorKind};
 use router_bench::compare::{self, Proxy, Scenario};
 use router_bench::engine::Pacing;
+use router_bench::memory;
 use router_bench::peers::Peer;
 use router_bench::report::{self, Report};
 use router_bench::service::Service;
+use serde::Serialize;
 
 /// The most requests of one run: 48 bytes are kept of each.
 const MOST_REQUESTS: u64 = 20_000_000;
@@ -33,6 +35,8 @@ Examples:
       the published RapGenius load
   dyno-bench --target 127.0.0.1:8080 --dyno-ports 4100 --dynos 4 --pid 1234
       any proxy that runs already and knows the dynos 127.0.0.1:4100 to 4103
+  dyno-bench --vs haproxy --memory 5000
+      what does an idle connection cost the proxy, and what a request in line?
   dyno-bench --self-test --service exp:10ms --load 0.95
       no proxy: how exact is the tool itself?
 
@@ -61,6 +65,12 @@ struct Args {
     /// The routerd to start [default: the one beside this program]
     #[arg(long, value_name = "PATH", help_heading = "Proxy")]
     routerd: Option<PathBuf>,
+    /// How many threads (or processes) each proxy shall use [default: one for each core]
+    #[arg(
+        long, value_name = "N", conflicts_with_all = ["target", "self_test"],
+        value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Proxy"
+    )]
+    proxy_threads: Option<u32>,
     /// Processes of the --target whose CPU time counts, with their children; may be given again
     #[arg(long, requires = "target", help_heading = "Proxy")]
     pid: Vec<u32>,
@@ -153,6 +163,12 @@ struct Args {
         value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Load"
     )]
     rounds: u32,
+    /// Instead of load: open so many connections, let a request wait on each, and measure the proxy's memory
+    #[arg(
+        long, value_name = "CONNECTIONS", conflicts_with_all = ["target", "self_test", "plain"],
+        value_parser = clap::value_parser!(u32).range(100..=9_000), help_heading = "Load"
+    )]
+    memory: Option<u32>,
     /// Also write all figures of all runs as JSON; "-" is standard output, instead of the page
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -203,6 +219,9 @@ fn run(args: &Args) -> Result<bool, Failed> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&scenario.interrupt))?;
     }
+    if let Some(connections) = args.memory {
+        return memory(args, &scenario, &proxies, connections);
+    }
     let reports = compare::run(&scenario, &proxies)?;
     let json_only = args.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
     match &args.json {
@@ -225,6 +244,22 @@ fn run(args: &Args) -> Result<bool, Failed> {
     }
     let clean = reports.iter().all(|report| report.overlaps == 0 && !report.interrupted);
     Ok(clean && unserved.is_none() && !reports.is_empty())
+}
+
+/// Measures memory instead of waits.
+fn memory(args: &Args, scenario: &Scenario, proxies: &[Proxy], connections: u32) -> Result<bool, Failed> {
+    let mut all = Vec::new();
+    for proxy in proxies {
+        if let Proxy::Peer(peer, program) = proxy {
+            all.push(memory::measure(*peer, program, connections, &scenario.load())?);
+        }
+    }
+    match &args.json {
+        Some(path) if path.as_os_str() == "-" => write_json(&mut io::stdout().lock(), &all)?,
+        Some(path) => write_json(&mut File::create(path)?, &all)?,
+        None => memory::print(&mut io::stdout().lock(), &all)?,
+    }
+    Ok(true)
 }
 
 fn proxies(args: &Args) -> Result<Vec<Proxy>, Failed> {
@@ -276,6 +311,8 @@ fn scenario(args: &Args) -> Result<Scenario, Failed> {
     if duration.is_zero() || duration > hour {
         return Err(Failed::Use("--duration must be more than 0 and at most 1h".to_owned()));
     }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.proxy_threads.unwrap_or_else(|| u32::try_from(cores).unwrap_or(1));
     Ok(Scenario {
         dynos: args.dynos,
         first_port,
@@ -291,6 +328,7 @@ fn scenario(args: &Args) -> Result<Scenario, Failed> {
         host: args.host.clone(),
         answer_bytes: args.answer_bytes as usize,
         connections: args.connections as usize,
+        threads,
         rounds: args.rounds,
         interrupt: Arc::new(AtomicBool::new(false)),
     })
@@ -306,7 +344,7 @@ fn describe(scenario: &Scenario) -> String {
     format!("service {service}, {load}, seed {}, {} rounds", scenario.seed, scenario.rounds)
 }
 
-fn write_json(out: &mut impl Write, reports: &[Report]) -> io::Result<()> {
+fn write_json(out: &mut impl Write, reports: &[impl Serialize]) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, reports)?;
     writeln!(out)
 }

@@ -16,7 +16,7 @@ pub(super) fn args(config: &Path) -> Vec<OsString> {
 pub(super) fn config(setup: &Setup<'_>) -> String {
     let mut text = format!(
         "global
-    nbthread 2
+    nbthread {}
     maxconn {}
     log stdout format raw local0 info
 
@@ -40,7 +40,7 @@ frontend clients
 backend dynos
     balance roundrobin
 ",
-        setup.connections, setup.listen
+        setup.threads, setup.connections, setup.listen
     );
     let bound = if setup.plain { "" } else { " maxconn 1" };
     for (index, dyno) in setup.dynos.iter().enumerate() {

@@ -19,7 +19,7 @@ pub(super) fn config(setup: &Setup<'_>) -> String {
     }
     format!(
         "daemon off;
-worker_processes 2;
+worker_processes {threads};
 pid {dir}/pid;
 error_log {dir}/errors warn;
 events {{ worker_connections {connections}; }}
@@ -49,6 +49,7 @@ http {{
 }}
 ",
         connections = setup.connections,
+        threads = setup.threads,
         listen = setup.listen
     )
 }

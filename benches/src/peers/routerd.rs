@@ -23,7 +23,7 @@ pub(super) fn config(setup: &Setup<'_>) -> String {
     format!(
         "[server]
 listen = [\"{}\"]
-threads = 2
+threads = {}
 keepalive_requests = 1000000000
 # HAProxy takes 101 and nginx no fixed number.
 headers_max = 100
@@ -39,6 +39,7 @@ queue = {{ max_wait = \"30s\", max_requests_per_dyno = 10000 }}
 timeouts = {{ connect = \"5s\", first_byte = \"55s\", idle = \"55s\" }}
 ",
         setup.listen,
+        setup.threads,
         setup.host,
         dynos.trim_end_matches(", ")
     )
@@ -58,6 +59,7 @@ mod tests {
             plain: false,
             host: "bench.test",
             connections: 100,
+            threads: 2,
             dir: Path::new("."),
         };
         let text = config(&setup);
