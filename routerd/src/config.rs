@@ -4,6 +4,7 @@
 //! all mistakes of a file are reported at once) → `check` → `Config`.
 
 mod check;
+pub mod diff;
 pub mod dyno;
 pub mod error;
 pub mod file;

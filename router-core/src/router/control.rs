@@ -35,6 +35,15 @@ impl Control {
     /// Takes the changes in, all of them or none.
     pub(crate) fn admit(&mut self, changes: &[Change]) -> Result<(), ChangeError> {
         let mut undo = Vec::new();
+        // First all hosts that may move are let go: apps may swap them, in whatever order the list names the apps.
+        for change in changes {
+            match change {
+                Change::PutApp(AppSpec { id, .. }) | Change::RemoveApp(id) => {
+                    self.let_hosts_go(id, &mut undo)
+                }
+                Change::AddDyno(..) | Change::RemoveDyno(..) | Change::SetDyno(..) => {}
+            }
+        }
         for change in changes {
             if let Err(error) = self.admit_one(change, &mut undo) {
                 for step in undo.into_iter().rev() {
@@ -71,10 +80,8 @@ impl Control {
             let bad = |why| ChangeError::BadHost(spec.id.clone(), host.clone(), why);
             hosts.push(Pattern::parse(host).map_err(bad)?);
         }
+        self.let_hosts_go(&spec.id, undo);
         let old = self.apps.get(&spec.id).cloned();
-        for host in old.iter().flat_map(|old| &old.hosts) {
-            undo.push(Undo::Host(host.clone(), self.hosts.remove(host)));
-        }
         for host in &hosts {
             let before = self.hosts.insert(host.clone(), spec.id.clone());
             undo.push(Undo::Host(host.clone(), before.clone()));
@@ -88,11 +95,18 @@ impl Control {
         Ok(())
     }
 
-    fn remove_app(&mut self, app: &AppId, undo: &mut Vec<Undo>) -> Result<(), ChangeError> {
-        let Some(old) = self.apps.remove(app) else { return Err(ChangeError::NoSuchApp(app.clone())) };
-        for host in &old.hosts {
-            undo.push(Undo::Host(host.clone(), self.hosts.remove(host)));
+    /// The app's hosts are free, those that it still has: another app of the list may have taken some already.
+    fn let_hosts_go(&mut self, app: &AppId, undo: &mut Vec<Undo>) {
+        for host in self.apps.get(app).iter().flat_map(|old| &old.hosts) {
+            if self.hosts.get(host) == Some(app) {
+                undo.push(Undo::Host(host.clone(), self.hosts.remove(host)));
+            }
         }
+    }
+
+    fn remove_app(&mut self, app: &AppId, undo: &mut Vec<Undo>) -> Result<(), ChangeError> {
+        self.let_hosts_go(app, undo);
+        let Some(old) = self.apps.remove(app) else { return Err(ChangeError::NoSuchApp(app.clone())) };
         for address in &old.dynos {
             self.disown(*address, undo);
         }

@@ -107,6 +107,27 @@ fn changes_are_applied_whole_or_not_at_all() {
 }
 
 #[test]
+fn apps_may_swap_their_hosts_and_a_refused_swap_leaves_them_where_they_were() {
+    let with = |id: &str, hosts: &[&str]| {
+        let hosts = hosts.iter().map(ToString::to_string).collect();
+        Change::PutApp(AppSpec { id: id.into(), hosts, release: "v1".into(), limits: Limits::default() })
+    };
+    let router = router(&[with("a", &["one.test"]), with("b", &["two.test"]), with("c", &["three.test"])]);
+    let who = |host: &str| router.route(host, "/").map(|app| app.id().to_string()).unwrap_or_default();
+    let all = || [who("one.test"), who("two.test"), who("three.test")];
+    let swap =
+        [with("a", &["two.test", "three.test"]), with("b", &["one.test"]), Change::RemoveApp("c".into())];
+    let spoiled = [&swap[..], &[with("d", &["two.test"])]].concat();
+    let taken = ChangeError::HostTaken { host: "two.test".into(), has: "a".into(), wants: "d".into() };
+    assert_eq!(router.apply(&spoiled), Err(taken));
+    assert_eq!(all(), ["a", "b", "c"]);
+    // What was undone is whole: the hosts are still refused to others.
+    assert!(router.apply(&[with("d", &["one.test"])]).is_err());
+    assert_eq!(router.apply(&swap), Ok(()));
+    assert_eq!(all(), ["b", "a", "a"]);
+}
+
+#[test]
 fn a_dyno_that_moves_to_another_app_is_not_used_there_before_it_is_free() {
     let router = router(&[put("a"), add("a", 1)]);
     let held = lease(&mut ticket(&router, "a"));
