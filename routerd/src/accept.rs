@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -89,9 +90,8 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts connections until the drain begins.
 pub(crate) async fn accept(
     listener: TcpListener,
-    terms: Arc<Terms>,
+    terms: Arc<ArcSwap<Terms>>,
     connections: Connections,
-    most: usize,
     drain: watch::Receiver<Phase>,
 ) {
     let mut ends = drain.clone();
@@ -102,16 +102,18 @@ pub(crate) async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match connections.admit(most) {
-                Some(connection) => {
-                    let (terms, drain) = (Arc::clone(&terms), drain.clone());
-                    tokio::spawn(async move {
-                        conn::serve(stream, peer, terms, drain).await;
-                        drop(connection);
-                    });
+            Ok((stream, peer)) => {
+                let (terms, drain) = (terms.load_full(), drain.clone());
+                match connections.admit(terms.max_connections) {
+                    Some(connection) => {
+                        tokio::spawn(async move {
+                            conn::serve(stream, peer, terms, drain).await;
+                            drop(connection);
+                        });
+                    }
+                    None => conn::turn_away(stream, peer, &terms),
                 }
-                None => conn::turn_away(stream, peer, &terms),
-            },
+            }
             // That one client's trouble.
             Err(error) if is_about_the_client(&error) => {}
             Err(error) => {

@@ -11,6 +11,7 @@
 
 mod listen;
 mod readiness;
+mod reloads;
 mod status;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use tokio::task::JoinSet;
 
 pub use listen::{AdminAddress, AdminError, AdminListener};
 pub use readiness::Readiness;
+pub use reloads::{Account, Reloads};
 
 /// How many connections are served at once; more wait in the kernel.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -70,6 +72,8 @@ pub struct Admin {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Whether the daemon should get traffic.
     pub readiness: Readiness,
+    /// How reloads have gone.
+    pub reloads: Reloads,
 }
 
 impl std::fmt::Debug for Admin {
@@ -190,7 +194,7 @@ async fn metrics(State(admin): State<Admin>) -> Response<Body> {
 async fn status(State(admin): State<Admin>) -> Response<Body> {
     let page = tokio::task::spawn_blocking(move || {
         let reason = admin.readiness.reason();
-        status::page(&(admin.snapshot)(), reason.as_deref())
+        status::page(&(admin.snapshot)(), reason.as_deref(), &admin.reloads.account())
     });
     match page.await {
         Ok(Ok(text)) => answer(StatusCode::OK, JSON, text),

@@ -13,13 +13,14 @@ Examples:
   routerd up --formation web=2                 the same with two web processes
   routerd check --config shop.toml             say what is wrong with a configuration
   routerd run --config shop.toml               route requests as the configuration says
+  routerd plan -c new.toml -a shop.toml        what a reload with new.toml would change
   routerd schema > routerd.schema.json         let an editor complete the keys
 
 The smallest configuration, for two dynos behind 127.0.0.1:8080:
   [apps.shop]
   dynos = [\"127.0.0.1:3001\", \"127.0.0.1:3002\"]
 
-Signals: SIGTERM stops accepting, finishes what is running and ends.
+Signals: SIGTERM stops accepting, finishes what is running and ends. SIGHUP loads the configuration anew.
 Exit codes: 0 done, 1 it failed, 2 wrong use.";
 
 const UP_EXAMPLES: &str = "\
@@ -34,7 +35,19 @@ A Procfile has one kind of process a line:
 const RUN_EXAMPLES: &str = "\
 Examples:
   routerd run --config shop.toml
-  routerd check --config shop.toml && routerd run --config shop.toml > access.log";
+  routerd check --config shop.toml && routerd run --config shop.toml > access.log
+  routerd run --config shop.toml --watch
+
+SIGHUP loads the configuration anew. What is in the old and the new one is not touched: no connection is closed, no
+request lost. A configuration that is wrong changes nothing and is reported.";
+
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  routerd plan --config new.toml --against shop.toml
+  ~ app shop
+      queue.max_wait: 5s -> 2s
+      dynos: - 127.0.0.1:3001, + 127.0.0.1:3003
+  3 apps stay as they are; no connection is closed";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -57,15 +70,40 @@ pub struct Cli {
 pub enum Command {
     /// Route requests as a configuration says, until SIGTERM
     #[command(after_help = RUN_EXAMPLES)]
-    Run(ConfigArgs),
+    Run(RunArgs),
     /// Say whether a configuration is valid, and if not, everything that is wrong with it
     #[command(after_help = CHECK_EXAMPLES)]
     Check(ConfigArgs),
+    /// Print what a reload would change, and change nothing
+    #[command(after_help = PLAN_EXAMPLES)]
+    Plan(PlanArgs),
     /// Start the processes of a Procfile and route requests to them, until Ctrl-C
     #[command(after_help = UP_EXAMPLES)]
     Up(UpArgs),
     /// Print the JSON schema of the configuration
     Schema,
+}
+
+/// Which configuration to run, and how changes of it are noticed.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct RunArgs {
+    /// The configuration, a TOML file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Reload the configuration whenever the file changes; without it, on SIGHUP only
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// Which configuration is meant, and which is in place.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct PlanArgs {
+    /// The new configuration, a TOML file
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The configuration in place, a TOML file
+    #[arg(short, long, value_name = "FILE")]
+    pub against: PathBuf,
 }
 
 /// Which configuration.

@@ -14,7 +14,7 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use router_core::fault::{BadRequest, Fault};
-use router_core::proxy::{Aborted, Body, Client, Proxy};
+use router_core::proxy::{Aborted, Body, Client, Proxy, Rules};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -35,10 +35,19 @@ pub(crate) struct Terms {
     http: Builder,
     /// Requests a connection may carry; 0: any number.
     keepalive_requests: u32,
+    /// Connections there may be.
+    pub(crate) max_connections: usize,
 }
 
 impl Terms {
     pub(crate) fn new(proxy: Proxy, server: &Server) -> Self {
+        let rules = Rules {
+            request_line_max: server.request_line_max,
+            header_line_max: server.header_line_max,
+            headers_max: server.headers_max,
+            trusted_request_id: server.trusted_request_id,
+        };
+        let proxy = proxy.with_rules(rules);
         let mut http = Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(server.header_timeout)
@@ -48,7 +57,8 @@ impl Terms {
         if server.headers_max != HYPER_HEADERS {
             http.max_headers(server.headers_max);
         }
-        Self { proxy, http, keepalive_requests: server.keepalive_requests }
+        let Server { keepalive_requests, max_connections, .. } = *server;
+        Self { proxy, http, keepalive_requests, max_connections }
     }
 }
 

@@ -15,6 +15,8 @@
 
 pub mod cli;
 
+pub mod watch;
+
 pub mod up;
 
 pub mod daemon;

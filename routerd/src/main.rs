@@ -3,29 +3,38 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
-use routerd::cli::{Cli, Command, UpArgs};
+use routerd::cli::{Cli, Command, PlanArgs, RunArgs, UpArgs};
+use routerd::config::diff::Diff;
 use routerd::config::{Config, LogLevel, file};
 use routerd::daemon::Daemon;
 use routerd::up::{self, Stop};
+use routerd::watch::Watched;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, reload};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(args) => load(&args.config).map_or_else(|code| code, run),
+        Command::Run(args) => load(&args.config).map_or_else(|code| code, |config| run(&args, config)),
         Command::Check(args) => {
             load(&args.config).map_or_else(|code| code, |config| check(&args.config, &config))
         }
+        Command::Plan(args) => plan(&args).unwrap_or_else(|code| code),
         Command::Up(args) => run_up(args),
         Command::Schema => schema(),
     }
 }
 
 /// `routerd run`: routes requests until it is told to stop.
-fn run(config: Config) -> ExitCode {
-    messages(config.log.level);
+fn run(args: &RunArgs, config: Config) -> ExitCode {
+    let set_level = messages(config.log.level);
     let threads = config.server.threads;
+    let watched = args.watch.then(|| Watched::new(&args.config));
     in_runtime(threads, async move {
         let mut signals = Signals::new()?;
         let daemon = Daemon::start(&config).await.map_err(|error| error.to_string())?;
@@ -35,8 +44,7 @@ fn run(config: Config) -> ExitCode {
         if let Some(address) = daemon.admin_address() {
             tracing::info!("admin on {address}");
         }
-        signals.end().await;
-        let within = config.server.shutdown_timeout;
+        let within = serve(&daemon, &mut signals, watched, &args.config, config, &set_level).await;
         tracing::info!("draining {} connections, for {within:?} at most", daemon.connections());
         tokio::select! {
             cut = daemon.stop(within) => match cut {
@@ -49,9 +57,55 @@ fn run(config: Config) -> ExitCode {
     })
 }
 
+/// Until the daemon is told to end: reloads when it is told to. Says how long the end may take.
+async fn serve(
+    daemon: &Daemon,
+    signals: &mut Signals,
+    mut watched: Option<Watched>,
+    path: &Path,
+    config: Config,
+    set_level: &dyn Fn(LogLevel),
+) -> Duration {
+    let mut within = config.server.shutdown_timeout;
+    loop {
+        let why = tokio::select! {
+            told = signals.next() => match told {
+                Told::End => return within,
+                Told::Reload => "SIGHUP",
+            },
+            () = changed(&mut watched) => "the file has changed",
+        };
+        tracing::info!("{why}: loading {} anew", path.display());
+        match daemon.reload_file(path).await {
+            Ok((config, diff)) => {
+                set_level(config.log.level);
+                within = config.server.shutdown_timeout;
+                diff.to_string().lines().for_each(|line| tracing::info!("reloaded: {line}"));
+            }
+            Err(error) => {
+                error.to_string().lines().for_each(|line| tracing::error!("{line}"));
+                tracing::error!("nothing was changed: the configuration in place goes on");
+            }
+        }
+    }
+}
+
+async fn changed(watched: &mut Option<Watched>) {
+    match watched {
+        Some(watched) => watched.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// `routerd plan`: what a reload would change.
+fn plan(args: &PlanArgs) -> Result<ExitCode, ExitCode> {
+    let (old, new) = (load(&args.against)?, load(&args.config)?);
+    Ok(print(&Diff::between(&old, &new).to_string()))
+}
+
 /// `routerd up`: a grid of local dynos, and a router in front of them.
 fn run_up(args: UpArgs) -> ExitCode {
-    messages(LogLevel::Warn);
+    let _level_stays = messages(LogLevel::Warn);
     in_runtime(0, async move {
         let mut signals = Signals::new()?;
         let stop = Stop::new();
@@ -82,21 +136,22 @@ fn load(path: &Path) -> Result<Config, ExitCode> {
     Config::load(path).map_err(|error| fail(&error.render(colour)))
 }
 
-/// The daemon's own messages, on standard error.
-fn messages(level: LogLevel) {
-    let level = match level {
-        LogLevel::Error => tracing::Level::ERROR,
-        LogLevel::Warn => tracing::Level::WARN,
-        LogLevel::Info => tracing::Level::INFO,
-        LogLevel::Debug => tracing::Level::DEBUG,
+/// The daemon's own messages, on standard error. Gives the means to change the level.
+fn messages(level: LogLevel) -> impl Fn(LogLevel) {
+    let filter = |level| match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
     };
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(colour)
-        .with_target(false)
-        .init();
+    let (reloadable, handle) = reload::Layer::new(filter(level));
+    let text = fmt::layer().with_writer(io::stderr).with_ansi(colour).with_target(false);
+    tracing_subscriber::registry().with(reloadable).with(text).init();
+    move |level| {
+        // The subscriber lives as long as the process.
+        let _ = handle.reload(filter(level));
+    }
 }
 
 /// Runs to the end in a runtime with that many threads; 0: one for each core.
@@ -118,7 +173,14 @@ fn in_runtime(threads: usize, main: impl Future<Output = Result<(), String>>) ->
     }
 }
 
-/// The signals that end a daemon.
+/// What a signal tells.
+#[derive(PartialEq, Eq)]
+enum Told {
+    End,
+    Reload,
+}
+
+/// The signals that a daemon listens to.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -135,16 +197,18 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGTERM or SIGINT. SIGHUP would end a daemon by default, and is kept for the reload to come.
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.hang_up.recv() => Told::Reload,
+        }
+    }
+
+    /// Waits for SIGTERM or SIGINT.
     async fn end(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => {
-                    tracing::warn!("SIGHUP: this version cannot reload its configuration; restart it instead");
-                }
-            }
+        while self.next().await == Told::Reload {
+            tracing::warn!("SIGHUP: there is no configuration to load anew");
         }
     }
 }

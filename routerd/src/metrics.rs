@@ -102,6 +102,10 @@ metrics_table! {
         "Lines of the access log that were lost because the output could not keep up or failed.";
     LOG_WRITE_ERRORS = "routerd_log_write_errors_total", Counter, "errors", [],
         "Writes of the access log that failed.";
+    RELOADS = "routerd_config_reloads_total", Counter, "reloads", ["result"],
+        "Reloads of the configuration, by whether they put one in place (done) or changed nothing (failed).";
+    CONFIG_LOADED = "routerd_config_loaded_timestamp_seconds", Gauge, "seconds", [],
+        "When the configuration that is in place was loaded, in seconds since 1970.";
     PROCESS_CPU = "process_cpu_seconds_total", Counter, "seconds", [],
         "CPU time of the process, user and system.";
     PROCESS_RSS = "process_resident_memory_bytes", Gauge, "bytes", [],
@@ -137,6 +141,7 @@ pub fn documentation() -> String {
          - `app`: the app's name; empty for requests whose host no app has.\n\
          - `status`: the status the client got; 499 if the client was gone; empty if there was none to give;\n  \
            `other` for what a dyno made up outside 100 to 599.\n\
+         - `result`: done or failed.\n\
          - `fault`: the code in `X-Router-Fault`; see `faults.md`.\n\
          - `state`: booting, crashed, idle, busy, lingering, quarantined, draining.\n\n\
          An app that is taken away vanishes from everything that describes a state, and from the counters marked\n\

@@ -1,9 +1,11 @@
 //! The picture of the router as JSON, for `/v1/status`. The words are those of the log and the metrics.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use router_core::snapshot::{AppSnapshot, DynoSnapshot, Snapshot};
 use serde::Serialize;
+
+use super::Account;
 
 #[derive(Serialize)]
 struct Page<'a> {
@@ -11,7 +13,18 @@ struct Page<'a> {
     ready: bool,
     /// Why it is not ready; null if it is.
     reason: Option<&'a str>,
+    config: Config<'a>,
     apps: Vec<App<'a>>,
+}
+
+#[derive(Serialize)]
+struct Config<'a> {
+    /// When the one that is in place was loaded.
+    loaded: String,
+    reloads: u64,
+    failed: u64,
+    /// Why the last reload failed; null if it did not.
+    error: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -41,11 +54,21 @@ struct Dyno<'a> {
 }
 
 /// The page, with a newline at its end.
-pub(super) fn page(snapshot: &Snapshot, reason: Option<&str>) -> serde_json::Result<String> {
+pub(super) fn page(
+    snapshot: &Snapshot,
+    reason: Option<&str>,
+    reloads: &Account,
+) -> serde_json::Result<String> {
     let page = Page {
         version: env!("CARGO_PKG_VERSION"),
         ready: reason.is_none(),
         reason,
+        config: Config {
+            loaded: humantime::format_rfc3339_seconds(UNIX_EPOCH + reloads.loaded).to_string(),
+            reloads: reloads.done,
+            failed: reloads.failed,
+            error: reloads.error.as_deref(),
+        },
         apps: snapshot.apps.iter().map(App::of).collect(),
     };
     let mut text = serde_json::to_string_pretty(&page)?;

@@ -62,7 +62,12 @@ impl Running {
         let listener = AdminListener::bind(&address.parse().unwrap()).await.unwrap();
         let (stop, stopped) = watch::channel(false);
         let readiness = Readiness::default();
-        let admin = Admin { snapshot: Arc::new(snapshot), metrics, readiness: readiness.clone() };
+        let admin = Admin {
+            snapshot: Arc::new(snapshot),
+            metrics,
+            readiness: readiness.clone(),
+            reloads: Reloads::new(),
+        };
         let address = listener.address().clone();
         let task = tokio::spawn(listener.serve_within(bounds, admin, stopped));
         Self { address, readiness, stop, task }
@@ -123,9 +128,12 @@ async fn readiness_follows_the_switch_and_says_why() {
 async fn the_status_is_the_snapshot_as_json() {
     let admin = Running::start("127.0.0.1:0", BOUNDS).await;
     let answer = admin.ask("GET /v1/status").await;
-    let page: serde_json::Value = serde_json::from_str(body(&answer)).unwrap();
+    let mut page: serde_json::Value = serde_json::from_str(body(&answer)).unwrap();
+    let loaded = page["config"]["loaded"].take();
+    assert!(loaded.as_str().unwrap().ends_with('Z'), "{loaded}");
     let expected = serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"), "ready": false, "reason": "starting",
+        "config": { "loaded": null, "reloads": 0, "failed": 0, "error": null },
         "apps": [{
             "name": "shop", "release": "v1", "waiting": 3, "waiting_bytes": 10, "oldest_wait_ms": 1.25,
             "service_time_ms": 18.0, "dispatched": 42, "refused": 1, "left": 2,

@@ -205,7 +205,10 @@ fn many<T: ToString>(values: &[T]) -> Shown {
 
 fn settings(config: &Config) -> Keys {
     let mut keys = server(&config.server);
-    keys.push(("admin.listen", one(config.admin.as_ref().map_or("none".to_owned(), ToString::to_string))));
+    keys.push((
+        "admin.listen",
+        one(config.admin.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
+    ));
     keys.extend(log(&config.log));
     keys.extend(dns(&config.dns));
     keys
@@ -287,7 +290,7 @@ fn keys(app: &App) -> Keys {
         Order::LeastRecentlyUsed => "least-recently-used",
         Order::Random => "random",
         // `Order` may grow; the default stands for what this version cannot write.
-        _ => "lifo",
+        Order::Lifo | _ => "lifo",
     };
     vec![
         ("hosts", many(&spec.hosts)),

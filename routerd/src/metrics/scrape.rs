@@ -21,6 +21,12 @@ pub struct Scrape {
     pub log_lines_lost: u64,
     /// Writes of the access log that failed so far.
     pub log_write_errors: u64,
+    /// Reloads that put a configuration in place.
+    pub reloads_done: u64,
+    /// Reloads that failed.
+    pub reloads_failed: u64,
+    /// When the configuration in place was loaded, in seconds since 1970.
+    pub config_loaded: u64,
 }
 
 impl Scrape {
@@ -50,6 +56,10 @@ impl Scrape {
         single(text, &super::CONNECTIONS, &[], self.connections);
         single(text, &super::LOG_LINES_LOST, &[], self.log_lines_lost);
         single(text, &super::LOG_WRITE_ERRORS, &[], self.log_write_errors);
+        head(text, &super::RELOADS);
+        sample(text, &super::RELOADS, &["done"], self.reloads_done);
+        sample(text, &super::RELOADS, &["failed"], self.reloads_failed);
+        single(text, &super::CONFIG_LOADED, &[], self.config_loaded);
         if let Some(seconds) = process::cpu_seconds() {
             single(text, &super::PROCESS_CPU, &[], seconds);
         }

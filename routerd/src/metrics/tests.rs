@@ -61,7 +61,13 @@ fn app(name: &str, release: &str) -> AppSnapshot {
 }
 
 fn scrape(apps: Vec<AppSnapshot>) -> Scrape {
-    Scrape { snapshot: Snapshot { apps }, connections: 3, log_lines_lost: 1, log_write_errors: 4 }
+    Scrape {
+        snapshot: Snapshot { apps },
+        connections: 3,
+        log_lines_lost: 1,
+        log_write_errors: 4,
+        ..Scrape::default()
+    }
 }
 
 /// The samples of a scrape: `name{labels}` to value.

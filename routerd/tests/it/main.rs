@@ -8,6 +8,7 @@ mod deaths;
 mod dns;
 mod drain;
 mod limits;
+mod reload;
 mod servers;
 mod slow;
 mod support;

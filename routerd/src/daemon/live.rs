@@ -1,0 +1,301 @@
+//! What a reload changes of a running daemon, and the order in which it does: everything that can fail comes first.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use router_core::Router;
+use router_core::change::{Change, ChangeError};
+use router_core::proxy::Proxy;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{StartError, names};
+use crate::accept::{self, Connections};
+use crate::admin::{Admin, AdminAddress, AdminListener, Readiness, Reloads};
+use crate::config::diff::{AppChange, Diff};
+use crate::config::{self, Config, LogFormat, LogOutput};
+use crate::conn::Terms;
+use crate::discover::Discoveries;
+use crate::drain::Drain;
+use crate::log::{AccessLog, Format};
+use crate::metrics::{Meters, Scrape};
+
+/// How long the start, and a reload that adds apps, wait for the first answers about names of dynos.
+const FIRST_ANSWERS: Duration = Duration::from_secs(5);
+/// How long a log may take to write its last lines.
+pub(super) const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// What stays for as long as the daemon runs.
+pub(super) struct Lasting {
+    pub(super) router: Router,
+    /// Without the rules of any configuration.
+    pub(super) proxy: Proxy,
+    pub(super) meters: Meters,
+    pub(super) log: Arc<ArcSwapOption<AccessLog>>,
+    /// The log is the configuration's, not the caller's: a reload may change it.
+    pub(super) log_is_ours: bool,
+    /// For connections that come from now on.
+    pub(super) terms: Arc<ArcSwap<Terms>>,
+    pub(super) connections: Connections,
+    pub(super) readiness: Readiness,
+    pub(super) reloads: Reloads,
+    pub(super) drain: Drain,
+}
+
+/// What a reload changes.
+pub(super) struct Live {
+    config: Config,
+    listeners: Vec<Listening>,
+    admin: Option<RunningAdmin>,
+    discoveries: Discoveries,
+}
+
+/// One listener of the configuration. Dropping it closes the listener, not the connections that came through it.
+struct Listening {
+    /// As the configuration has it: port 0 is any free port.
+    wanted: SocketAddr,
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct RunningAdmin {
+    address: AdminAddress,
+    /// Dropping it ends the listener.
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// What has been opened for a configuration that is not in place yet.
+#[derive(Default)]
+struct Opened {
+    listeners: Vec<(SocketAddr, TcpListener)>,
+    admin: Option<AdminListener>,
+    log: Option<AccessLog>,
+}
+
+impl Live {
+    /// The first configuration.
+    pub(super) async fn start(config: &Config, lasting: &Lasting) -> Result<Self, StartError> {
+        let mut opened = Opened::default();
+        opened.listen(&config.server.listen)?;
+        opened.admin(config).await?;
+        let apps: Vec<_> = config.apps.iter().map(|app| Change::PutApp(app.spec.clone())).collect();
+        lasting.router.apply(&apps).map_err(StartError::Apps)?;
+        let router = lasting.router.clone();
+        let sink = Arc::new(move |changes| names::apply(&router, changes));
+        let discoveries = Discoveries::new(names::settings(config), sink);
+        // The admin listener first: whoever asks whether the daemon is ready gets an answer while names are looked up.
+        let admin = opened.admin.take().map(|listener| RunningAdmin::start(listener, lasting));
+        let mut live = Self { config: config.clone(), listeners: Vec::new(), admin, discoveries };
+        live.discover(config, true).await;
+        live.accept(opened.listeners, lasting);
+        Ok(live)
+    }
+
+    /// Puts another configuration in place; what is in both is not touched. Says what was different.
+    ///
+    /// # Errors
+    /// What cannot be had; then nothing has changed.
+    pub(super) async fn reload(&mut self, new: Config, lasting: &Lasting) -> Result<Diff, StartError> {
+        let diff = Diff::between(&self.config, &new);
+        let opened = self.open(&diff, &new, lasting).await?;
+        // Apps that come get their dynos before their hosts, so that their first requests find them.
+        let comes = |app: &&config::App| {
+            diff.apps.iter().any(|it| it.id == app.spec.id && it.kind == AppChange::Added)
+        };
+        let hostless = |app: &config::App| {
+            Change::PutApp(router_core::change::AppSpec { hosts: Vec::new(), ..app.spec.clone() })
+        };
+        let added: Vec<_> = new.apps.iter().filter(comes).map(hostless).collect();
+        lasting.router.apply(&added).map_err(StartError::Apps)?;
+        self.discover(&new, !added.is_empty()).await;
+        if let Err(error) = lasting.router.apply(&diff.changes(&new)) {
+            // A checked configuration cannot be refused; should it be, the old one goes on.
+            return Err(self.take_back(&added, error, lasting).await);
+        }
+        self.switch(opened, &diff, &new, lasting);
+        self.config = new;
+        Ok(diff)
+    }
+
+    /// Opens what the new configuration has and the old has not.
+    async fn open(&self, diff: &Diff, new: &Config, lasting: &Lasting) -> Result<Opened, StartError> {
+        let mut opened = Opened::default();
+        let has = |address: &SocketAddr| self.listeners.iter().any(|it| it.wanted == *address);
+        let missing: Vec<_> = new.server.listen.iter().filter(|address| !has(address)).copied().collect();
+        opened.listen(&missing)?;
+        if diff.has("admin.listen") {
+            opened.admin(new).await?;
+        }
+        if lasting.log_is_ours && changes_log(diff) {
+            opened.log = access_log(&new.log).map_err(StartError::Log)?;
+        }
+        Ok(opened)
+    }
+
+    /// Nothing here can fail.
+    fn switch(&mut self, opened: Opened, diff: &Diff, new: &Config, lasting: &Lasting) {
+        lasting.terms.store(Arc::new(lasting.terms_of(new)));
+        if lasting.log_is_ours && changes_log(diff) {
+            let old = lasting.log.swap(opened.log.map(Arc::new));
+            tokio::spawn(async move {
+                if let Some(old) = old {
+                    old.close(LAST_LINES).await;
+                }
+            });
+        }
+        self.listeners.retain(|it| new.server.listen.contains(&it.wanted));
+        self.accept(opened.listeners, lasting);
+        if diff.has("admin.listen") {
+            let admin = opened.admin.map(|listener| RunningAdmin::start(listener, lasting));
+            // The old one finishes what it is answering by itself.
+            drop(std::mem::replace(&mut self.admin, admin));
+        }
+    }
+
+    async fn take_back(&mut self, added: &[Change], error: ChangeError, lasting: &Lasting) -> StartError {
+        let old = self.config.clone();
+        self.discover(&old, false).await;
+        let gone = added.iter().filter_map(|change| match change {
+            Change::PutApp(spec) => Some(Change::RemoveApp(spec.id.clone())),
+            Change::RemoveApp(_) | Change::AddDyno(..) | Change::RemoveDyno(..) | Change::SetDyno(..) => None,
+        });
+        // They were added a moment ago.
+        let _ = lasting.router.apply(&gone.collect::<Vec<_>>());
+        StartError::Apps(error)
+    }
+
+    async fn discover(&mut self, config: &Config, wait: bool) {
+        self.discoveries.apply(names::settings(config), &names::sources(config)).await;
+        if wait && !self.discoveries.ready(FIRST_ANSWERS).await {
+            tracing::warn!(
+                "not every name of a dyno has been answered in {FIRST_ANSWERS:?}; going on without"
+            );
+        }
+    }
+
+    fn accept(&mut self, listeners: Vec<(SocketAddr, TcpListener)>, lasting: &Lasting) {
+        for (wanted, listener) in listeners {
+            let Ok(address) = listener.local_addr() else { continue };
+            let (terms, connections) = (Arc::clone(&lasting.terms), lasting.connections.clone());
+            let task = tokio::spawn(accept::accept(listener, terms, connections, lasting.drain.watch()));
+            self.listeners.push(Listening { wanted, address, task });
+        }
+    }
+
+    /// Where it listens, in the order of the configuration.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        let order =
+            |it: &&Listening| self.config.server.listen.iter().position(|wanted| *wanted == it.wanted);
+        let mut listeners: Vec<_> = self.listeners.iter().collect();
+        listeners.sort_by_key(order);
+        listeners.into_iter().map(|it| it.address).collect()
+    }
+
+    pub(super) fn admin_address(&self) -> Option<AdminAddress> {
+        self.admin.as_ref().map(|admin| admin.address.clone())
+    }
+
+    /// The drain is over: the admin listener, which said so until now, ends.
+    pub(super) async fn end(self) {
+        if let Some(admin) = self.admin {
+            admin.stop.send_replace(true);
+            let _ = admin.task.await;
+        }
+    }
+}
+
+impl Opened {
+    fn listen(&mut self, addresses: &[SocketAddr]) -> Result<(), StartError> {
+        for address in addresses {
+            let listener = accept::listen(*address).map_err(|error| StartError::Listen(*address, error))?;
+            self.listeners.push((*address, listener));
+        }
+        Ok(())
+    }
+
+    async fn admin(&mut self, config: &Config) -> Result<(), StartError> {
+        let address = match &config.admin {
+            None => return Ok(()),
+            Some(config::Admin::Tcp(address)) => AdminAddress::Tcp(*address),
+            Some(config::Admin::Unix(path)) => AdminAddress::Unix(path.clone()),
+        };
+        self.admin = Some(AdminListener::bind(&address).await.map_err(StartError::Admin)?);
+        Ok(())
+    }
+}
+
+impl RunningAdmin {
+    fn start(listener: AdminListener, lasting: &Lasting) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let router = lasting.router.clone();
+        let admin = Admin {
+            snapshot: Arc::new(move || router.snapshot()),
+            metrics: lasting.scraper(),
+            readiness: lasting.readiness.clone(),
+            reloads: lasting.reloads.clone(),
+        };
+        let address = listener.address().clone();
+        Self { address, stop, task: tokio::spawn(listener.serve(admin, stopped)) }
+    }
+}
+
+impl Lasting {
+    /// What connections are served by under a configuration.
+    pub(super) fn terms_of(&self, config: &Config) -> Terms {
+        Terms::new(self.proxy.clone(), &config.server)
+    }
+
+    fn scraper(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
+        let (router, meters, connections) =
+            (self.router.clone(), self.meters.clone(), self.connections.clone());
+        let (log, reloads) = (Arc::clone(&self.log), self.reloads.clone());
+        Arc::new(move || {
+            let log = log.load();
+            let account = reloads.account();
+            meters.render(&Scrape {
+                snapshot: router.snapshot(),
+                connections: connections.open(),
+                log_lines_lost: log.as_ref().map_or(0, |log| log.lost()),
+                log_write_errors: log.as_ref().map_or(0, |log| log.errors()),
+                reloads_done: account.done,
+                reloads_failed: account.failed,
+                config_loaded: account.loaded.as_secs(),
+            })
+        })
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+fn changes_log(diff: &Diff) -> bool {
+    ["log.format", "log.output", "log.queue"].iter().any(|key| diff.has(key))
+}
+
+/// The access log that a configuration asks for.
+pub(super) fn access_log(log: &config::Log) -> io::Result<Option<AccessLog>> {
+    let format = match log.format {
+        LogFormat::Logfmt => Format::Logfmt,
+        LogFormat::Json => Format::Json,
+    };
+    match log.output {
+        LogOutput::Off => Ok(None),
+        LogOutput::Stdout => AccessLog::to_stdout(format, log.queue).map(Some),
+        LogOutput::Stderr => AccessLog::start(format, log.queue, io::stderr()).map(Some),
+    }
+}

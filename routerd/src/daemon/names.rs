@@ -1,0 +1,59 @@
+//! Where the dynos of a configuration come from, put as discovery wants it, and what discovery finds, put into the router.
+
+use router_core::Router;
+use router_core::change::Change;
+use router_core::dns::{Bounds, Settings, Source};
+
+use crate::config::{Config, DynoSource};
+use crate::discover::AppSources;
+
+/// How names are looked up.
+pub(super) fn settings(config: &Config) -> Settings {
+    let dns = &config.dns;
+    let bounds = Bounds {
+        min_ttl: dns.min_ttl,
+        max_ttl: dns.max_ttl,
+        max_removal: dns.max_removal,
+        confirm: dns.max_removal_confirm,
+        ..Bounds::default()
+    };
+    Settings::default()
+        .with_servers(dns.servers.clone())
+        .with_timeout(dns.timeout)
+        .with_tries(u32::try_from(dns.attempts).unwrap_or(u32::MAX))
+        .with_bounds(bounds)
+}
+
+/// The sources of every app.
+pub(super) fn sources(config: &Config) -> Vec<AppSources> {
+    let one = |app: &crate::config::App| AppSources {
+        app: app.spec.id.clone(),
+        sources: app.dynos.iter().map(source).collect(),
+        concurrency: app.concurrency,
+    };
+    config.apps.iter().map(one).collect()
+}
+
+fn source(dyno: &DynoSource) -> Source {
+    match dyno {
+        DynoSource::Address(address) => Source::Address(*address),
+        DynoSource::Dns { name, port } => Source::Dns { host: name.as_str().into(), port: *port },
+        DynoSource::Srv { name } => Source::Srv { name: name.as_str().into() },
+    }
+}
+
+/// Applies what discovery found. What cannot be done now, because another app still has the dyno, comes back.
+pub(super) fn apply(router: &Router, changes: Vec<Change>) -> Vec<Change> {
+    if router.apply(&changes).is_ok() {
+        return Vec::new();
+    }
+    // One of them is wrong: that is no reason to lose the others.
+    let mut refused = Vec::new();
+    for change in changes {
+        if let Err(error) = router.apply(std::slice::from_ref(&change)) {
+            tracing::warn!("discovery: {error}");
+            refused.push(change);
+        }
+    }
+    refused
+}
