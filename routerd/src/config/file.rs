@@ -240,8 +240,8 @@ pub enum Order {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Queue {
-    /// The longest a request waits for a dyno, all its waits together. One that is expected to wait longer is refused at the door, one
-    /// that has waited this long is taken out of the line: H11.
+    /// The longest a request waits for a dyno, all its waits together. One that is expected to wait longer is refused
+    /// at the door, one that has waited this long is taken out of the line: H11.
     #[schemars(extend("default" = "5s", "x-floor" = "1ms", "x-ceiling" = "1h"))]
     pub max_wait: Key<Period>,
     /// Requests that may wait for each dyno of the app; 0: what cannot be served at once is refused. Above: H11.

@@ -1,4 +1,4 @@
-//! Where the dynos of a configuration come from, put as discovery wants it, and what discovery finds, put into the router.
+//! Where the dynos of a configuration come from, as discovery wants it; and what it finds, as the router wants it.
 
 use router_core::Router;
 use router_core::change::Change;
