@@ -251,6 +251,7 @@ async fn discover(config: &Config, router: &Router) -> Discoveries {
         max_ttl: dns.max_ttl,
         max_removal: dns.max_removal,
         confirm: dns.max_removal_confirm,
+        families: dns.family,
         ..Bounds::default()
     };
     let settings = Settings::default()

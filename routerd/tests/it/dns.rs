@@ -1,6 +1,6 @@
 //! Dynos found by a real dnsmasq: their number changes under load, the resolver dies, SRV, and IPv6.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -48,10 +48,15 @@ impl Dnsmasq {
 
     /// The app of the daemon that asks it.
     fn app(&self, dynos: &str) -> String {
+        self.app_with("", dynos)
+    }
+
+    /// The same with a line of `[dns]`.
+    fn app_with(&self, dns: &str, dynos: &str) -> String {
         format!(
             "[server]\nlisten = ['127.0.0.1:0', '[::1]:0']\n\
              [dns]\nservers = ['127.0.0.1:{}']\nmin_ttl = '100ms'\nmax_ttl = '300ms'\ntimeout = '300ms'\n\
-             [apps.shop]\ndynos = ['{dynos}']\n",
+             {dns}\n[apps.shop]\ndynos = ['{dynos}']\n",
             self.port
         )
     }
@@ -254,4 +259,55 @@ async fn ipv6_works_on_both_sides_and_from_a_name() {
     let rig = Rig::from_toml(&server.app(&format!("dns:six.test:{port}"))).await;
     until("the dyno is found", || rig.app().dynos.len() == 1).await;
     assert!(rig.get("/").await.is_ok());
+}
+
+/// One dyno on 127.0.0.1 and one on ::1, with the same port. `None` where there is no IPv6.
+async fn on_both_families() -> Option<[Dyno; 2]> {
+    TcpListener::bind("[::1]:0").ok()?;
+    loop {
+        let v4 = Dyno::start().await;
+        let address = SocketAddr::from((Ipv6Addr::LOCALHOST, v4.address.port()));
+        // Somebody else may have that port over there.
+        if TcpListener::bind(address).is_ok() {
+            return Some([v4, Dyno::start_at(address).await]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_name_with_a_and_aaaa_the_family_decides_where_requests_go() {
+    let Some([v4, v6]) = on_both_families().await.filter(|_| installed("dnsmasq", &["--version"])) else {
+        return;
+    };
+    let hosts = ["127.0.0.1 web.test", "::1 web.test", "127.0.0.1 four.test"].map(str::to_owned);
+    let server = Dnsmasq::start(&hosts, &[]);
+    let port = v4.address.port();
+    for (family, name, wanted) in [
+        ("", "web", vec![v4.address]),
+        ("family = 'prefer-v4'", "web", vec![v4.address]),
+        ("family = 'prefer-v6'", "web", vec![v6.address]),
+        ("family = 'prefer-v6'", "four", vec![v4.address]),
+        ("family = 'both'", "web", vec![v4.address, v6.address]),
+    ] {
+        let before = [v4.asked(), v6.asked()];
+        let rig = Rig::from_toml(&server.app_with(family, &format!("dns:{name}.test:{port}"))).await;
+        // As many at once as there are dynos, and one more: each dyno has its part.
+        let gets: Vec<_> = (0..=wanted.len()).map(|_| rig.spawn_get("/?ms=100")).collect();
+        for get in gets {
+            assert!(get.await.unwrap().is_ok(), "{family} {name}");
+        }
+        let mut found: Vec<_> = rig.app().dynos.iter().map(|dyno| dyno.address).collect();
+        found.sort();
+        assert_eq!(found, wanted, "{family} {name}");
+        for (dyno, before) in [&v4, &v6].into_iter().zip(before) {
+            assert_eq!(
+                dyno.asked() > before,
+                wanted.contains(&dyno.address),
+                "{family} {name} {}",
+                dyno.address
+            );
+        }
+        drop(rig);
+        until("its connections are closed", || v4.open_connections() + v6.open_connections() == 0).await;
+    }
 }
