@@ -1,12 +1,13 @@
 //! The configuration as people meet it: each key is live, each mistake is named where it stands.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
 use router_core::dns::Families;
 use router_core::limits::Limits;
 use routerd::config::{self, Admin, Config, ConfigError, DynoSource, file, reference};
 use serde_json::{Map, Value, json};
+
+use crate::support::program::routerd;
 
 mod broken;
 
@@ -18,10 +19,6 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
 fn wrong(text: &str) -> Vec<String> {
     let error = parse(text).expect_err(text);
     error.problems().iter().map(|p| format!("{}:{} {}", p.line, p.column, p.message)).collect()
-}
-
-fn routerd(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_routerd")).args(args).output().expect("routerd starts")
 }
 
 #[test]

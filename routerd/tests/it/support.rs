@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod dyno;
+pub(crate) mod program;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
