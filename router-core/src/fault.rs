@@ -47,7 +47,7 @@ pub enum Fault {
     Restriction(Restriction),
     /// The request breaks HTTP or a limit of the router.
     BadRequest(BadRequest),
-    /// The client went away before its answer was there.
+    /// The client went away before its answer was there, or before the head of its request was.
     ClientInterrupted,
     /// The client fell silent in the middle of its request or its answer.
     ClientIdle,

@@ -108,7 +108,6 @@ pub use router::{AppRef, Lease, Outcome, Router, Ticket};
 // ring 3: input and output
 #[cfg(feature = "proxy")]
 pub mod proxy;
-
 #[cfg(feature = "dns")]
 pub mod dns;
 
@@ -120,16 +119,10 @@ pub mod policy;
 
 // ring 0: words, plain data
 pub mod change;
-
 pub mod snapshot;
-
 pub mod fault;
-
 pub mod limits;
-
 pub mod ids;
-
 pub mod clock;
-
 #[doc(hidden)]
 pub mod sync;

@@ -1,12 +1,16 @@
-//! Rules of the house that no compiler holds: layers, sizes, the map, words that are banned, documents in step.
+//! Rules of the house that no compiler holds: layers, sizes, maps, words that are banned, documents and manifests.
 //!
 //! Each check says which file breaks which rule. `UPDATE_DOCS=1 cargo test -p router-core --test tidy` writes
 //! `routerd/docs/faults.md` anew.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "tidy/documents.rs"]
+mod documents;
 #[path = "tidy/faults.rs"]
 mod faults;
+#[path = "tidy/manifests.rs"]
+mod manifests;
 #[path = "tidy/source.rs"]
 mod source;
 
@@ -17,7 +21,7 @@ use source::{Source, crate_files, read, root};
 /// The crates that are held to the rules of files; the first two to those of layers.
 const CRATES: [&str; 3] = ["router-core", "routerd", "fuzz"];
 /// The crates whose `lib.rs` has a map, which is held against the tree.
-const MAPPED: [&str; 1] = ["router-core"];
+const MAPPED: [&str; 2] = ["router-core", "routerd"];
 
 const LINES_MOST: usize = 500;
 const COLUMNS_MOST: usize = 120;
@@ -157,15 +161,11 @@ fn policy_is_pure() {
 }
 
 #[test]
-fn the_map_in_lib_rs_is_the_tree() {
+fn the_maps_in_lib_rs_are_the_trees() {
     let mut found = Vec::new();
     for name in MAPPED {
         let lib = read(&format!("{name}/src/lib.rs"));
-        let row = |line: &str| {
-            let first = line.strip_prefix("//! | `")?.split('`').next()?.to_owned();
-            first.ends_with(".rs").then_some(first)
-        };
-        let map: BTreeSet<String> = lib.lines().filter_map(row).collect();
+        let map: BTreeSet<String> = documents::map(&lib).into_iter().map(|(file, _)| file).collect();
         let files = crate_files(name);
         let tree: BTreeSet<String> = files.iter().filter_map(|file| file.in_map(name)).collect();
         found
@@ -175,6 +175,55 @@ fn the_map_in_lib_rs_is_the_tree() {
         );
     }
     none(found);
+}
+
+#[test]
+fn the_map_of_routerd_says_of_a_file_what_the_file_says_of_itself() {
+    let mut found = Vec::new();
+    for (file, words) in documents::map(&read("routerd/src/lib.rs")) {
+        let own = documents::first_paragraph(&read(&format!("routerd/src/{file}")));
+        if !own.strip_prefix(&words).is_some_and(|rest| rest.starts_with(['.', ':', ';', ','])) {
+            found.push(format!("routerd/src/lib.rs: {file} is {words:?}, and it begins with {own:?}"));
+        }
+    }
+    none(found);
+}
+
+#[test]
+fn the_path_of_a_request_is_the_same_everywhere_and_names_files_that_exist() {
+    let readme = documents::path_table(&read("README.md"));
+    assert!(readme.len() > 5, "README.md has no table of the path of a request: {readme:?}");
+    assert_eq!(
+        readme,
+        documents::path_table(&read("routerd/src/lib.rs")),
+        "README.md and routerd/src/lib.rs"
+    );
+    let missing = |path: &String| !root().join(path).is_file();
+    let named = readme.iter().flat_map(|row| documents::files(row)).filter(missing);
+    none(named.map(|path| format!("the path of a request: {path} is not there")).collect());
+}
+
+#[test]
+fn files_that_are_named_in_documents_exist() {
+    let tree: Vec<String> = documents::tree();
+    let mut found = Vec::new();
+    for page in
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "routerd/src/lib.rs", "router-core/src/lib.rs"]
+    {
+        for file in documents::files(&read(page)) {
+            // Within its context a file may be called by the end of its path alone.
+            let end = format!("/{file}");
+            if !tree.iter().any(|path| path.ends_with(&end)) {
+                found.push(format!("{page}: there is no {file}"));
+            }
+        }
+    }
+    none(found);
+}
+
+#[test]
+fn every_dependency_is_used_by_name() {
+    none(manifests::MEMBERS.iter().flat_map(|member| manifests::unused(member)).collect());
 }
 
 #[test]

@@ -22,6 +22,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use router_core::change::AppSpec;
+use router_core::dns::Families;
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
@@ -105,6 +106,7 @@ pub struct Log {
 pub struct Dns {
     /// Name servers; empty: the system's.
     pub servers: Vec<SocketAddr>,
+    pub family: Families,
     pub min_ttl: Duration,
     pub max_ttl: Duration,
     pub timeout: Duration,
@@ -280,6 +282,7 @@ impl Default for Dns {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
+            family: Families::default(),
             min_ttl: Duration::from_secs(1),
             max_ttl: Duration::from_secs(300),
             timeout: Duration::from_secs(2),

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
@@ -10,7 +10,7 @@ use std::task::Poll;
 use http::header::{self, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http1::Builder;
+use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use router_core::fault::{BadRequest, Fault};
@@ -76,10 +76,12 @@ pub(crate) async fn serve(
     let client = client(peer, local_port, &side);
     let served = AtomicU32::new(0);
     let service = service_fn(|request| one(&terms, &client, &served, request));
-    let connection = terms.http.serve_connection(TokioIo::new(socket), service);
-    let result = until_drained(connection, drain).await;
+    let mut connection = terms.http.serve_connection(TokioIo::new(socket), service);
+    let result = until_drained(&mut connection, drain).await;
+    // Ends what still runs, and its record with it.
+    let rest = connection.into_parts().read_buf;
     if let Err(error) = result
-        && let Some(fault) = head_fault(&error, &side)
+        && let Some(fault) = head_fault(&error, &rest, &side)
     {
         terms.proxy.refuse_head(&client, fault);
         if fault == Fault::BadRequest(BadRequest::HeadTimeout) {
@@ -105,23 +107,27 @@ fn client(peer: SocketAddr, local_port: u16, side: &Arc<Side>) -> Client {
         }))
 }
 
-async fn one(
+fn one(
     terms: &Terms,
     client: &Client,
     served: &AtomicU32,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Aborted> {
-    let mut response = terms.proxy.serve(client, request).await?;
-    let number = served.fetch_add(1, Ordering::Relaxed) + 1;
-    if terms.keepalive_requests != 0 && number >= terms.keepalive_requests {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+) -> impl Future<Output = Result<Response<Body>, Aborted>> {
+    // Not in the future: hyper may drop it without a poll, and the request's record is opened here.
+    let response = terms.proxy.serve(client, request);
+    async move {
+        let mut response = response.await?;
+        let number = served.fetch_add(1, Ordering::Relaxed) + 1;
+        if terms.keepalive_requests != 0 && number >= terms.keepalive_requests {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
     }
-    Ok(response)
 }
 
 /// Drives the connection; asks it to end when the drain begins.
 async fn until_drained<S>(
-    connection: hyper::server::conn::http1::Connection<TokioIo<Socket>, S>,
+    connection: &mut Connection<TokioIo<Socket>, S>,
     drain: watch::Receiver<Phase>,
 ) -> hyper::Result<()>
 where
@@ -131,7 +137,7 @@ where
             Error: Into<Box<dyn std::error::Error + Send + Sync>>,
         >,
 {
-    let mut connection = pin!(connection);
+    let mut connection = Pin::new(connection);
     let (now, mut first, mut second) = (drain.clone(), drain.clone(), drain);
     let mut draining = pin!(reached(&mut first, Phase::Draining));
     let mut cut = pin!(reached(&mut second, Phase::Cut));
@@ -153,18 +159,24 @@ where
     .await
 }
 
-/// A request that ended before it was one: hyper refused its head, or the head did not come in time.
-fn head_fault(error: &hyper::Error, side: &Side) -> Option<Fault> {
-    let cause = if error.is_parse_too_large() {
-        BadRequest::HeaderTooLarge
+/// A request that ended before it was one: hyper refused its head, the head did not come in time, or the connection
+/// ended within it. `rest` is what was read and is part of no request yet.
+fn head_fault(error: &hyper::Error, rest: &[u8], side: &Side) -> Option<Fault> {
+    // Empty lines in front of a request are no part of it (RFC 9112 section 2.2).
+    let begun = rest.iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
+    if error.is_parse_too_large() {
+        Some(Fault::BadRequest(BadRequest::HeaderTooLarge))
     } else if error.is_parse() {
-        BadRequest::Header
-    } else if error.is_timeout() && side.has_heard() {
-        BadRequest::HeadTimeout
+        Some(Fault::BadRequest(BadRequest::Header))
+    } else if error.is_timeout() && begun {
+        Some(Fault::BadRequest(BadRequest::HeadTimeout))
+    } else if !error.is_user() && !error.is_shutdown() && begun && side.has_ended() {
+        // What a request ended with stands in its own record; and while one is under way, hyper looks for the end
+        // only when it has nothing left to parse.
+        Some(Fault::ClientInterrupted)
     } else {
-        return None;
-    };
-    Some(Fault::BadRequest(cause))
+        None
+    }
 }
 
 /// Says that there is no room, and why, to a client that will not be served.

@@ -12,29 +12,65 @@
 //! | 5 forward | `router-core/src/proxy/forward.rs`, `router-core/src/proxy/flight.rs` |
 //! | 6 check in | `router-core/src/router/lease.rs`, `router-core/src/policy/app.rs` |
 //! | 7 log | `router-core/src/proxy/record.rs`, `routerd/src/log.rs` |
+//!
+//! # Map
+//!
+//! A module imports only modules that stand below it. `main.rs` stands above all of them.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `cli.rs` | The command line: what may be typed, and the help that teaches it |
+//! | `watch.rs` | Notices that a file has been written anew |
+//! | `up.rs` | A local dyno grid: the processes of a Procfile, each with its own `PORT`, watched and started again |
+//! | `up/formation.rs` | How many processes of each entry of the Procfile run: `web=4,worker=1` |
+//! | `up/grid.rs` | Watches over all processes of a grid |
+//! | `up/output.rs` | What the processes of a grid print, line by line, each with its name in front |
+//! | `up/port.rs` | The ports of a grid's processes: which one is free, and whether somebody listens there yet |
+//! | `up/process.rs` | One child process: its shell, its environment, its process group, and its end |
+//! | `up/procfile.rs` | Reads a Procfile |
+//! | `up/run.rs` | `routerd up`: the grid of a Procfile with the daemon in front of it |
+//! | `daemon.rs` | The daemon put together: router, proxy, listeners, discovery, log, metrics and admin |
+//! | `daemon/live.rs` | What a reload changes of a running daemon |
+//! | `daemon/names.rs` | Where the dynos of a configuration come from, as discovery wants it |
+//! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |
+//! | `conn.rs` | One client connection: HTTP/1.1 in, each request to `router_core::proxy` |
+//! | `socket.rs` | A client's socket with two hands on it |
+//! | `log.rs` | Step 7: one line in the access log for each request |
+//! | `log/line.rs` | One record as one line: logfmt with the fields of Heroku's router, or JSON with the same fields |
+//! | `log/writer.rs` | The one writer of the access log: takes records out of a bounded queue and writes their lines |
+//! | `admin.rs` | The admin listener: metrics, health, readiness and the state of lines and dynos |
+//! | `admin/listen.rs` | Where the admin listener listens |
+//! | `admin/readiness.rs` | Whether the daemon should get traffic, and if not, why: what `/readyz` answers |
+//! | `admin/reloads.rs` | How reloads of the configuration have gone |
+//! | `admin/status.rs` | The picture of the router as JSON, for `/v1/status` |
+//! | `discover.rs` | Discovery for every app of the daemon |
+//! | `metrics.rs` | Every metric of the daemon: name, kind, unit, labels and meaning in one table |
+//! | `metrics/meters.rs` | Counters and histograms of requests, fed once as each request ends |
+//! | `metrics/process.rs` | CPU time and memory of this process, as Linux tells them in `/proc/self` |
+//! | `metrics/scrape.rs` | What is read when somebody asks |
+//! | `drain.rs` | One signal for everything that runs: go on, finish what is running and take nothing new, stop now |
+//! | `config.rs` | The checked configuration, as types |
+//! | `config/check.rs` | From the file as written to the checked configuration |
+//! | `config/diff.rs` | Two configurations compared |
+//! | `config/dyno.rs` | Where an app's dynos come from: an address, a name that is looked up, or an SRV record |
+//! | `config/error.rs` | What is wrong with a configuration |
+//! | `config/file.rs` | The configuration as written: every key with its meaning, default, floor and ceiling |
+//! | `config/host.rs` | What names an app |
+//! | `config/key.rs` | A value of the file together with the place where it is written |
+//! | `config/reference.rs` | The reference of the configuration, made from the schema: `docs/configure.md` |
+//! | `config/units.rs` | Durations as `"5s"` and sizes as `"1MiB"`: read from text, shown as text |
+//! | `config/walk.rs` | Holds a parsed file against the schema |
 
 pub mod cli;
-
 pub mod watch;
-
 pub mod up;
-
 pub mod daemon;
-
 mod accept;
-
 mod conn;
-
 mod socket;
-
 pub mod log;
-
 pub mod admin;
-
 pub mod discover;
-
 pub mod metrics;
-
 mod drain;
-
 pub mod config;

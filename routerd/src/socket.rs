@@ -29,8 +29,8 @@ pub(crate) struct Socket {
 /// The other hand on the socket.
 pub(crate) struct Side {
     out: Mutex<Out>,
-    /// Something of a request has come since the last answer.
-    heard: AtomicBool,
+    /// Reading has come to an end: the client has closed its side, or the connection is broken.
+    ended: AtomicBool,
 }
 
 struct Out {
@@ -45,7 +45,7 @@ impl Socket {
     pub(crate) fn new(stream: TcpStream) -> (Self, Arc<Side>) {
         let (read, half) = stream.into_split();
         let out = Mutex::new(Out { half, unflushed: false, interim: Vec::new() });
-        let side = Arc::new(Side { out, heard: AtomicBool::new(false) });
+        let side = Arc::new(Side { out, ended: AtomicBool::new(false) });
         (Self { read, side: Arc::clone(&side) }, side)
     }
 }
@@ -60,9 +60,9 @@ impl Side {
         matches!(ready.poll(&mut cx), Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
-    /// Whether part of a request has come that has not been answered.
-    pub(crate) fn has_heard(&self) -> bool {
-        self.heard.load(Ordering::Relaxed)
+    /// Whether hyper has read up to the end of what the client sent.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Sends an interim answer (RFC 9110 section 15.2) at once, if nothing else is on its way.
@@ -110,8 +110,8 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.read).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.side.heard.store(true, Ordering::Relaxed);
+        if result.is_ready() && buf.filled().len() == before {
+            self.side.ended.store(true, Ordering::Relaxed);
         }
         result
     }
@@ -142,10 +142,7 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut out = self.side.out.lock();
-        // hyper also flushes when it has nothing to say; only an answer is the end of what was heard.
-        if std::mem::take(&mut out.unflushed) {
-            self.side.heard.store(false, Ordering::Relaxed);
-        }
+        out.unflushed = false;
         Pin::new(&mut out.half).poll_flush(cx)
     }
 

@@ -16,7 +16,7 @@ use crate::fault::Fault;
 use crate::proxy::answer::fault_page;
 use crate::proxy::body::Body;
 use crate::proxy::forward::{Attempt, Failed, send};
-use crate::proxy::inspect::{self, Rules};
+use crate::proxy::inspect::{self, Rules, Target};
 use crate::proxy::record::{Hook, Open, Record};
 use crate::proxy::upload::{BoxError, ClientBody, Upload};
 use crate::proxy::{headers, turn};
@@ -93,7 +93,8 @@ impl Proxy {
         open.fault(fault);
     }
 
-    /// Serves one request: steps 2 to 6.
+    /// Serves one request: steps 2 to 6. Its record is opened by the call, so that it has one even if the future is
+    /// dropped before it was ever polled: a client may be gone as soon as its request is read.
     ///
     /// # Errors
     /// [`Aborted`] when there is nobody to answer. Every other fault is an answer.
@@ -101,35 +102,28 @@ impl Proxy {
     /// # Cancel safety
     /// Dropping the future means that the client is gone: a request in line leaves it, one at a dyno lingers there
     /// until the dyno is done with it. The record is closed in either case.
-    pub async fn serve<B>(&self, client: &Client, request: Request<B>) -> Result<Response<Body>, Aborted>
+    pub fn serve<B>(
+        &self,
+        client: &Client,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Body>, Aborted>> + Send
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let (head, body) = request.into_parts();
         let body = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
-        self.serve_parts(client, head, body).await
+        let received = Received::now(self, client, head);
+        self.serve_received(client, received, body)
     }
 
-    async fn serve_parts(
+    async fn serve_received(
         &self,
         client: &Client,
-        mut head: http::request::Parts,
+        received: Received,
         body: Option<ClientBody>,
     ) -> Result<Response<Body>, Aborted> {
-        let received = clock::wall();
-        // Opened first: it closes on drop, whatever happens, and calls the hook (step 7).
-        let mut open = Open::new(Record::default(), self.router.clock(), &self.hook);
-        open.note(|record| describe(record, &head, client));
-        let accept = head.headers.get(http::header::ACCEPT).cloned();
-        let inspected = inspect::inspect(&mut head, &self.rules);
-        let known = headers::to_dyno(&mut head.headers, client, received, self.rules.trusted_request_id);
-        let request_id = known.request_id.clone();
-        open.note(|record| {
-            record.received = received;
-            record.request_id = Some(known.request_id);
-            record.forwarded_for = Some(known.forwarded_for);
-        });
+        let Received { mut open, head, accept, request_id, inspected } = received;
         let mut app = None;
         let answer = async {
             let target = inspected?;
@@ -174,6 +168,34 @@ impl Proxy {
             }
             Err(fault) => Ok(page(fault, accept, &request_id, app.as_ref(), open)),
         }
+    }
+}
+
+/// A request whose record is open, with its head made ready for a dyno.
+struct Received {
+    open: Open,
+    head: http::request::Parts,
+    accept: Option<HeaderValue>,
+    request_id: HeaderValue,
+    inspected: Result<Target, Fault>,
+}
+
+impl Received {
+    fn now(proxy: &Proxy, client: &Client, mut head: http::request::Parts) -> Self {
+        let received = clock::wall();
+        // Opened first: it closes on drop, whatever happens, and calls the hook (step 7).
+        let mut open = Open::new(Record::default(), proxy.router.clock(), &proxy.hook);
+        open.note(|record| describe(record, &head, client));
+        let accept = head.headers.get(http::header::ACCEPT).cloned();
+        let inspected = inspect::inspect(&mut head, &proxy.rules);
+        let known = headers::to_dyno(&mut head.headers, client, received, proxy.rules.trusted_request_id);
+        let request_id = known.request_id.clone();
+        open.note(|record| {
+            record.received = received;
+            record.request_id = Some(known.request_id);
+            record.forwarded_for = Some(known.forwarded_for);
+        });
+        Self { open, head, accept, request_id, inspected }
     }
 }
 
@@ -260,3 +282,24 @@ impl fmt::Display for Aborted {
 }
 
 impl std::error::Error for Aborted {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Mutex;
+
+    #[tokio::test]
+    async fn a_request_whose_future_is_never_polled_has_its_record() {
+        let records = Arc::new(Mutex::new(Vec::new()));
+        let told = records.clone();
+        let proxy = Proxy::new(Router::new()).on_record(move |record| told.lock().push(*record));
+        let client = Client::new(SocketAddr::from(([127, 0, 0, 1], 1)), 80);
+        let request = Request::get("/cart").header("host", "shop.test");
+        drop(proxy.serve(&client, request.body(http_body_util::Empty::<Bytes>::new()).unwrap()));
+        let records = records.lock();
+        assert_eq!(records.len(), 1);
+        assert_eq!(records[0].fault, Some(Fault::ClientInterrupted));
+        assert_eq!(records[0].path.as_ref().map(|path| path.as_str()), Some("/cart"));
+        assert!(records[0].request_id.is_some());
+    }
+}

@@ -94,7 +94,8 @@ const PROSE: &[(&str, &str, &str)] = &[
     ),
     (
         "H27",
-        "The client went away before its answer was there.",
+        "The client went away before its answer was there, or in the middle of its request's head: then the line has \
+         neither method nor path. A connection that ends between two requests leaves no line.",
         "Many of them mean that answers are too slow for those who wait: see `service=` and `queue=`.",
     ),
     (

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use router_core::change::AppSpec;
+use router_core::dns::Families;
 use router_core::ids::{AppId, ReleaseId};
 use router_core::limits::{Limits, Order};
 
@@ -146,8 +147,14 @@ impl<'a> Checker<'a> {
         let max_ttl = file.max_ttl.or(Period(default.max_ttl)).0;
         let short = ("dns.min_ttl", &file.min_ttl, default.min_ttl);
         let min_ttl = self.shorter(short, ("dns.max_ttl", &file.max_ttl, max_ttl));
+        let family = file.family.value().map_or(default.family, |family| match family {
+            file::Family::PreferV4 => Families::PreferV4,
+            file::Family::PreferV6 => Families::PreferV6,
+            file::Family::Both => Families::Both,
+        });
         Dns {
             servers,
+            family,
             min_ttl,
             max_ttl,
             timeout: file.timeout.or(Period(default.timeout)).0,

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use router_core::change::Change;
+use router_core::dns::Families;
 use router_core::ids::AppId;
 use router_core::limits::Order;
 
@@ -271,9 +272,15 @@ fn log(log: &Log) -> Keys {
 }
 
 fn dns(dns: &Dns) -> Keys {
-    let Dns { servers, min_ttl, max_ttl, timeout, attempts, max_removal, max_removal_confirm } = dns;
+    let Dns { servers, family, min_ttl, max_ttl, timeout, attempts, max_removal, max_removal_confirm } = dns;
+    let family_word = match family {
+        Families::PreferV4 => "prefer-v4",
+        Families::PreferV6 => "prefer-v6",
+        Families::Both => "both",
+    };
     vec![
         ("dns.servers", many(servers)),
+        ("dns.family", one(family_word)),
         ("dns.min_ttl", one(Period(*min_ttl))),
         ("dns.max_ttl", one(Period(*max_ttl))),
         ("dns.timeout", one(Period(*timeout))),

@@ -158,6 +158,10 @@ pub struct Dns {
     /// Name servers, as address or address and port (53 if none is written). Without any: the system's.
     #[schemars(extend("default" = [], "maxItems" = 16, "x-unit" = "address"))]
     pub servers: Key<Vec<Text>>,
+    /// Which addresses of a name that has both A and AAAA records are dynos. One process with an address in each
+    /// family must be one dyno: as two it would get two requests at once.
+    #[schemars(extend("default" = "prefer-v4"))]
+    pub family: Key<Family>,
     /// An answer is kept for at least this long, whatever its TTL says. It cannot be more than `max_ttl`; the
     /// default is `max_ttl` where that is less.
     #[schemars(extend("default" = "1s", "x-floor" = "100ms", "x-ceiling" = "1h"))]
@@ -178,6 +182,19 @@ pub struct Dns {
     /// How often in a row an answer must be seen that takes away more than `max_removal`; 1 believes it at once.
     #[schemars(extend("default" = 3, "minimum" = 1, "maximum" = 100))]
     pub max_removal_confirm: Key<u32>,
+}
+
+/// Which addresses of a name that has both A and AAAA records are dynos.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Those of the A records if there are any, else those of the AAAA records.
+    #[default]
+    PreferV4,
+    /// Those of the AAAA records if there are any, else those of the A records.
+    PreferV6,
+    /// All of them, each a dyno of its own: only where no process has an address in both families.
+    Both,
 }
 
 /// `[apps.NAME]`

@@ -15,6 +15,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         max_ttl: dns.max_ttl,
         max_removal: dns.max_removal,
         confirm: dns.max_removal_confirm,
+        families: dns.family,
         ..Bounds::default()
     };
     Settings::default()

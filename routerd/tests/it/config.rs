@@ -1,11 +1,13 @@
 //! The configuration as people meet it: each key is live, each mistake is named where it stands.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
+use router_core::dns::Families;
 use router_core::limits::Limits;
 use routerd::config::{self, Admin, Config, ConfigError, DynoSource, file, reference};
 use serde_json::{Map, Value, json};
+
+use crate::support::program::routerd;
 
 mod broken;
 
@@ -17,10 +19,6 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
 fn wrong(text: &str) -> Vec<String> {
     let error = parse(text).expect_err(text);
     error.problems().iter().map(|p| format!("{}:{} {}", p.line, p.column, p.message)).collect()
-}
-
-fn routerd(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_routerd")).args(args).output().expect("routerd starts")
 }
 
 #[test]
@@ -76,6 +74,17 @@ fn a_default_gives_way_to_a_shorter_bound_that_is_written() {
     assert_eq!(config.apps[0].spec.limits.standing_wait.as_secs(), 1);
     assert_eq!(config.apps[0].spec.limits.quarantine.as_secs(), 2);
     assert_eq!(config.dns.min_ttl, config.dns.max_ttl);
+}
+
+#[test]
+fn the_family_of_addresses_is_that_of_the_core() {
+    assert_eq!(parse("[apps.shop]").unwrap().dns.family, Families::PreferV4);
+    for (word, family) in
+        [("prefer-v4", Families::PreferV4), ("prefer-v6", Families::PreferV6), ("both", Families::Both)]
+    {
+        let config = parse(&format!("[apps.shop]\n[dns]\nfamily = '{word}'")).unwrap();
+        assert_eq!(config.dns.family, family, "{word}");
+    }
 }
 
 /// The key's path and schema, for every key of the file that is no table.

@@ -1,6 +1,7 @@
 //! Dynos found by a real dnsmasq: their number changes under load, the resolver dies, SRV, and IPv6.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -48,10 +49,15 @@ impl Dnsmasq {
 
     /// The app of the daemon that asks it.
     fn app(&self, dynos: &str) -> String {
+        self.app_with("", dynos)
+    }
+
+    /// The same with a line of `[dns]`.
+    fn app_with(&self, dns: &str, dynos: &str) -> String {
         format!(
             "[server]\nlisten = ['127.0.0.1:0', '[::1]:0']\n\
              [dns]\nservers = ['127.0.0.1:{}']\nmin_ttl = '100ms'\nmax_ttl = '300ms'\ntimeout = '300ms'\n\
-             [apps.shop]\ndynos = ['{dynos}']\n",
+             {dns}\n[apps.shop]\ndynos = ['{dynos}']\n",
             self.port
         )
     }
@@ -203,9 +209,11 @@ async fn while_the_resolver_is_dead_nothing_is_lost_and_its_return_is_noticed() 
     let load = Load::start(rig.address);
     load.go_on(50).await;
     server.kill();
+    let (dead_for, before) = (dead_for(), load.served.load(Ordering::Relaxed));
     // Many times its TTL of 1 s; what is tested is that time passes without harm.
-    sleep(Duration::from_secs(5)).await;
+    sleep(dead_for).await;
     load.go_on(50).await;
+    let meanwhile = load.served.load(Ordering::Relaxed) - before;
     assert_eq!(rig.app().dynos.len(), 2);
     server.restart(&web(&dynos));
     until("3 dynos", || rig.app().dynos.len() == 3).await;
@@ -215,7 +223,21 @@ async fn while_the_resolver_is_dead_nothing_is_lost_and_its_return_is_noticed() 
     assert_eq!(rig.app().dynos.len(), 3);
     let served = load.end().await;
     rig.log.are(served).await;
-    assert_eq!(rig.log.faults(), [""; 0]);
+    let faults = rig.log.faults();
+    let overlaps: Vec<_> = dynos.iter().flat_map(Dyno::wrong).collect();
+    let (of_faults, of_overlaps) = (faults.len(), overlaps.len());
+    let _ = writeln!(
+        io::stderr(),
+        "resolver dead for {dead_for:?}: {meanwhile} requests meanwhile, {served} in all, \
+         {of_faults} faults, {of_overlaps} overlaps"
+    );
+    assert_eq!((faults, overlaps), (vec![], vec![]));
+}
+
+/// How long the resolver is dead: 5 s, or as many seconds as `DEAD_FOR` says.
+fn dead_for() -> Duration {
+    let seconds = std::env::var("DEAD_FOR").map(|seconds| seconds.parse().expect("DEAD_FOR is in seconds"));
+    Duration::from_secs(seconds.unwrap_or(5))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,4 +276,55 @@ async fn ipv6_works_on_both_sides_and_from_a_name() {
     let rig = Rig::from_toml(&server.app(&format!("dns:six.test:{port}"))).await;
     until("the dyno is found", || rig.app().dynos.len() == 1).await;
     assert!(rig.get("/").await.is_ok());
+}
+
+/// One dyno on 127.0.0.1 and one on ::1, with the same port. `None` where there is no IPv6.
+async fn on_both_families() -> Option<[Dyno; 2]> {
+    TcpListener::bind("[::1]:0").ok()?;
+    loop {
+        let v4 = Dyno::start().await;
+        let address = SocketAddr::from((Ipv6Addr::LOCALHOST, v4.address.port()));
+        // Somebody else may have that port over there.
+        if TcpListener::bind(address).is_ok() {
+            return Some([v4, Dyno::start_at(address).await]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_name_with_a_and_aaaa_the_family_decides_where_requests_go() {
+    let Some([v4, v6]) = on_both_families().await.filter(|_| installed("dnsmasq", &["--version"])) else {
+        return;
+    };
+    let hosts = ["127.0.0.1 web.test", "::1 web.test", "127.0.0.1 four.test"].map(str::to_owned);
+    let server = Dnsmasq::start(&hosts, &[]);
+    let port = v4.address.port();
+    for (family, name, wanted) in [
+        ("", "web", vec![v4.address]),
+        ("family = 'prefer-v4'", "web", vec![v4.address]),
+        ("family = 'prefer-v6'", "web", vec![v6.address]),
+        ("family = 'prefer-v6'", "four", vec![v4.address]),
+        ("family = 'both'", "web", vec![v4.address, v6.address]),
+    ] {
+        let before = [v4.asked(), v6.asked()];
+        let rig = Rig::from_toml(&server.app_with(family, &format!("dns:{name}.test:{port}"))).await;
+        // As many at once as there are dynos, and one more: each dyno has its part.
+        let gets: Vec<_> = (0..=wanted.len()).map(|_| rig.spawn_get("/?ms=100")).collect();
+        for get in gets {
+            assert!(get.await.unwrap().is_ok(), "{family} {name}");
+        }
+        let mut found: Vec<_> = rig.app().dynos.iter().map(|dyno| dyno.address).collect();
+        found.sort();
+        assert_eq!(found, wanted, "{family} {name}");
+        for (dyno, before) in [&v4, &v6].into_iter().zip(before) {
+            assert_eq!(
+                dyno.asked() > before,
+                wanted.contains(&dyno.address),
+                "{family} {name} {}",
+                dyno.address
+            );
+        }
+        drop(rig);
+        until("its connections are closed", || v4.open_connections() + v6.open_connections() == 0).await;
+    }
 }

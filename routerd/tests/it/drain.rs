@@ -1,18 +1,16 @@
 //! The orderly end: what runs is finished, nothing new is taken, and what takes too long is cut and logged.
 
-use std::net::SocketAddr;
-use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, BufReader};
+use rustix::process::Signal;
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use crate::support::{Client, DEADLINE, Dyno, Rig, until};
+use crate::support::program::{Program, routerd};
+use crate::support::{Client, Dyno, Rig, until};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -75,45 +73,6 @@ async fn an_answer_that_the_client_has_not_read_yet_is_waited_for() {
     assert_eq!(stop.await.unwrap(), 0);
 }
 
-/// The real program, killed at the end of the test.
-struct Program {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Program {
-    async fn run(config: &std::path::Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_routerd"))
-            .args(["run", "--config"])
-            .arg(config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut messages = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = timeout(DEADLINE, async {
-            loop {
-                let line = messages.next_line().await.unwrap().expect("it says where it listens");
-                if let Some((_, address)) = line.split_once("http://") {
-                    return address.trim().parse().unwrap();
-                }
-            }
-        });
-        let address = address.await.unwrap();
-        // Read on, so that it can go on saying things.
-        tokio::spawn(async move { while let Ok(Some(_)) = messages.next_line().await {} });
-        Self { child, address }
-    }
-
-    async fn terminate(&mut self) -> ExitStatus {
-        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        timeout(DEADLINE, self.child.wait()).await.unwrap().unwrap()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_program_ends_with_0_on_sigterm_under_load_and_no_request_fails() {
     let dynos = Dyno::several(3).await;
@@ -122,8 +81,8 @@ async fn the_program_ends_with_0_on_sigterm_under_load_and_no_request_fails() {
     let list: Vec<_> = dynos.iter().map(|dyno| format!("'{}'", dyno.address)).collect();
     let text = format!("[server]\nlisten = ['127.0.0.1:0']\n[apps.shop]\ndynos = [{}]\n", list.join(", "));
     std::fs::write(&config, text).unwrap();
-    let mut program = Program::run(&config).await;
-    let (address, ended) = (program.address, Arc::new(AtomicBool::new(false)));
+    let mut program = Program::start(&["run".as_ref(), "--config".as_ref(), config.as_os_str()]);
+    let (address, ended) = (program.address().await, Arc::new(AtomicBool::new(false)));
     let served = Arc::new(AtomicUsize::new(0));
     let mut load = JoinSet::new();
     for _ in 0..12 {
@@ -148,7 +107,7 @@ async fn the_program_ends_with_0_on_sigterm_under_load_and_no_request_fails() {
     until("it runs", || dynos.iter().any(|dyno| dyno.seen().iter().any(|seen| seen.path.contains("slow"))))
         .await;
     ended.store(true, Ordering::SeqCst);
-    let status = program.terminate().await;
+    let status = program.end(Signal::TERM).await;
     assert_eq!(status.code(), Some(0));
     while let Some(end) = load.join_next().await {
         end.unwrap();
@@ -156,22 +115,22 @@ async fn the_program_ends_with_0_on_sigterm_under_load_and_no_request_fails() {
     assert!(slow.await.unwrap().is_ok());
 }
 
-#[tokio::test]
-async fn check_says_with_its_exit_code_what_it_found() {
+#[test]
+fn check_says_with_its_exit_code_what_it_found() {
     let folder = tempfile::tempdir().unwrap();
     let (good, bad) = (folder.path().join("good.toml"), folder.path().join("bad.toml"));
     std::fs::write(&good, "[apps.shop]\ndynos = ['127.0.0.1:3001']\n").unwrap();
     std::fs::write(&bad, "[apps.shop]\ndyno = 1\n").unwrap();
-    let code = async |args: &[&std::ffi::OsStr]| {
-        let out = Command::new(env!("CARGO_BIN_EXE_routerd")).args(args).output().await.unwrap();
+    let code = |args: &[&std::ffi::OsStr]| {
+        let out = routerd(args);
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(!said.contains("panicked"), "{said}");
         out.status.code()
     };
-    assert_eq!(code(&["check".as_ref(), "--config".as_ref(), good.as_ref()]).await, Some(0));
-    assert_eq!(code(&["check".as_ref(), "--config".as_ref(), bad.as_ref()]).await, Some(1));
-    assert_eq!(code(&["check".as_ref(), "--config".as_ref(), "/nowhere.toml".as_ref()]).await, Some(1));
-    assert_eq!(code(&["check".as_ref(), good.as_ref()]).await, Some(2));
-    assert_eq!(code(&["chekc".as_ref()]).await, Some(2));
-    assert_eq!(code(&["run".as_ref(), "--config".as_ref(), bad.as_ref()]).await, Some(1));
+    assert_eq!(code(&["check".as_ref(), "--config".as_ref(), good.as_ref()]), Some(0));
+    assert_eq!(code(&["check".as_ref(), "--config".as_ref(), bad.as_ref()]), Some(1));
+    assert_eq!(code(&["check".as_ref(), "--config".as_ref(), "/nowhere.toml".as_ref()]), Some(1));
+    assert_eq!(code(&["check".as_ref(), good.as_ref()]), Some(2));
+    assert_eq!(code(&["chekc".as_ref()]), Some(2));
+    assert_eq!(code(&["run".as_ref(), "--config".as_ref(), bad.as_ref()]), Some(1));
 }

@@ -7,6 +7,7 @@ mod config;
 mod deaths;
 mod dns;
 mod drain;
+mod heads;
 mod limits;
 mod reload;
 mod servers;

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod dyno;
+pub(crate) mod program;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -182,6 +183,21 @@ impl Rig {
             app.waiting == 0 && app.waiting_bytes == 0 && app.count(DynoState::Idle) == app.dynos.len()
         })
         .await;
+    }
+
+    /// Waits until every connection so far has ended, and gives the lines that the log has then.
+    pub(crate) async fn settled(&self) -> Vec<Value> {
+        let sentinel = || format!("/sentinel/{}", fastrand::u64(..));
+        // Connections are taken in order: when this one is, all before it are counted.
+        assert!(self.get(&sentinel()).await.is_ok());
+        until("every connection has ended", || self.daemon.as_ref().unwrap().connections() == 0).await;
+        // The log is written in order: with this line all before it are there.
+        let last = sentinel();
+        assert!(self.get(&last).await.is_ok());
+        until("the log is written", || self.log.count() > 0 && self.log.last()["path"] == last).await;
+        let is_sentinel =
+            |line: &Value| line["path"].as_str().is_some_and(|path| path.contains("/sentinel/"));
+        self.log.all().into_iter().filter(|line| !is_sentinel(line)).collect()
     }
 
     /// The orderly end. Says how many connections were cut.

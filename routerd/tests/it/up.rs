@@ -13,6 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+mod command;
+
 /// No step of these tests may take longer.
 const DEADLINE: Duration = Duration::from_secs(30);
 

@@ -133,6 +133,22 @@ fn a_message_shows_the_line_with_a_caret_and_what_is_allowed() {
 }
 
 #[test]
+fn a_family_of_addresses_that_does_not_exist_is_shown_with_those_that_do() {
+    let error = parse(&format!("[dns]\nfamily = 'prefer-ipv6'\n{WHOLE}")).unwrap_err();
+    let plain = error.render(false);
+    for part in [
+        "[shop.toml:2:10]",
+        "dns.family: unknown value \"prefer-ipv6\"; did you mean \"prefer-v6\"?",
+        "family = 'prefer-ipv6'",
+        "^^^^^^",
+        "allowed: \"prefer-v4\", \"prefer-v6\", \"both\"",
+    ] {
+        assert!(plain.contains(part), "{part} is not in\n{plain}");
+    }
+    assert_eq!(wrong(&format!("[dns]\nfamily = 4\n{WHOLE}")), ["2:10 dns.family: this is not a text"]);
+}
+
+#[test]
 fn a_key_in_the_wrong_table_is_shown_its_place() {
     let error = parse(&format!("{WHOLE}max_wait = '5s'\n")).unwrap_err();
     assert!(error.to_string().contains("did you mean `queue.max_wait`?"), "{error}");

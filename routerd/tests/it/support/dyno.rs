@@ -123,6 +123,11 @@ impl Dyno {
         self.shared.opened.load(Ordering::SeqCst)
     }
 
+    /// What should not have happened to it: two requests at once above all. Any of it fails the test in the end.
+    pub(crate) fn wrong(&self) -> Vec<String> {
+        self.shared.wrong.lock().clone()
+    }
+
     /// Whether it works on a request.
     pub(crate) fn is_working(&self) -> bool {
         self.shared.active.load(Ordering::SeqCst) > 0
