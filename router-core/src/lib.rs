@@ -55,6 +55,11 @@
 //!
 //! With the feature `dns` (on by default), [`dns::Discovery`] turns A, AAAA and SRV records into changes.
 //!
+//! # Releases
+//!
+//! [`policy::deploy::Deploy`] decides how the dynos of a new release replace those of the present one: warming, canary,
+//! paced cut-over, bake, and the way back. You do the I/O: probes, clock and changes.
+//!
 //! # Map
 //!
 //! A file imports only what stands below it.
@@ -90,6 +95,14 @@
 //! | `policy/queue.rs` | step 3: who waits |
 //! | `policy/dispatch.rs` | step 4: which dyno is next |
 //! | `policy/dyno.rs` | what one dyno does |
+//! | `policy/deploy.rs` | a new release replaces the present one |
+//! | `policy/deploy/moves.rs` | which state of a deploy comes next, and who leaves for whom |
+//! | `policy/deploy/saved.rs` | a deploy as plain data, and how it goes on after a restart |
+//! | `policy/deploy/view.rs` | what can be seen of a deploy |
+//! | `policy/deploy/member.rs` | what one dyno of a deploy does |
+//! | `policy/deploy/judge.rs` | is the new release as good as the old one |
+//! | `policy/deploy/plan.rs` | how a deploy is to go |
+//! | `policy/deploy/words.rs` | the words of a deploy |
 //! | `policy/records.rs` | DNS answers to dynos |
 //! | `policy/records/feed.rs` | one source of dynos, and what is kept when it fails |
 //! | `policy/records/read.rs` | reads one answer |

@@ -16,4 +16,6 @@ pub(crate) mod dispatch;
 
 pub(crate) mod dyno;
 
+pub mod deploy;
+
 pub mod records;
