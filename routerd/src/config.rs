@@ -74,7 +74,7 @@ pub struct Server {
     pub headers_max: usize,
     pub head_max: usize,
     pub keepalive_requests: u32,
-    /// Threads that serve requests; 0 is one for each core.
+    /// Threads that serve requests; 0 is one for every two cores.
     pub threads: usize,
     pub trusted_request_id: bool,
 }

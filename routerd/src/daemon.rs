@@ -242,7 +242,7 @@ fn proxy(router: &Router, meters: &Meters, log: &Arc<ArcSwapOption<AccessLog>>) 
     Proxy::new(router.clone()).on_record(move |record| {
         meters.count(&record);
         if let Some(log) = &*log.load() {
-            log.write(record);
+            log.write(&record);
         }
     })
 }

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
@@ -154,12 +155,11 @@ fn messages(level: LogLevel) -> impl Fn(LogLevel) {
     }
 }
 
-/// Runs to the end in a runtime with that many threads; 0: one for each core.
+/// Runs to the end in a runtime with that many threads; 0: one for every two cores.
 fn in_runtime(threads: usize, main: impl Future<Output = Result<(), String>>) -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if threads > 0 {
-        builder.worker_threads(threads);
-    }
+    let half = || thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+    builder.worker_threads(if threads == 0 { half() } else { threads });
     let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("routerd: cannot start: {error}\n")),

@@ -76,7 +76,8 @@ pub struct Server {
     /// Requests that one client connection may carry. The last one is answered with `Connection: close`.
     #[schemars(extend("default" = 10_000, "minimum" = 1, "maximum" = 1_000_000_000))]
     pub keepalive_requests: Key<u32>,
-    /// Threads that serve requests; 0 is one for each core.
+    /// Threads that serve requests; 0 is one for every two cores, at least one: the kernel's part of the work and dynos
+    /// on the same machine need the others. More threads than there is work for cost more than they bring.
     #[schemars(extend("default" = 0, "minimum" = 0, "maximum" = 1024))]
     pub threads: Key<u32>,
     /// Whether a client's own `X-Request-Id` of 20 to 200 characters is kept. If not, each request gets a new one.

@@ -20,13 +20,13 @@ pub const LINE_MAX: usize = 16 * 1024;
 /// [`LINE_MAX`].
 pub(super) mod room {
     /// The path: as long as the longest request line that is allowed by default.
-    pub(in crate::log) const PATH: usize = 8 * 1024;
+    pub(super) const PATH: usize = 8 * 1024;
     /// The host.
-    pub(in crate::log) const HOST: usize = 1024;
+    pub(super) const HOST: usize = 1024;
     /// The request id; we take over at most 200 characters.
-    pub(in crate::log) const REQUEST_ID: usize = 256;
+    pub(super) const REQUEST_ID: usize = 256;
     /// The X-Forwarded-For list.
-    pub(in crate::log) const FORWARDED_FOR: usize = 2048;
+    pub(super) const FORWARDED_FOR: usize = 2048;
     /// The method.
     pub(super) const METHOD: usize = 64;
     /// The dyno's name.

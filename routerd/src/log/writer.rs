@@ -1,16 +1,17 @@
-//! The one writer of the access log: takes records out of a bounded queue and writes their lines, many with one call.
+//! The one writer of the access log: takes lines out of a bounded queue and writes many with one call.
 //!
 //! *Shared:* the queue, three counters, and the flag `asleep`.
 //! *Wakes:* while there is traffic the writer looks into the queue every [`NAP`] and nobody wakes it. After
 //! [`NAPS_BEFORE_SLEEP`] looks in vain it raises `asleep` and sleeps; the next record lowers the flag and wakes it.
 //! Both sides have a full fence between their own write and their look at the other's, so no record is left behind
 //! with the writer asleep.
-//! *Bounds:* the capacity in records. A record shares the buffer its request was read into; as that may be much
-//! larger than what is logged, records above [`SHARING_MAX`] are copied out of it, and the copies are bounded by
-//! [`COPIED_BYTES_MAX`].
+//! *Bounds:* the capacity in lines, and [`BYTES_MAX`] for all of them. A line is made by the thread that served its
+//! request: handing over the record instead kept the buffer that the request was read into from being used again, and
+//! left its parts to be freed by another thread than the one that had made them.
 //! *Never:* a request waits for the log, however long the output stands still
 //! (`a_blocked_output_loses_lines_and_holds_up_nobody`).
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -20,20 +21,18 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
-use http::HeaderValue;
-use http::uri::PathAndQuery;
 use router_core::clock::Clock;
 use router_core::proxy::Record;
 use tokio::sync::watch;
 
-use super::line::{Format, LINE_MAX, format_line, room};
+use super::line::{Format, LINE_MAX, format_line};
 
-/// How many records may wait for the writer unless the configuration says otherwise.
+/// How many lines may wait for the writer unless the configuration says otherwise.
 pub const DEFAULT_CAPACITY: usize = 65_536;
 
 /// The most bytes handed to one write: what a pipe holds.
 const BATCH_MAX: usize = 64 * 1024;
-/// How long the writer lets records gather.
+/// How long the writer lets lines gather.
 const NAP: Duration = Duration::from_millis(10);
 /// How many looks in vain until the writer sleeps: 200 ms without a request.
 const NAPS_BEFORE_SLEEP: u32 = 20;
@@ -41,40 +40,39 @@ const NAPS_BEFORE_SLEEP: u32 = 20;
 const SLEEP: Duration = Duration::from_secs(10);
 /// How often lost lines and write errors are reported at most.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
-/// Up to here a waiting record shares its request's buffer. More do not wait unless the output stands still.
-const SHARING_MAX: usize = 1024;
-/// The most bytes that records beyond [`SHARING_MAX`] may hold.
-const COPIED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The most bytes that may wait for the writer.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+thread_local! {
+    /// Where a thread makes its lines.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The access log. Clones write to the same log; when the last one is gone, the writer writes what is left and ends.
 #[derive(Clone)]
 pub struct AccessLog(Arc<Handle>);
 
 struct Handle {
+    format: Format,
     shared: Arc<Shared>,
     writer: Thread,
     done: watch::Receiver<bool>,
 }
 
 struct Shared {
-    queue: ArrayQueue<Entry>,
+    queue: ArrayQueue<Box<[u8]>>,
+    /// The bytes of all lines in the queue.
+    bytes: AtomicUsize,
     asleep: AtomicBool,
     closing: AtomicBool,
     closed: AtomicBool,
-    copied_bytes: AtomicUsize,
     lost: AtomicU64,
     errors: AtomicU64,
     wakes: AtomicU64,
 }
 
-struct Entry {
-    record: Box<Record>,
-    /// What a record that was copied out of its request's buffer holds; 0 for one that was not.
-    copied: usize,
-}
-
 impl AccessLog {
-    /// Starts a log that goes to standard output. `capacity` is how many records may wait for the writer; 0 is 1.
+    /// Starts a log that goes to standard output. `capacity` is how many lines may wait for the writer; 0 is 1.
     ///
     /// # Errors
     ///
@@ -96,7 +94,7 @@ impl AccessLog {
             asleep: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            copied_bytes: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             wakes: AtomicU64::new(0),
@@ -104,7 +102,6 @@ impl AccessLog {
         let (set_done, done) = watch::channel(false);
         let mut writer = Writer {
             shared: Arc::clone(&shared),
-            format,
             out,
             lines: Vec::with_capacity(BATCH_MAX),
             torn: false,
@@ -114,18 +111,18 @@ impl AccessLog {
             writer.run();
             let _ = set_done.send(true); // nobody may be waiting for it
         })?;
-        Ok(Self(Arc::new(Handle { shared, writer: thread.thread().clone(), done })))
+        Ok(Self(Arc::new(Handle { format, shared, writer: thread.thread().clone(), done })))
     }
 
-    /// Hands over the record of a request that is over. Never blocks; with a full queue the record is lost and
-    /// counted.
-    pub fn write(&self, record: Box<Record>) {
+    /// Makes the line of a request that is over and hands it over. Never blocks; with a full queue the line is lost
+    /// and counted.
+    pub fn write(&self, record: &Record) {
         let shared = &*self.0.shared;
-        if !shared.push(record) {
+        if !shared.push(self.0.format, record) {
             shared.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        // The record must be in the queue before the flag is read; see `Writer::sleep` for the other side.
+        // The line must be in the queue before the flag is read; see `Writer::sleep` for the other side.
         fence(Ordering::SeqCst);
         if shared.asleep.load(Ordering::Relaxed) && shared.asleep.swap(false, Ordering::AcqRel) {
             shared.wakes.fetch_add(1, Ordering::Relaxed);
@@ -183,64 +180,34 @@ impl Drop for Handle {
 }
 
 impl Shared {
-    /// Puts a record into the queue; `false` if it is full or closed.
-    fn push(&self, mut record: Box<Record>) -> bool {
-        if self.closed.load(Ordering::Acquire) {
+    /// Puts a line into the queue; `false` if it is full or closed.
+    fn push(&self, format: Format, record: &Record) -> bool {
+        if self.closed.load(Ordering::Acquire) || self.queue.is_full() {
             return false;
         }
-        let mut copied = 0;
-        if self.queue.len() >= SHARING_MAX {
-            if self.queue.is_full() {
-                return false;
-            }
-            copied = copy_out(&mut record);
-            if self.copied_bytes.fetch_add(copied, Ordering::Relaxed) + copied > COPIED_BYTES_MAX {
-                self.copied_bytes.fetch_sub(copied, Ordering::Relaxed);
-                return false;
-            }
-        }
-        let pushed = self.queue.push(Entry { record, copied }).is_ok();
-        if !pushed && copied > 0 {
-            self.copied_bytes.fetch_sub(copied, Ordering::Relaxed);
+        let line: Box<[u8]> = LINE.with_borrow_mut(|line| {
+            line.clear();
+            format_line(format, record, line);
+            line.as_slice().into()
+        });
+        let len = line.len();
+        let fits = self.bytes.fetch_add(len, Ordering::Relaxed) + len <= BYTES_MAX;
+        let pushed = fits && self.queue.push(line).is_ok();
+        if !pushed {
+            self.bytes.fetch_sub(len, Ordering::Relaxed);
         }
         pushed
     }
 
-    fn pop(&self) -> Option<Box<Record>> {
-        let Entry { record, copied } = self.queue.pop()?;
-        if copied > 0 {
-            self.copied_bytes.fetch_sub(copied, Ordering::Relaxed);
-        }
-        Some(record)
+    fn pop(&self) -> Option<Box<[u8]>> {
+        let line = self.queue.pop()?;
+        self.bytes.fetch_sub(line.len(), Ordering::Relaxed);
+        Some(line)
     }
-}
-
-/// Copies what will be logged out of the request's buffer, so that the buffer can go. Returns the bytes copied.
-fn copy_out(record: &mut Record) -> usize {
-    let mut copied = 0;
-    if let Some(path) = &mut record.path {
-        // One byte more than there is room for, so that the line still shows that something was cut.
-        let text = &path.as_str()[..path.as_str().floor_char_boundary(room::PATH + 4)];
-        copied += text.len();
-        // What was a path is one when it is cut; should that not be so, the path is left out.
-        *path = PathAndQuery::try_from(text).unwrap_or_else(|_| PathAndQuery::from_static("/"));
-    }
-    let mut header = |value: &mut Option<HeaderValue>, room: usize| {
-        if let Some(bytes) = value.as_ref().map(HeaderValue::as_bytes) {
-            let bytes = &bytes[..bytes.len().min(room + 4)];
-            copied += bytes.len();
-            *value = HeaderValue::from_bytes(bytes).ok();
-        }
-    };
-    header(&mut record.host, room::HOST);
-    header(&mut record.request_id, room::REQUEST_ID);
-    header(&mut record.forwarded_for, room::FORWARDED_FOR);
-    copied
 }
 
 struct Writer<W> {
     shared: Arc<Shared>,
-    format: Format,
     out: W,
     lines: Vec<u8>,
     /// The last write ended inside a line: the next one starts with a newline.
@@ -277,7 +244,7 @@ impl<W: Write> Writer<W> {
         while self.write_batch() {}
     }
 
-    /// Sleeps until a record or the end comes.
+    /// Sleeps until a line or the end comes.
     fn sleep(&self) {
         self.shared.asleep.store(true, Ordering::Relaxed);
         // The flag must be up before the queue is read; see `AccessLog::write` for the other side.
@@ -289,7 +256,7 @@ impl<W: Write> Writer<W> {
         self.shared.asleep.store(false, Ordering::Relaxed);
     }
 
-    /// Writes the lines of the next records with one call; `false` if there were none.
+    /// Writes the next lines with one call; `false` if there were none.
     fn write_batch(&mut self) -> bool {
         self.lines.clear();
         if self.torn {
@@ -297,8 +264,8 @@ impl<W: Write> Writer<W> {
         }
         let mut count = 0;
         while self.lines.len() + LINE_MAX <= BATCH_MAX {
-            let Some(record) = self.shared.pop() else { break };
-            format_line(self.format, &record, &mut self.lines);
+            let Some(line) = self.shared.pop() else { break };
+            self.lines.extend_from_slice(&line);
             count += 1;
         }
         if count == 0 {

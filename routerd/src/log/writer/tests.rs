@@ -50,7 +50,7 @@ async fn nothing_is_lost_below_capacity_and_each_producer_keeps_its_order() {
     thread::scope(|scope| {
         for producer in 0..4 {
             let log = &log;
-            scope.spawn(move || (0..EACH).for_each(|i| log.write(record(&format!("/{producer}/{i}")))));
+            scope.spawn(move || (0..EACH).for_each(|i| log.write(&record(&format!("/{producer}/{i}")))));
         }
     });
     assert!(log.close(DEADLINE).await);
@@ -81,7 +81,7 @@ async fn a_blocked_output_loses_lines_and_holds_up_nobody() {
     let (send, finished) = mpsc::channel();
     let producer = log.clone();
     thread::spawn(move || {
-        (0..SENT).for_each(|i| producer.write(record(&format!("/{i}"))));
+        (0..SENT).for_each(|i| producer.write(&record(&format!("/{i}"))));
         send.send(()).unwrap();
     });
     finished.recv_timeout(DEADLINE).expect("a producer waits for a pipe that nobody reads");
@@ -100,53 +100,28 @@ async fn a_blocked_output_loses_lines_and_holds_up_nobody() {
     assert_eq!(paths(&text).len(), SENT - lost);
 }
 
-#[tokio::test]
-async fn records_beyond_the_sharing_bound_are_copied_and_say_the_same() {
-    let (mut reader, pipe) = io::pipe().unwrap();
-    let log = AccessLog::start(Format::Logfmt, 4 * SHARING_MAX, pipe).unwrap();
-    let long = format!("/{}", "é".repeat(room::PATH));
-    // The first long lines fill the pipe; the writer stands still from there on.
-    (0..64).for_each(|_| log.write(record(&long)));
-    until("the writer took what the pipe holds", || log.0.shared.queue.len() < 60);
-    (0..2 * SHARING_MAX).for_each(|_| log.write(record(&long)));
-    let copied = log.0.shared.copied_bytes.load(Ordering::Relaxed);
-    assert!(copied > 0 && copied <= 2 * SHARING_MAX * (room::PATH + 4), "{copied} bytes copied");
-    let text = thread::spawn(move || {
-        let mut text = String::new();
-        reader.read_to_string(&mut text).map(|_| text)
-    });
-    assert!(log.close(DEADLINE).await);
-    assert_eq!(log.0.shared.copied_bytes.load(Ordering::Relaxed), 0);
-    drop(log);
-    let text = text.join().unwrap().unwrap();
-    let mut lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines.len(), 64 + 2 * SHARING_MAX);
-    lines.dedup();
-    assert_eq!(lines.len(), 1, "a copied record has the same line as one that was not");
-    assert!(lines[0].contains("é…\""));
-}
-
 #[test]
-fn copies_are_bounded_in_bytes() {
+fn waiting_lines_are_bounded_in_bytes() {
     let shared = Shared {
         queue: ArrayQueue::new(1_000_000),
+        bytes: AtomicUsize::new(0),
         asleep: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         closed: AtomicBool::new(false),
-        copied_bytes: AtomicUsize::new(COPIED_BYTES_MAX - 10),
         lost: AtomicU64::new(0),
         errors: AtomicU64::new(0),
         wakes: AtomicU64::new(0),
     };
-    assert!(
-        (0..SHARING_MAX).all(|_| shared.push(record("/12345678901234567890"))),
-        "the first share, and cost nothing"
-    );
-    assert!(shared.push(record("/1234")));
-    assert!(!shared.push(record("/12345678901234567890")));
-    assert_eq!(shared.copied_bytes.load(Ordering::Relaxed), COPIED_BYTES_MAX - 5);
+    let push = || shared.push(Format::Logfmt, &record("/"));
+    assert!(push());
+    let one = shared.bytes.load(Ordering::Relaxed);
+    assert!(one > 50, "{one}");
+    shared.bytes.store(BYTES_MAX - one, Ordering::Relaxed);
+    assert!(push() && !push(), "one fits and no more");
+    assert_eq!(shared.bytes.load(Ordering::Relaxed), BYTES_MAX);
+    assert!(shared.pop().is_some() && push(), "what is written makes room");
     while shared.pop().is_some() {}
-    assert_eq!(shared.copied_bytes.load(Ordering::Relaxed), COPIED_BYTES_MAX - 10);
+    assert_eq!(shared.bytes.load(Ordering::Relaxed), BYTES_MAX - 2 * one);
 }
 
 #[test]
@@ -155,7 +130,7 @@ fn a_sleeping_writer_is_woken_once_for_many_records() {
     let log = AccessLog::start(Format::Logfmt, 4096, Calls(send)).unwrap();
     for _ in 0..3 {
         until("the writer sleeps", || log.0.shared.asleep.load(Ordering::Relaxed));
-        (0..100).for_each(|i| log.write(record(&format!("/{i}"))));
+        (0..100).for_each(|i| log.write(&record(&format!("/{i}"))));
         let mut seen = 0;
         while seen < 100 {
             let call = calls.recv_timeout(DEADLINE).expect("a line that was handed over is written");
@@ -176,7 +151,7 @@ fn no_record_is_left_behind_with_the_writer_asleep() {
         for _ in 0..i * 50 {
             std::hint::spin_loop();
         }
-        log.write(record("/"));
+        log.write(&record("/"));
         // Less than the writer's own longest sleep: a lost wake-up would show.
         calls.recv_timeout(SLEEP / 2).expect("the record woke the writer");
     }
@@ -187,9 +162,9 @@ fn the_last_handle_ends_the_log_and_what_is_in_it_is_written() {
     let (send, calls) = mpsc::sync_channel(1_000);
     let log = AccessLog::start(Format::Json, 4096, Calls(send)).unwrap();
     let other = log.clone();
-    (0..100).for_each(|_| log.write(record("/")));
+    (0..100).for_each(|_| log.write(&record("/")));
     drop(log);
-    (0..100).for_each(|_| other.write(record("/")));
+    (0..100).for_each(|_| other.write(&record("/")));
     drop(other);
     // The sender goes with the writer, which ends the iteration.
     let text = String::from_utf8(calls.iter().collect::<Vec<_>>().concat()).unwrap();
@@ -201,7 +176,7 @@ async fn what_comes_after_the_end_is_counted_as_lost() {
     let (send, _calls) = mpsc::sync_channel(10);
     let log = AccessLog::start(Format::Logfmt, 16, Calls(send)).unwrap();
     assert!(log.close(DEADLINE).await);
-    log.write(record("/"));
+    log.write(&record("/"));
     assert_eq!(log.lost(), 1);
 }
 
@@ -234,13 +209,13 @@ async fn a_failing_output_is_counted_and_used_again_when_it_recovers() {
     let (send, calls) = mpsc::sync_channel(1_000);
     let out = Failing { broken: Arc::clone(&broken), taken: false, calls: send };
     let log = AccessLog::start(Format::Logfmt, 16, out).unwrap();
-    log.write(record("/torn"));
+    log.write(&record("/torn"));
     until("the failure is counted", || log.errors() == 1);
-    log.write(record("/gone"));
+    log.write(&record("/gone"));
     until("the next failure is counted", || log.errors() == 2);
     assert_eq!(log.lost(), 2);
     broken.store(false, Ordering::Relaxed);
-    log.write(record("/back"));
+    log.write(&record("/back"));
     assert!(log.close(DEADLINE).await);
     let text = String::from_utf8(calls.try_iter().collect::<Vec<_>>().concat()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
