@@ -37,7 +37,7 @@
 //! | `socket.rs` | A client's socket with two hands on it |
 //! | `log.rs` | Step 7: one line in the access log for each request |
 //! | `log/line.rs` | One record as one line: logfmt with the fields of Heroku's router, or JSON with the same fields |
-//! | `log/writer.rs` | The one writer of the access log: takes lines out of a bounded queue and writes many with one call |
+//! | `log/writer.rs` | The one writer of the access log |
 //! | `admin.rs` | The admin listener: metrics, health, readiness and the state of lines and dynos |
 //! | `admin/listen.rs` | Where the admin listener listens |
 //! | `admin/readiness.rs` | Whether the daemon should get traffic, and if not, why: what `/readyz` answers |
