@@ -1,6 +1,6 @@
 //! Discovery for every app of the daemon: begins, changes and ends it as the config says, and tells how it stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use router_core::dns::{Discovery, Resolver, Settings, Sink, Source, SourceStatus};
@@ -20,7 +20,8 @@ pub struct AppSources {
 /// The discoveries of all apps. Dropping it ends them; the router keeps the dynos.
 pub struct Discoveries {
     resolver: Resolver,
-    apps: BTreeMap<AppId, Discovery>,
+    /// Each with what it was last given, so that one that stays as it is is left alone.
+    apps: BTreeMap<AppId, (AppSources, Discovery)>,
     sink: Sink,
 }
 
@@ -44,24 +45,29 @@ impl Discoveries {
     /// Not cancel safe: a future dropped half-way has ended the apps that are gone and not begun the new ones.
     pub async fn apply(&mut self, settings: Settings, apps: &[AppSources]) {
         let resolver = Resolver::new(settings);
-        if *resolver.settings() != *self.resolver.settings() {
+        let other = *resolver.settings() != *self.resolver.settings();
+        if other {
             self.resolver = resolver;
         }
-        let stays = |id: &AppId| apps.iter().any(|app| app.app == *id);
-        let gone: Vec<AppId> = self.apps.keys().filter(|id| !stays(id)).cloned().collect();
+        let stay: BTreeSet<&AppId> = apps.iter().map(|app| &app.app).collect();
+        let gone: Vec<AppId> = self.apps.keys().filter(|id| !stay.contains(id)).cloned().collect();
         for id in gone {
-            if let Some(discovery) = self.apps.remove(&id) {
+            if let Some((_, discovery)) = self.apps.remove(&id) {
                 discovery.stop().await;
             }
         }
         for app in apps {
-            match self.apps.get(&app.app) {
-                Some(there) => there.update(self.resolver.clone(), &app.sources, app.concurrency),
+            match self.apps.get_mut(&app.app) {
+                Some((before, _)) if before == app && !other => {}
+                Some((before, there)) => {
+                    there.update(self.resolver.clone(), &app.sources, app.concurrency);
+                    *before = app.clone();
+                }
                 None => {
                     let (resolver, sink) = (self.resolver.clone(), self.sink.clone());
                     let begun =
                         Discovery::start(resolver, app.app.clone(), &app.sources, app.concurrency, sink);
-                    self.apps.insert(app.app.clone(), begun);
+                    self.apps.insert(app.app.clone(), (app.clone(), begun));
                 }
             }
         }
@@ -75,7 +81,7 @@ impl Discoveries {
     /// Dropping the future changes nothing.
     pub async fn ready(&self, longest: Duration) -> bool {
         let all = async {
-            for discovery in self.apps.values() {
+            for (_, discovery) in self.apps.values() {
                 discovery.ready().await;
             }
         };
@@ -84,19 +90,19 @@ impl Discoveries {
 
     /// Whether every source has had a first result: for `/readyz`.
     pub fn is_ready(&self) -> bool {
-        self.apps.values().all(Discovery::is_ready)
+        self.apps.values().all(|(_, discovery)| discovery.is_ready())
     }
 
     /// Asks for every name of the app anew, for example because its dynos do not accept connections.
     pub fn ask_soon(&self, app: &AppId) {
-        if let Some(discovery) = self.apps.get(app) {
+        if let Some((_, discovery)) = self.apps.get(app) {
             discovery.ask_soon();
         }
     }
 
     /// The sources of every app as they stand: for the admin interface and metrics.
     pub fn status(&self) -> BTreeMap<AppId, Vec<SourceStatus>> {
-        self.apps.iter().map(|(id, discovery)| (id.clone(), discovery.status())).collect()
+        self.apps.iter().map(|(id, (_, discovery))| (id.clone(), discovery.status())).collect()
     }
 }
 
@@ -108,7 +114,6 @@ impl std::fmt::Debug for Discoveries {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::net::UdpSocket;
     use std::sync::Arc;
 

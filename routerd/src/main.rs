@@ -77,11 +77,14 @@ async fn serve(
             () = changed(&mut watched) => "the file has changed",
         };
         tracing::info!("{why}: loading {} anew", path.display());
+        let begun = daemon.router().clock().now();
         match daemon.reload_file(path).await {
             Ok((config, diff)) => {
+                let took = daemon.router().clock().now().duration_since(begun);
                 set_level(config.log.level);
                 within = config.server.shutdown_timeout;
                 diff.to_string().lines().for_each(|line| tracing::info!("reloaded: {line}"));
+                tracing::info!("reloaded in {} ms", took.as_millis());
             }
             Err(error) => {
                 error.to_string().lines().for_each(|line| tracing::error!("{line}"));

@@ -1,5 +1,6 @@
 //! What a reload changes of a running daemon, and the order in which it does: everything that can fail comes first.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +9,8 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use router_core::Router;
-use router_core::change::{Change, ChangeError};
+use router_core::change::{AppSpec, Change, ChangeError};
+use router_core::ids::AppId;
 use router_core::proxy::Proxy;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -111,13 +113,11 @@ impl Live {
         let diff = Diff::between(&self.config, &new);
         let opened = self.open(&diff, &new, lasting).await?;
         // Apps that come get their dynos before their hosts, so that their first requests find them.
-        let comes = |app: &&config::App| {
-            diff.apps.iter().any(|it| it.id == app.spec.id && it.kind == AppChange::Added)
-        };
-        let hostless = |app: &config::App| {
-            Change::PutApp(router_core::change::AppSpec { hosts: Vec::new(), ..app.spec.clone() })
-        };
-        let added: Vec<_> = new.apps.iter().filter(comes).map(hostless).collect();
+        let come = diff.apps.iter().filter(|app| app.kind == AppChange::Added);
+        let come: BTreeSet<&AppId> = come.map(|app| &app.id).collect();
+        let hostless = |app: &config::App| Change::PutApp(AppSpec { hosts: Vec::new(), ..app.spec.clone() });
+        let added = new.apps.iter().filter(|app| come.contains(&app.spec.id));
+        let added: Vec<_> = added.map(hostless).collect();
         lasting.router.apply(&added).map_err(StartError::Apps)?;
         self.discover(&new, !added.is_empty()).await;
         if let Err(error) = lasting.router.apply(&diff.changes(&new)) {
