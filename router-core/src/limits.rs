@@ -117,8 +117,8 @@ impl Default for Limits {
 
 /// Defines by-value setters, one a field.
 macro_rules! setters {
-    ($($setter:ident sets $field:ident: $type:ty;)*) => {
-        impl Limits {
+    ($of:ident: $($setter:ident sets $field:ident: $type:ty;)*) => {
+        impl $of {
             $(
                 #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
                 #[must_use]
@@ -131,7 +131,10 @@ macro_rules! setters {
     };
 }
 
+pub(crate) use setters;
+
 setters! {
+    Limits:
     with_queue_max_wait sets queue_max_wait: Duration;
     with_queue_max_requests_per_dyno sets queue_max_requests_per_dyno: u32;
     with_queue_max_bytes sets queue_max_bytes: u64;

@@ -18,7 +18,7 @@ use router_bench::report::{self, Report};
 use router_bench::service::Service;
 use serde::Serialize;
 
-/// The most requests of one run: 48 bytes are kept of each.
+/// The most requests of one run: 56 bytes are kept of each.
 const MOST_REQUESTS: u64 = 20_000_000;
 
 const EXAMPLES: &str = "\

@@ -106,11 +106,6 @@ impl Diff {
         self.settings.is_empty() && self.apps.is_empty()
     }
 
-    /// Keys that keep their old value until the daemon is started anew.
-    pub fn at_start(&self) -> impl Iterator<Item = &KeyChange> {
-        self.settings.iter().filter(|change| AT_START.contains(&change.key))
-    }
-
     /// Whether a key outside of apps changes.
     pub fn has(&self, key: &str) -> bool {
         self.settings.iter().any(|change| change.key == key)

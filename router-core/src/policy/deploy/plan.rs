@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::ids::Address;
+use crate::limits::setters;
 
 /// How a deploy is to go.
 ///
@@ -162,22 +163,6 @@ impl Default for BakeLimits {
     fn default() -> Self {
         Self { min_requests: 100, fault_points: 5, fault_ratio: Some(300), service_ratio: Some(200) }
     }
-}
-
-/// Defines by-value setters, one a field.
-macro_rules! setters {
-    ($of:ident: $($setter:ident sets $field:ident: $type:ty;)*) => {
-        impl $of {
-            $(
-                #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
-                #[must_use]
-                pub fn $setter(mut self, value: $type) -> Self {
-                    self.$field = value;
-                    self
-                }
-            )*
-        }
-    };
 }
 
 setters! {
