@@ -20,6 +20,7 @@ pub struct AppSpec {
 
 /// A dyno as the control plane names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct DynoSpec {
     /// Where it listens: its identity within the app.
     pub address: Address,
@@ -41,6 +42,7 @@ impl DynoSpec {
 
 /// What the control plane knows of a dyno's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DynoHealth {
     /// Its process has been started and does not listen yet: requests wait for it.
     Booting,

@@ -55,6 +55,8 @@
 //!
 //! With the feature `dns` (on by default), [`dns::Discovery`] turns A, AAAA and SRV records into changes.
 //!
+//! With the feature `serde` names, changes and deploys can be written down and read again.
+//!
 //! # Releases
 //!
 //! [`policy::deploy::Deploy`] decides how the dynos of a new release replace those of the present one: warming, canary,

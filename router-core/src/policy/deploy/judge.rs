@@ -11,6 +11,7 @@ const FEW_FAULTS: u64 = 10;
 
 /// What became of requests that one release was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tally {
     /// Requests that have ended.
     pub requests: u64,

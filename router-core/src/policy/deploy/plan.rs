@@ -40,6 +40,7 @@ use crate::limits::setters;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Plan {
     /// How many new dynos have to be ready before the first of them serves. From then on until the end of the bake as
     /// many have to stay: with one less the deploy is rolled back. Dynos beyond that number join as they get ready.
@@ -67,6 +68,7 @@ pub struct Plan {
 
 /// How many of the new dynos have to be ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ReadyWhen {
     /// All of them.
     #[default]
@@ -80,6 +82,7 @@ pub enum ReadyWhen {
 /// How fast new dynos replace old ones. Each step lets new dynos serve first; then the same share of the old dynos
 /// leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Pace {
     /// All in one step.
     #[default]
@@ -102,6 +105,7 @@ pub enum Pace {
 
 /// Which requests are the canary's. Plain data: whoever routes a request decides by it, a deploy only says when.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Canary {
     /// So many requests in a hundred.
     Share(u32),
@@ -127,6 +131,7 @@ pub enum Canary {
 /// back to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BakeLimits {
     /// Requests of the new release before it is judged at all. With fewer it passes. Comparisons by a factor want
     /// as many of the old one. Default 100, at least 1.

@@ -12,6 +12,7 @@ use crate::ids::ReleaseId;
 
 /// A deploy as plain data: write it down whenever an [`Effect::Enters`], `Serve`, `Drain` or `Resume` came.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Saved {
     /// The release that is replaced.
     pub old: ReleaseId,
@@ -35,6 +36,7 @@ pub struct Saved {
 
 /// One dyno of a [`Saved`] deploy.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SavedDyno {
     /// Whose it is.
     pub side: Side,

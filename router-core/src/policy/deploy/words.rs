@@ -11,6 +11,7 @@ macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $word:ident = $text:literal,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
         #[non_exhaustive]
         pub enum $name {
             $($(#[$of])* $word,)*
@@ -160,6 +161,7 @@ words! {
 
 /// Why a deploy, or one dyno of it, failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Cause {
     /// What kind of failure it was.
     pub kind: CauseKind,
@@ -177,6 +179,7 @@ impl fmt::Display for Cause {
 
 /// How the old release came back in a rollback. All zero: it had never left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct WayBack {
     /// Old dynos that were still draining and serve again, at once.
     pub resumed: usize,
