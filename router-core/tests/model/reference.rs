@@ -43,6 +43,7 @@ pub(crate) struct Waiting {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Standing {
+    Staged,
     Booting,
     Crashed,
     Serving,
@@ -53,6 +54,7 @@ enum Standing {
 #[derive(Clone, Debug)]
 struct Dyno {
     spec: DynoSpec,
+    release: ReleaseId,
     standing: Standing,
     in_flight: u32,
     lingering: u32,
@@ -88,6 +90,7 @@ impl Dyno {
 
     fn state(&self) -> DynoState {
         match self.standing {
+            Standing::Staged => DynoState::Staged,
             Standing::Booting => DynoState::Booting,
             Standing::Crashed => DynoState::Crashed,
             Standing::Quarantined { .. } => DynoState::Quarantined,
@@ -105,8 +108,13 @@ impl Dyno {
         match self.standing {
             Standing::Quarantined { soon, .. } if self.in_flight == 0 => Some(soon),
             Standing::Quarantined { .. } | Standing::Booting | Standing::Crashed => None,
-            Standing::Serving | Standing::Draining => None,
+            Standing::Staged | Standing::Serving | Standing::Draining => None,
         }
+    }
+
+    /// Whether anybody counts on it.
+    fn is_present(&self) -> bool {
+        !matches!(self.standing, Standing::Staged | Standing::Draining)
     }
 
     fn until(&self) -> Option<Duration> {
@@ -116,6 +124,7 @@ impl Dyno {
 
 fn standing(health: DynoHealth) -> Standing {
     match health {
+        DynoHealth::Staged => Standing::Staged,
         DynoHealth::Booting => Standing::Booting,
         DynoHealth::Ready => Standing::Serving,
         DynoHealth::Crashed => Standing::Crashed,
@@ -155,8 +164,9 @@ impl App {
     }
 
     pub(crate) fn add(&mut self, spec: &DynoSpec) {
+        let release = spec.release.clone().unwrap_or_else(|| self.release.clone());
         if let Some(dyno) = self.dynos.iter_mut().find(|dyno| dyno.spec.address == spec.address) {
-            dyno.spec = spec.clone();
+            (dyno.spec, dyno.release) = (spec.clone(), release);
             if dyno.standing == Standing::Draining {
                 dyno.standing = standing(spec.state);
             }
@@ -164,7 +174,8 @@ impl App {
         }
         let standing = standing(spec.state);
         let spec = spec.clone();
-        self.dynos.push(Dyno { spec, standing, in_flight: 0, lingering: 0, failures: 0, dispatched: 0 });
+        #[rustfmt::skip]
+        self.dynos.push(Dyno { spec, release, standing, in_flight: 0, lingering: 0, failures: 0, dispatched: 0 });
     }
 
     pub(crate) fn remove(&mut self, address: Address) {
@@ -288,7 +299,7 @@ impl App {
     /// Serves and refuses whoever's turn it is.
     pub(crate) fn settle(&mut self, now: Duration, seen: &Snapshot, news: &mut News) {
         while let Some(first) = self.first().cloned() {
-            let present = self.dynos.iter().any(|dyno| dyno.standing != Standing::Draining);
+            let present = self.dynos.iter().any(Dyno::is_present);
             let refusal = if self.closed {
                 Some(Fault::NoSuchApp)
             } else if !present {
@@ -340,6 +351,7 @@ impl App {
         DynoSnapshot {
             address: dyno.spec.address,
             name: dyno.spec.name.clone(),
+            release: dyno.release.clone(),
             state: dyno.state(),
             concurrency: dyno.spec.concurrency.max(1),
             in_flight: dyno.in_flight,
@@ -422,7 +434,7 @@ impl App {
     }
 
     fn nobody_can_serve(&self) -> Option<Fault> {
-        let mut present = self.dynos.iter().filter(|dyno| dyno.standing != Standing::Draining).peekable();
+        let mut present = self.dynos.iter().filter(|dyno| dyno.is_present()).peekable();
         if self.closed {
             Some(Fault::NoSuchApp)
         } else if present.peek().is_none() {
@@ -433,7 +445,7 @@ impl App {
     }
 
     fn shed(&self, bytes: u64) -> Option<Fault> {
-        let takes = |dyno: &&Dyno| !matches!(dyno.standing, Standing::Draining | Standing::Crashed);
+        let takes = |dyno: &&Dyno| dyno.is_present() && dyno.standing != Standing::Crashed;
         let slots: u32 = self.dynos.iter().filter(takes).map(|dyno| dyno.spec.concurrency.max(1)).sum();
         let slots = slots.max(1);
         let waiting = self.line.len();
