@@ -3,7 +3,9 @@
 //! The way to one: text → [`file::File`] as written (parsed by `toml`, held against the schema by `walk`, so that
 //! all mistakes of a file are reported at once) → `check` → `Config`.
 
+pub mod access;
 mod check;
+pub mod deploy;
 pub mod diff;
 pub mod dyno;
 pub mod error;
@@ -26,6 +28,7 @@ use router_core::dns::Families;
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
+pub use self::access::{Role, Scope};
 pub use self::dyno::DynoSource;
 pub use self::error::{ConfigError, Problem};
 pub use self::file::{LogFormat, LogLevel, LogOutput};

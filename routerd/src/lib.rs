@@ -43,6 +43,9 @@
 //! | `admin/readiness.rs` | Whether the daemon should get traffic, and if not, why: what `/readyz` answers |
 //! | `admin/reloads.rs` | How reloads of the configuration have gone |
 //! | `admin/status.rs` | The picture of the router as JSON, for `/v1/status` |
+//! | `control.rs` | What can be asked of a running daemon, by whom, and what is answered |
+//! | `control/orders.rs` | Orders |
+//! | `control/views.rs` | What is shown of deploys, releases and apps |
 //! | `discover.rs` | Discovery for every app of the daemon |
 //! | `metrics.rs` | Every metric of the daemon: name, kind, unit, labels and meaning in one table |
 //! | `metrics/meters.rs` | Counters and histograms of requests, fed once as each request ends |
@@ -50,7 +53,9 @@
 //! | `metrics/scrape.rs` | What is read when somebody asks |
 //! | `drain.rs` | One signal for everything that runs: go on, finish what is running and take nothing new, stop now |
 //! | `config.rs` | The checked configuration, as types |
+//! | `config/access.rs` | Who may do what |
 //! | `config/check.rs` | From the file as written to the checked configuration |
+//! | `config/deploy.rs` | How a deploy is to go, as text |
 //! | `config/diff.rs` | Two configurations compared |
 //! | `config/dyno.rs` | Where an app's dynos come from: an address, a name that is looked up, or an SRV record |
 //! | `config/error.rs` | What is wrong with a configuration |
@@ -70,6 +75,7 @@ mod conn;
 mod socket;
 pub mod log;
 pub mod admin;
+pub mod control;
 pub mod discover;
 pub mod metrics;
 mod drain;

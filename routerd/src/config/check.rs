@@ -11,6 +11,7 @@ use router_core::dns::Families;
 use router_core::ids::{AppId, ReleaseId};
 use router_core::limits::{Limits, Order};
 
+use super::access::is_name;
 use super::dyno::DynoSource;
 use super::error::Problem;
 use super::file;
@@ -356,12 +357,6 @@ fn log(file: &file::Log) -> Log {
         level: file.level.or(default.level),
         queue: count(&file.queue, default.queue),
     }
-}
-
-/// Names stand in logs, metrics and paths as they are.
-fn is_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    (1..=100).contains(&name.len()) && name.bytes().all(plain)
 }
 
 /// A size in memory; what does not fit is as much as there can be.
