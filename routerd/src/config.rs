@@ -12,6 +12,7 @@ pub mod error;
 pub mod file;
 pub mod host;
 pub mod key;
+mod plan;
 pub mod reference;
 pub mod units;
 mod walk;
@@ -25,6 +26,8 @@ use std::time::Duration;
 
 use router_core::change::AppSpec;
 use router_core::dns::Families;
+use router_core::ids::AppId;
+use router_core::policy::deploy::Plan;
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
@@ -128,9 +131,18 @@ pub struct App {
     pub concurrency: u32,
     /// Where the dynos come from; no address or name is in two apps, or twice in one.
     pub dynos: Vec<DynoSource>,
+    /// How a new release replaces the present one.
+    pub plan: Plan,
 }
 
 impl Config {
+    /// The app of that name.
+    pub fn app(&self, id: &AppId) -> Option<&App> {
+        // Ordered by name.
+        let at = self.apps.binary_search_by(|app| app.spec.id.cmp(id)).ok()?;
+        self.apps.get(at)
+    }
+
     /// Reads and checks a configuration. `file_name` is what the messages call it.
     ///
     /// # Errors

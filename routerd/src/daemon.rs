@@ -2,6 +2,7 @@
 
 mod live;
 mod names;
+mod release;
 
 use std::fmt;
 use std::io;
@@ -17,28 +18,40 @@ use router_core::proxy::Proxy;
 use tokio::sync::{Mutex, watch};
 
 use self::live::{LAST_LINES, Lasting, Live, access_log};
+use self::release::Deploys;
 use crate::accept::Connections;
 use crate::admin::{AdminAddress, AdminError, Readiness, Reloads};
 use crate::config::diff::Diff;
 use crate::config::{Config, ConfigError};
 use crate::conn::Terms;
+use crate::deploys::book::{Book, Shelf};
+use crate::deploys::counts::Counts;
 use crate::drain::Drain;
 use crate::log::AccessLog;
 use crate::metrics::Meters;
 
 /// A running daemon. Dropping it cuts everything; [`stop`](Self::stop) is the orderly end.
 pub struct Daemon {
-    lasting: Lasting,
-    live: Mutex<Live>,
-    shown: ArcSwap<Shown>,
+    inner: Arc<Inner>,
     /// Dropping it ends the upkeep of the meters.
     _upkeep: watch::Sender<bool>,
 }
 
+/// What the tasks of a daemon share. They hold it weakly: it is dropped with the daemon.
+struct Inner {
+    lasting: Lasting,
+    /// `None` while it starts.
+    live: Mutex<Option<Live>>,
+    shown: ArcSwap<Shown>,
+}
+
 /// What is told of listeners without waiting for a reload to end.
+#[derive(Default)]
 struct Shown {
     addresses: Vec<SocketAddr>,
     admin: Option<AdminAddress>,
+    /// What is in place, and what the file says. `None`: it starts.
+    configs: Option<(Arc<Config>, Arc<Config>)>,
 }
 
 /// Why the daemon cannot start, or cannot have another configuration.
@@ -113,12 +126,16 @@ impl Daemon {
     async fn start_as(config: &Config, log: Option<AccessLog>, ours: bool) -> Result<Self, StartError> {
         let (router, meters) = (Router::new(), Meters::new());
         let log = Arc::new(ArcSwapOption::from_pointee(log));
-        let proxy = proxy(&router, &meters, &log);
+        let counts = Counts::default();
+        let proxy = proxy(&router, &meters, &counts, &log);
         let lasting = Lasting {
             terms: Arc::new(ArcSwap::from_pointee(Terms::new(proxy.clone(), &config.server))),
             router,
             proxy,
             meters,
+            counts,
+            shelf: Shelf::new(Book::default(), None),
+            deploys: Deploys::default(),
             log,
             log_is_ours: ours,
             connections: Connections::new(),
@@ -128,10 +145,14 @@ impl Daemon {
         };
         let (upkeep, ended) = watch::channel(false);
         tokio::spawn(lasting.meters.clone().upkeep(ended));
-        let live = Live::start(config, &lasting).await?;
-        lasting.readiness.set(None);
-        let shown = ArcSwap::from_pointee(Shown::of(&live));
-        Ok(Self { lasting, live: Mutex::new(live), shown, _upkeep: upkeep })
+        let inner = Arc::new(Inner { lasting, live: Mutex::new(None), shown: ArcSwap::default() });
+        // Whoever wants something of it before it has started waits here.
+        let mut slot = inner.live.lock().await;
+        let live = slot.insert(Live::start(config, &inner).await?);
+        inner.lasting.readiness.set(None);
+        inner.shown.store(Arc::new(Shown::of(live)));
+        drop(slot);
+        Ok(Self { inner, _upkeep: upkeep })
     }
 
     /// Puts another configuration in place and says what was different. What is in both is not touched: apps keep
@@ -146,13 +167,15 @@ impl Daemon {
     /// Not cancel safe: a future dropped half-way leaves some apps as they were and some as they are to be. Another
     /// reload brings all to one state.
     pub async fn reload(&self, config: Config) -> Result<Diff, StartError> {
-        let mut live = self.live.lock().await;
-        let result = live.reload(config, &self.lasting).await;
+        let mut live = self.inner.live.lock().await;
+        // It has started, or there would be no `self`.
+        let Some(live) = live.as_mut() else { return Ok(Diff::default()) };
+        let result = live.reload(config, &self.inner).await;
         match &result {
-            Ok(_) => self.lasting.reloads.done(),
-            Err(error) => self.lasting.reloads.failed(&error.to_string()),
+            Ok(_) => self.inner.lasting.reloads.done(),
+            Err(error) => self.inner.lasting.reloads.failed(&error.to_string()),
         }
-        self.shown.store(Arc::new(Shown::of(&live)));
+        self.inner.shown.store(Arc::new(Shown::of(live)));
         result
     }
 
@@ -172,7 +195,7 @@ impl Daemon {
                 Ok((config, diff))
             }
             Ok(Err(error)) => {
-                self.lasting.reloads.failed(&error.to_string());
+                self.inner.lasting.reloads.failed(&error.to_string());
                 Err(ReloadError::Config(error))
             }
             Err(_) => Err(ReloadError::Interrupted),
@@ -181,22 +204,22 @@ impl Daemon {
 
     /// Where it listens, with the ports it got.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.shown.load().addresses.clone()
+        self.inner.shown.load().addresses.clone()
     }
 
     /// Where the admin interface listens, with the port it got.
     pub fn admin_address(&self) -> Option<AdminAddress> {
-        self.shown.load().admin.clone()
+        self.inner.shown.load().admin.clone()
     }
 
     /// The router, for changes and pictures.
     pub fn router(&self) -> &Router {
-        &self.lasting.router
+        &self.inner.lasting.router
     }
 
     /// Open connections of clients.
     pub fn connections(&self) -> usize {
-        self.lasting.connections.open()
+        self.inner.lasting.connections.open()
     }
 
     /// Stops accepting, lets what is running finish within that time, cuts the rest, and writes the last log lines.
@@ -205,7 +228,7 @@ impl Daemon {
     /// # Cancel safety
     /// A dropped future leaves the daemon draining and cuts it.
     pub async fn stop(self, within: Duration) -> usize {
-        let Self { lasting, live, .. } = self;
+        let lasting = &self.inner.lasting;
         lasting.readiness.drain();
         lasting.drain.begin();
         let _ = tokio::time::timeout(within, lasting.connections.ended()).await;
@@ -220,14 +243,17 @@ impl Daemon {
         {
             tracing::warn!("the last lines of the access log could not be written in {LAST_LINES:?}");
         }
-        live.into_inner().end().await;
+        if let Some(live) = self.inner.live.lock().await.take() {
+            live.end().await;
+        }
         cut
     }
 }
 
 impl Shown {
     fn of(live: &Live) -> Self {
-        Self { addresses: live.addresses(), admin: live.admin_address() }
+        let configs = Some((Arc::clone(&live.config), Arc::clone(&live.file)));
+        Self { addresses: live.addresses(), admin: live.admin_address(), configs }
     }
 }
 
@@ -237,10 +263,11 @@ impl fmt::Debug for Daemon {
     }
 }
 
-fn proxy(router: &Router, meters: &Meters, log: &Arc<ArcSwapOption<AccessLog>>) -> Proxy {
-    let (meters, log) = (meters.clone(), Arc::clone(log));
+fn proxy(router: &Router, meters: &Meters, counts: &Counts, log: &Arc<ArcSwapOption<AccessLog>>) -> Proxy {
+    let (meters, counts, log) = (meters.clone(), counts.clone(), Arc::clone(log));
     Proxy::new(router.clone()).on_record(move |record| {
         meters.count(&record);
+        counts.count(&record);
         if let Some(log) = &*log.load() {
             log.write(&record);
         }

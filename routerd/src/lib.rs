@@ -32,6 +32,8 @@
 //! | `daemon.rs` | The daemon put together: router, proxy, listeners, discovery, log, metrics and admin |
 //! | `daemon/live.rs` | What a reload changes of a running daemon |
 //! | `daemon/names.rs` | Where the dynos of a configuration come from, as discovery wants it |
+//! | `daemon/release.rs` | Releases of a running daemon |
+//! | `daemon/release/words.rs` | The words of releases |
 //! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |
 //! | `conn.rs` | One client connection: HTTP/1.1 in, each request to `router_core::proxy` |
 //! | `socket.rs` | A client's socket with two hands on it |
@@ -46,11 +48,17 @@
 //! | `control.rs` | What can be asked of a running daemon, by whom, and what is answered |
 //! | `control/orders.rs` | Orders |
 //! | `control/views.rs` | What is shown of deploys, releases and apps |
+//! | `deploys.rs` | Deploys of the daemon |
+//! | `deploys/run.rs` | One deploy while it runs |
+//! | `deploys/counts.rs` | What becomes of the requests of the two releases of a deploy |
+//! | `deploys/book.rs` | What was decided about releases while the daemon ran |
 //! | `discover.rs` | Discovery for every app of the daemon |
+//! | `gate.rs` | Between discovery and the router |
 //! | `metrics.rs` | Every metric of the daemon: name, kind, unit, labels and meaning in one table |
 //! | `metrics/meters.rs` | Counters and histograms of requests, fed once as each request ends |
 //! | `metrics/process.rs` | CPU time and memory of this process, as Linux tells them in `/proc/self` |
 //! | `metrics/scrape.rs` | What is read when somebody asks |
+//! | `metrics/total.rs` | How many requests there were, how many failed, and how long they held their dynos |
 //! | `drain.rs` | One signal for everything that runs: go on, finish what is running and take nothing new, stop now |
 //! | `config.rs` | The checked configuration, as types |
 //! | `config/access.rs` | Who may do what |
@@ -62,6 +70,7 @@
 //! | `config/file.rs` | The configuration as written: every key with its meaning, default, floor and ceiling |
 //! | `config/host.rs` | What names an app |
 //! | `config/key.rs` | A value of the file together with the place where it is written |
+//! | `config/plan.rs` | How a new release replaces the present one |
 //! | `config/reference.rs` | The reference of the configuration, made from the schema: `docs/configure.md` |
 //! | `config/units.rs` | Durations as `"5s"` and sizes as `"1MiB"`: read from text, shown as text |
 //! | `config/walk.rs` | Holds a parsed file against the schema |
@@ -76,7 +85,9 @@ mod socket;
 pub mod log;
 pub mod admin;
 pub mod control;
+mod deploys;
 pub mod discover;
+mod gate;
 pub mod metrics;
 mod drain;
 pub mod config;

@@ -8,9 +8,11 @@
 mod meters;
 mod process;
 mod scrape;
+mod total;
 
 pub use meters::Meters;
 pub use scrape::Scrape;
+pub use total::Total;
 
 /// Upper bounds of the buckets of every histogram, in seconds.
 pub const BUCKETS: [f64; 17] =

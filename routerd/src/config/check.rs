@@ -219,7 +219,8 @@ impl<'a> Checker<'a> {
                 release: self.release(app),
                 limits: self.limits(app),
             };
-            apps.push(App { spec, concurrency: app.concurrency.or(1), dynos });
+            let plan = app.deploy.plan(name, self.problems);
+            apps.push(App { spec, concurrency: app.concurrency.or(1), dynos, plan });
         }
         apps.sort_by(|a, b| a.spec.id.cmp(&b.spec.id));
         apps

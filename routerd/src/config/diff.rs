@@ -286,7 +286,7 @@ fn dns(dns: &Dns) -> Keys {
 }
 
 fn keys(app: &App) -> Keys {
-    let App { spec, concurrency, dynos } = app;
+    let App { spec, concurrency, dynos, plan } = app;
     let limits = &spec.limits;
     let order = match limits.order {
         Order::LeastRecentlyUsed => "least-recently-used",
@@ -294,7 +294,7 @@ fn keys(app: &App) -> Keys {
         // `Order` may grow; the default stands for what this version cannot write.
         Order::Lifo | _ => "lifo",
     };
-    vec![
+    let mut keys = vec![
         ("hosts", many(&spec.hosts)),
         ("release", one(&spec.release)),
         ("dynos", many(dynos)),
@@ -317,7 +317,9 @@ fn keys(app: &App) -> Keys {
         ("retry.max_tries", one(limits.max_tries)),
         ("retry.quarantine", one(Period(limits.quarantine))),
         ("retry.quarantine_max", one(Period(limits.quarantine_max))),
-    ]
+    ];
+    keys.extend(super::plan::keys(plan));
+    keys
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use super::host;
 
 /// One entry of an app's `dynos`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum DynoSource {
     /// One dyno, at this address.
     Address(SocketAddr),
@@ -93,6 +96,20 @@ impl fmt::Display for DynoSource {
             Self::Dns { name, port } => write!(f, "dns:{name}:{port}"),
             Self::Srv { name } => write!(f, "srv:{name}"),
         }
+    }
+}
+
+impl From<DynoSource> for String {
+    fn from(source: DynoSource) -> Self {
+        source.to_string()
+    }
+}
+
+impl TryFrom<String> for DynoSource {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
     }
 }
 

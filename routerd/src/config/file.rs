@@ -12,6 +12,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::key::{Key, Text};
+use super::plan::Deploy;
 use super::units::{Period, Size};
 
 /// The keys of an app that make no sense as a default for all of them.
@@ -227,6 +228,9 @@ pub struct App {
     pub timeouts: Timeouts,
     /// What happens when a dyno does not accept a connection.
     pub retry: Retry,
+    /// How a new release replaces the present one. An app whose `release` or `dynos` change gets the new dynos
+    /// beside the old ones, and the old ones leave when the new ones are ready.
+    pub deploy: Deploy,
     /// How much of a request body is read before a dyno is taken, so that a slow upload holds none. The rest is
     /// streamed while the dyno is held.
     #[schemars(extend("default" = "64KiB", "x-floor" = "0B", "x-ceiling" = "1GiB"))]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use router_core::Router;
@@ -16,14 +16,18 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{StartError, names};
+use super::release::{self, Deploys};
+use super::{Inner, StartError, names};
 use crate::accept::{self, Connections};
 use crate::admin::{Admin, AdminAddress, AdminListener, Readiness, Reloads};
 use crate::config::diff::{AppChange, Diff};
 use crate::config::{self, Config, LogFormat, LogOutput};
 use crate::conn::Terms;
+use crate::deploys::book::Shelf;
+use crate::deploys::counts::Counts;
 use crate::discover::Discoveries;
 use crate::drain::Drain;
+use crate::gate::Gate;
 use crate::log::{AccessLog, Format};
 use crate::metrics::{Meters, Scrape};
 
@@ -38,6 +42,9 @@ pub(super) struct Lasting {
     /// Without the rules of any configuration.
     pub(super) proxy: Proxy,
     pub(super) meters: Meters,
+    pub(super) counts: Counts,
+    pub(super) shelf: Shelf,
+    pub(super) deploys: Deploys,
     pub(super) log: Arc<ArcSwapOption<AccessLog>>,
     /// The log is the configuration's, not the caller's: a reload may change it.
     pub(super) log_is_ours: bool,
@@ -51,10 +58,14 @@ pub(super) struct Lasting {
 
 /// What a reload changes.
 pub(super) struct Live {
-    config: Config,
+    /// The configuration in place: the file's, with the releases and dynos that the apps run now.
+    pub(super) config: Arc<Config>,
+    /// As the file has it.
+    pub(super) file: Arc<Config>,
     listeners: Vec<Listening>,
     admin: Option<RunningAdmin>,
-    discoveries: Discoveries,
+    pub(super) discoveries: Discoveries,
+    pub(super) gate: Arc<Gate>,
 }
 
 /// One listener of the configuration. Dropping it closes the listener, not the connections that came through it.
@@ -88,19 +99,23 @@ struct Opened {
 
 impl Live {
     /// The first configuration.
-    pub(super) async fn start(config: &Config, lasting: &Lasting) -> Result<Self, StartError> {
+    pub(super) async fn start(file: &Config, inner: &Arc<Inner>) -> Result<Self, StartError> {
+        let lasting = &inner.lasting;
+        let (mut config, book) = (file.clone(), lasting.shelf.read());
+        release::overlay(&mut config, &book);
         let mut opened = Opened::default();
         opened.listen(&config.server.listen)?;
-        opened.admin(config).await?;
+        opened.admin(&config).await?;
         let apps: Vec<_> = config.apps.iter().map(|app| Change::PutApp(app.spec.clone())).collect();
         lasting.router.apply(&apps).map_err(StartError::Apps)?;
-        let router = lasting.router.clone();
-        let sink = Arc::new(move |changes| names::apply(&router, changes));
-        let discoveries = Discoveries::new(names::settings(config), sink);
+        let gate = Arc::new(Gate::new(lasting.router.clone()));
+        let discoveries = Discoveries::new(names::settings(&config), Arc::clone(&gate));
         // The admin listener first: whoever asks whether the daemon is ready gets an answer while names are looked up.
         let admin = opened.admin.take().map(|listener| RunningAdmin::start(listener, lasting));
-        let mut live = Self { config: config.clone(), listeners: Vec::new(), admin, discoveries };
-        live.discover(config, true).await;
+        let (config, file, listeners) = (Arc::new(config), Arc::new(file.clone()), Vec::new());
+        let mut live = Self { config: Arc::clone(&config), file, listeners, admin, discoveries, gate };
+        live.take_up(&book, inner).await;
+        live.discover(&config, true).await;
         live.accept(opened.listeners, lasting);
         Ok(live)
     }
@@ -109,7 +124,13 @@ impl Live {
     ///
     /// # Errors
     /// What cannot be had; then nothing has changed.
-    pub(super) async fn reload(&mut self, new: Config, lasting: &Lasting) -> Result<Diff, StartError> {
+    pub(super) async fn reload(&mut self, file: Config, inner: &Arc<Inner>) -> Result<Diff, StartError> {
+        let lasting = &inner.lasting;
+        let mut new = file.clone();
+        release::overlay(&mut new, &lasting.shelf.read());
+        let told = Diff::between(&self.config, &new);
+        // What an app runs is changed by a deploy, not in place.
+        let moved = self.keep_releases(&mut new);
         let diff = Diff::between(&self.config, &new);
         let opened = self.open(&diff, &new, lasting).await?;
         // Apps that come get their dynos before their hosts, so that their first requests find them.
@@ -125,8 +146,12 @@ impl Live {
             return Err(self.take_back(&added, error, lasting).await);
         }
         self.switch(opened, &diff, &new, lasting);
-        self.config = new;
-        Ok(diff)
+        (self.config, self.file) = (Arc::new(new), Arc::new(file));
+        lasting.deploys.retain(|id| self.config.app(id).is_some());
+        for app in moved {
+            self.follow(&app, inner).await;
+        }
+        Ok(told)
     }
 
     /// Opens what the new configuration has and the old has not.
@@ -165,7 +190,7 @@ impl Live {
     }
 
     async fn take_back(&mut self, added: &[Change], error: ChangeError, lasting: &Lasting) -> StartError {
-        let old = self.config.clone();
+        let old = Arc::clone(&self.config);
         self.discover(&old, false).await;
         let gone = added.iter().filter_map(|change| match change {
             Change::PutApp(spec) => Some(Change::RemoveApp(spec.id.clone())),
@@ -252,6 +277,10 @@ impl RunningAdmin {
 }
 
 impl Lasting {
+    pub(super) fn now(&self) -> Instant {
+        self.router.clock().now()
+    }
+
     /// What connections are served by under a configuration.
     pub(super) fn terms_of(&self, config: &Config) -> Terms {
         Terms::new(self.proxy.clone(), &config.server)

@@ -1,7 +1,5 @@
-//! Where the dynos of a configuration come from, as discovery wants it; and what it finds, as the router wants it.
+//! Where the dynos of a configuration come from, as discovery wants it.
 
-use router_core::Router;
-use router_core::change::Change;
 use router_core::dns::{Bounds, Settings, Source};
 
 use crate::config::{Config, DynoSource};
@@ -27,12 +25,16 @@ pub(super) fn settings(config: &Config) -> Settings {
 
 /// The sources of every app.
 pub(super) fn sources(config: &Config) -> Vec<AppSources> {
-    let one = |app: &crate::config::App| AppSources {
+    config.apps.iter().map(sources_of).collect()
+}
+
+/// The sources of one app.
+pub(super) fn sources_of(app: &crate::config::App) -> AppSources {
+    AppSources {
         app: app.spec.id.clone(),
         sources: app.dynos.iter().map(source).collect(),
         concurrency: app.concurrency,
-    };
-    config.apps.iter().map(one).collect()
+    }
 }
 
 fn source(dyno: &DynoSource) -> Source {
@@ -41,20 +43,4 @@ fn source(dyno: &DynoSource) -> Source {
         DynoSource::Dns { name, port } => Source::Dns { host: name.as_str().into(), port: *port },
         DynoSource::Srv { name } => Source::Srv { name: name.as_str().into() },
     }
-}
-
-/// Applies what discovery found. What cannot be done now, because another app still has the dyno, comes back.
-pub(super) fn apply(router: &Router, changes: Vec<Change>) -> Vec<Change> {
-    if router.apply(&changes).is_ok() {
-        return Vec::new();
-    }
-    // One of them is wrong: that is no reason to lose the others.
-    let mut refused = Vec::new();
-    for change in changes {
-        if let Err(error) = router.apply(std::slice::from_ref(&change)) {
-            tracing::warn!("discovery: {error}");
-            refused.push(change);
-        }
-    }
-    refused
 }

@@ -14,11 +14,12 @@ use metrics::{Counter, Histogram, Key, Label, Level, Metadata, Recorder, SetReco
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use router_core::fault::Fault;
 use router_core::ids::AppId;
+use router_core::policy::deploy::Tally;
 use router_core::proxy::Record;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::{BUCKETS, Kind, METRICS, Metric, Scrape};
+use super::{BUCKETS, Kind, METRICS, Metric, Scrape, Total};
 
 /// How often observations are sorted into buckets.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
@@ -47,6 +48,7 @@ struct AppMeters {
     request: Histogram,
     response_bytes: Counter,
     retries: Counter,
+    total: Total,
     /// Requests without a fault: by the hundreds of the status, then by the rest of it.
     served: [OnceLock<Box<[OnceLock<Counter>; 100]>>; 5],
     /// Requests with a fault and the fault's own status, in the order of [`Fault::ALL`].
@@ -98,6 +100,11 @@ impl Meters {
                 None => inner.first_of(app).count(&inner.recorder, record),
             },
         }
+    }
+
+    /// What the dynos of an app have done so far.
+    pub fn tally(&self, app: &AppId) -> Tally {
+        self.0.apps.load().get(app).map(|meters| meters.total.read()).unwrap_or_default()
     }
 
     /// Everything there is to know, in the text format of Prometheus.
@@ -164,6 +171,7 @@ impl AppMeters {
             request: histogram(&super::REQUEST),
             response_bytes: counter(&super::RESPONSE_BYTES),
             retries: counter(&super::RETRIES),
+            total: Total::default(),
             served: [const { OnceLock::new() }; 5],
             faults: [const { OnceLock::new() }; Fault::ALL.len()],
         }
@@ -181,6 +189,7 @@ impl AppMeters {
         }
         if record.dyno.is_some() {
             self.service.record(record.service.as_secs_f64());
+            self.total.add(record);
         }
         if record.tries > 1 {
             self.retries.increment(u64::from(record.tries - 1));

@@ -123,6 +123,8 @@ fn another(path: &str, schema: &Value) -> Value {
         "apps.shop.hosts" => return json!(["shop.test"]),
         "apps.shop.release" => return json!("v2"),
         "apps.shop.dynos" => return json!(["srv:_http._tcp.shop.internal"]),
+        _ if path.ends_with(".ready_when") => return json!("80%"),
+        _ if path.ends_with(".pace") => return json!("1 every 10s"),
         _ => {}
     }
     let default = &schema["default"];

@@ -82,8 +82,8 @@ async fn reloads_under_load_lose_no_request() {
         let diff = daemon.reload(config(&shop(some, limits))).await.unwrap();
         assert_eq!((diff.apps.len(), diff.untouched), (1, 0));
         load.more(20).await;
-        let present = rig.app().dynos.iter().filter(|dyno| dyno.state != DynoState::Draining).count();
-        assert_eq!(present, some.len());
+        let present = || rig.app().dynos.iter().filter(|dyno| dyno.state != DynoState::Draining).count();
+        until("the app has its dynos", || present() == some.len()).await;
     }
     let served = load.end().await;
     assert!(served >= 600);

@@ -1,0 +1,411 @@
+//! Releases of a running daemon: begins deploys and ends them, so that each app runs what file and decisions want.
+
+mod words;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use router_core::change::{Change, DynoHealth, DynoSpec};
+use router_core::ids::{Address, AppId};
+use router_core::policy::deploy::{CauseKind, Deploy, Outcome, Release, WrongState};
+use router_core::snapshot::DynoState;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use self::words::{Ended, Running};
+pub(super) use self::words::{Deploys, Order, Refused};
+use super::live::Live;
+use super::{Inner, names};
+use crate::config;
+use crate::deploys::book::{Begun, Book, Page, Wanted};
+use crate::deploys::run::{Ask, Keep, Prober, Reply, Run};
+use crate::discover::Feed;
+
+/// How long a deploy waits for the first answers about names of its dynos.
+const FIRST_ANSWERS: Duration = Duration::from_secs(5);
+/// Questions to a deploy that may wait for it.
+const ASKS_MAX: usize = 64;
+
+/// The dynos of a deploy.
+struct Sides {
+    old: Vec<DynoSpec>,
+    new: Vec<DynoSpec>,
+}
+
+/// What a deploy needs beside the machine that decides.
+struct Means {
+    begun: Begun,
+    feed: Option<Feed>,
+    prober: Prober,
+}
+
+impl Live {
+    /// Begins a deploy and gives its number; `None`: nothing had to be started or ended, and it is done.
+    pub(super) async fn begin(&mut self, order: Order, inner: &Arc<Inner>) -> Result<Option<u64>, Refused> {
+        let Order { app, wanted, plan, by, by_file, grown, donor } = order;
+        inner.lasting.deploys.busy(&app)?;
+        let present = Wanted::of(self.app(&app)?);
+        let over = Wanted::of(self.file.app(&app).ok_or_else(|| Refused::NoSuchApp(app.clone()))?);
+        let (feed, prober, found) = match grown {
+            Some((dynos, prober)) => (None, prober, dynos),
+            None => {
+                let (feed, found) = self.stage(&app, &wanted).await?;
+                (Some(feed), self.prober(&app), found)
+            }
+        };
+        let at = now_text();
+        let mut begun = Begun { id: 0, wanted, from: present, over, donor, by, by_file, at, saved: None };
+        let made = self.sides(&app, &begun, found, inner).and_then(|sides| {
+            if sides.new.is_empty() {
+                return Ok(None);
+            }
+            let old = Release { id: begun.from.release.clone(), dynos: sides.old };
+            let new = Release { id: begun.wanted.release.clone(), dynos: sides.new };
+            let deploy = Deploy::new(inner.lasting.now(), old, new, plan);
+            deploy.map(Some).map_err(|error| Refused::Wrong(error.to_string()))
+        });
+        let kept = match made {
+            Ok(made) => {
+                let kept = inner.lasting.shelf.begin(&app, &mut begun, made.is_some()).await;
+                kept.map(|()| made).map_err(Refused::NotKept)
+            }
+            Err(refused) => Err(refused),
+        };
+        match kept {
+            Ok(Some(mut deploy)) => {
+                // It was made a moment ago, so it has not been started before.
+                let _ = deploy.start(inner.lasting.now());
+                let id = begun.id;
+                self.run(&app, deploy, Means { begun, feed, prober }, inner);
+                Ok(Some(id))
+            }
+            Ok(None) => {
+                self.gate.close(&app);
+                self.settle_on(&app, &begun, feed, inner).await;
+                self.gate.open(&app);
+                Ok(None)
+            }
+            Err(refused) => {
+                if let Some(feed) = feed {
+                    self.discoveries.discard(feed).await;
+                }
+                Err(refused)
+            }
+        }
+    }
+
+    /// Looks for the dynos of a release that is to come.
+    async fn stage(&mut self, app: &AppId, wanted: &Wanted) -> Result<(Feed, Vec<DynoSpec>), Refused> {
+        let mut there = self.app(app)?.clone();
+        wanted.put(&mut there);
+        let feed = self.discoveries.stage(&names::sources_of(&there));
+        let _late = timeout(FIRST_ANSWERS, feed.ready()).await;
+        let found = feed.found(&self.gate);
+        Ok((feed, found))
+    }
+
+    /// Who serves now and who is to serve.
+    fn sides(
+        &self,
+        app: &AppId,
+        begun: &Begun,
+        found: Vec<DynoSpec>,
+        inner: &Inner,
+    ) -> Result<Sides, Refused> {
+        if found.is_empty() && !begun.by_file {
+            let sources: Vec<_> = begun.wanted.dynos.iter().map(ToString::to_string).collect();
+            let why = format!("release {} has no dynos: nothing was found at {}", begun.wanted.release, sources.join(", "));
+            return Err(Refused::Wrong(why));
+        }
+        let drained = self.gate.drained(app);
+        let snapshot = inner.lasting.router.snapshot();
+        let mut old = Vec::new();
+        for there in &snapshot.apps {
+            for dyno in there.dynos.iter().filter(|dyno| dyno.state != DynoState::Draining) {
+                let wanted = found.iter().any(|found| found.address == dyno.address);
+                if there.id == *app {
+                    old.push(spec(dyno));
+                } else if wanted && !begun.by_file && begun.donor.as_ref() != Some(&there.id) {
+                    let why = format!("the dyno at {} is app {}'s", dyno.address, there.id);
+                    return Err(Refused::Wrong(why));
+                }
+            }
+        }
+        let has = |list: &[DynoSpec], address| list.iter().any(|dyno| dyno.address == address);
+        let common: BTreeSet<Address> =
+            found.iter().map(|dyno| dyno.address).filter(|address| has(&old, *address)).collect();
+        if let Some(both) = common.first()
+            && begun.wanted.release != begun.from.release
+            && !begun.by_file
+        {
+            let why = format!(
+                "the dyno at {both} runs release {}: another release needs dynos of its own, beside the present ones",
+                begun.from.release
+            );
+            return Err(Refused::Wrong(why));
+        }
+        let beside = |dyno: &DynoSpec| !common.contains(&dyno.address);
+        old.retain(beside);
+        let new = found.into_iter().filter(beside).filter(|dyno| !drained.contains(&dyno.address)).collect();
+        Ok(Sides { old, new })
+    }
+
+    /// Lets a deploy run in a task of its own.
+    fn run(&mut self, app: &AppId, deploy: Deploy, means: Means, inner: &Arc<Inner>) {
+        let Means { begun, feed, prober } = means;
+        let lasting = &inner.lasting;
+        self.gate.close(app);
+        let (ask, asks) = mpsc::channel(ASKS_MAX);
+        let (shown, progress) = watch::channel(deploy.progress(lasting.now()));
+        let run = Run {
+            app: app.clone(),
+            deploy,
+            router: lasting.router.clone(),
+            prober,
+            keep: keep(inner, app),
+            asks,
+            shown,
+            before: lasting.deploys.of_present(app, lasting.meters.tally(app)),
+        };
+        let (counts, weak, ended_app, id) = (lasting.counts.clone(), Arc::downgrade(inner), app.clone(), begun.id);
+        let task = tokio::spawn(async move {
+            let outcome = run.to_the_end(&counts).await;
+            // By a task of its own, because this one ends with the deploy's place in the list.
+            tokio::spawn(ended(weak, ended_app, id, outcome));
+        });
+        let running = Running { begun, feed, asks: ask, progress, task: task.abort_handle() };
+        lasting.deploys.begins(app, running);
+    }
+
+    /// Takes a deploy that is over off the list, and puts in place what came of it.
+    async fn ended(&mut self, app: &AppId, id: u64, outcome: Outcome, inner: &Arc<Inner>) {
+        let Some(mut running) = inner.lasting.deploys.take(app, id) else { return };
+        let (begun, feed) = (running.begun.clone(), running.feed.take());
+        let grown = feed.is_none();
+        let (on_new, cause) = match &outcome {
+            Outcome::Done => (true, None),
+            Outcome::Failed(cause) => (cause.kind == CauseKind::NoWayBack, Some(cause)),
+            Outcome::RolledBack(cause, _) => (false, Some(cause)),
+        };
+        if on_new {
+            self.settle_on(app, &begun, feed, inner).await;
+        } else {
+            if let Some(feed) = feed {
+                self.discoveries.discard(feed).await;
+            }
+            inner.lasting.shelf.stay(app, &begun).await;
+        }
+        if !grown {
+            self.gate.open(app);
+        }
+        if let Some(donor) = &begun.donor {
+            self.gate.open(donor);
+        }
+        match &outcome {
+            Outcome::Done => tracing::info!("app {app}: deploy of {} is done", begun.wanted.release),
+            bad => tracing::warn!("app {app}: deploy of {} {bad}", begun.wanted.release),
+        }
+        let (state, cause) = (outcome.as_str(), cause.map(ToString::to_string));
+        let progress = Some(running.progress.borrow().clone());
+        inner.lasting.deploys.over(Ended { app: app.clone(), begun, at: now_text(), progress, state, cause });
+        self.follow(app, inner).await;
+    }
+
+    /// The app runs this release from now on.
+    async fn settle_on(&mut self, app: &AppId, begun: &Begun, feed: Option<Feed>, inner: &Arc<Inner>) {
+        let lasting = &inner.lasting;
+        self.put(app, &begun.wanted, inner);
+        if let Some(feed) = feed {
+            self.discoveries.adopt(feed).await;
+        }
+        let mut gave = None;
+        if let Some(donor) = &begun.donor
+            && let Some(there) = self.file.app(donor)
+        {
+            let over = Wanted::of(there);
+            self.put(donor, &Wanted { release: over.release.clone(), dynos: Vec::new() }, inner);
+            self.discoveries.apply(names::settings(&self.config), &names::sources(&self.config)).await;
+            gave = Some((donor, over));
+        }
+        lasting.deploys.since(app, lasting.meters.tally(app));
+        lasting.shelf.settle(app, begun, gave).await;
+    }
+
+    /// Begins a deploy if the app is to run something else than it does.
+    pub(super) async fn follow(&mut self, app: &AppId, inner: &Arc<Inner>) {
+        let (Ok(there), Some(file)) = (self.app(app), self.file.app(app)) else { return };
+        if inner.lasting.deploys.busy(app).is_err() {
+            // It is asked again when that has ended.
+            return;
+        }
+        let wanted = inner.lasting.shelf.page(app).wanted(&Wanted::of(file));
+        if wanted == Wanted::of(there) {
+            return;
+        }
+        let (plan, by) = (file.plan.clone(), "the configuration file".to_owned());
+        let order = Order {
+            app: app.clone(),
+            wanted: wanted.clone(),
+            plan,
+            by: by.clone(),
+            by_file: true,
+            grown: None,
+            donor: None,
+        };
+        let from = Wanted::of(there);
+        if let Err(refused) = Box::pin(self.begin(order, inner)).await {
+            tracing::warn!("app {app}: release {} cannot be deployed: {refused}", wanted.release);
+            let (over, at) = (wanted.clone(), now_text());
+            let begun = Begun { id: 0, wanted, from, over, donor: None, by, by_file: true, at: at.clone(), saved: None };
+            inner.lasting.shelf.stay(app, &begun).await;
+            let cause = Some(refused.to_string());
+            inner.lasting.deploys.over(Ended { app: app.clone(), begun, at, progress: None, state: "failed", cause });
+        }
+    }
+
+    /// Goes on with a deploy that a restart has interrupted.
+    pub(super) async fn resume(&mut self, app: &AppId, begun: Begun, inner: &Arc<Inner>) {
+        let Some(saved) = begun.saved.clone() else {
+            return inner.lasting.shelf.forget_deploy(app).await;
+        };
+        let staged = self.stage(app, &begun.wanted).await;
+        let deploy = Deploy::resume(saved, inner.lasting.now()).map_err(|error| Refused::Wrong(error.to_string()));
+        match (staged, deploy) {
+            (Ok((feed, _)), Ok(deploy)) => {
+                tracing::info!("app {app}: deploy {} goes on where it was", begun.id);
+                let prober = self.prober(app);
+                self.run(app, deploy, Means { begun, feed: Some(feed), prober }, inner);
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!("app {app}: deploy {} cannot go on: {error}", begun.id);
+                inner.lasting.shelf.stay(app, &begun).await;
+                self.gate.open(app);
+            }
+        }
+    }
+
+    /// Takes up what was decided and begun before a restart: nothing passes for apps whose deploys go on.
+    pub(super) async fn take_up(&mut self, book: &Book, inner: &Arc<Inner>) {
+        for (app, page) in &book.apps {
+            let Some(file) = self.file.app(app).map(Wanted::of) else { continue };
+            self.gate.set_drained(app, page.drained.clone());
+            let Some(begun) = &page.deploy else { continue };
+            if file == begun.over {
+                begun.donor.iter().for_each(|donor| self.gate.close(donor));
+                self.resume(app, begun.clone(), inner).await;
+            } else {
+                tracing::warn!("app {app}: deploy {} is over: the file says something else by now", begun.id);
+                inner.lasting.shelf.forget_deploy(app).await;
+            }
+        }
+    }
+
+    /// What an app runs, in the configuration and in the router.
+    fn put(&mut self, app: &AppId, wanted: &Wanted, inner: &Inner) {
+        let config = Arc::make_mut(&mut self.config);
+        let Some(there) = config.apps.iter_mut().find(|there| there.spec.id == *app) else { return };
+        wanted.put(there);
+        if let Err(error) = inner.lasting.router.apply(&[Change::PutApp(there.spec.clone())]) {
+            tracing::error!("app {app}: {error}");
+        }
+        inner.shown.store(Arc::new(super::Shown::of(self)));
+    }
+
+    /// Gives the apps of a configuration what they run now. Says which would have run something else.
+    pub(super) fn keep_releases(&self, new: &mut config::Config) -> Vec<AppId> {
+        let mut moved = Vec::new();
+        for app in &mut new.apps {
+            let Some(there) = self.config.app(&app.spec.id) else { continue };
+            let (there, wanted) = (Wanted::of(there), Wanted::of(app));
+            if there != wanted {
+                moved.push(app.spec.id.clone());
+                there.put(app);
+            }
+        }
+        moved
+    }
+
+    /// Asks a deploy that runs; the answer comes by itself.
+    pub(super) fn ask(
+        &self,
+        app: &AppId,
+        ask: impl FnOnce(Reply) -> Ask,
+        inner: &Inner,
+    ) -> Result<oneshot::Receiver<Result<(), WrongState>>, Refused> {
+        self.app(app)?;
+        let none = || Refused::NotNow(format!("app {app} is not being deployed"));
+        let asks = inner.lasting.deploys.asks(app).ok_or_else(none)?;
+        let (reply, answer) = oneshot::channel();
+        let busy = |_| Refused::NotNow(format!("the deploy of app {app} has too much to answer"));
+        asks.try_send(ask(reply)).map_err(busy)?;
+        Ok(answer)
+    }
+
+    pub(super) fn app(&self, app: &AppId) -> Result<&config::App, Refused> {
+        self.config.app(app).ok_or_else(|| Refused::NoSuchApp(app.clone()))
+    }
+
+    fn prober(&self, _app: &AppId) -> Prober {
+        Arc::new(|dyno: DynoSpec| {
+            Box::pin(async move {
+                match timeout(Duration::from_secs(5), tokio::net::TcpStream::connect(dyno.address)).await {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(error)) => Err(error.to_string()),
+                    Err(_) => Err("no connection within 5s".to_owned()),
+                }
+            })
+        })
+    }
+}
+
+/// Where the end of a deploy finds its way back to the daemon.
+async fn ended(inner: Weak<Inner>, app: AppId, id: u64, outcome: Outcome) {
+    let Some(inner) = inner.upgrade() else { return };
+    let mut live = inner.live.lock().await;
+    if let Some(live) = live.as_mut() {
+        live.ended(&app, id, outcome, &inner).await;
+    }
+}
+
+/// What writes a deploy down while it runs.
+fn keep(inner: &Arc<Inner>, app: &AppId) -> Keep {
+    let (shelf, app) = (inner.lasting.shelf.clone(), app.clone());
+    Box::new(move |saved| {
+        let (shelf, app) = (shelf.clone(), app.clone());
+        Box::pin(async move { shelf.keep(&app, saved).await })
+    })
+}
+
+fn spec(dyno: &router_core::snapshot::DynoSnapshot) -> DynoSpec {
+    DynoSpec {
+        address: dyno.address,
+        name: dyno.name.clone(),
+        concurrency: dyno.concurrency,
+        state: DynoHealth::Ready,
+        release: Some(dyno.release.clone()),
+    }
+}
+
+/// Now, in RFC 3339.
+pub(super) fn now_text() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
+
+/// Puts what was decided over what the file says. What the file has said anew since is the newer word.
+pub(super) fn overlay(config: &mut config::Config, book: &Book) {
+    for app in &mut config.apps {
+        if let Some(page) = book.apps.get(&app.spec.id) {
+            present(page, &Wanted::of(app)).put(app);
+        }
+    }
+}
+
+/// What an app runs when the daemon starts.
+fn present(page: &Page, file: &Wanted) -> Wanted {
+    match &page.deploy {
+        // It is gone on with from where it began.
+        Some(begun) if begun.over == *file => begun.from.clone(),
+        Some(_) | None => page.wanted(file),
+    }
+}
