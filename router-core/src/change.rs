@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::canary::Canary;
 use crate::ids::{Address, AppId, DynoName, ReleaseId};
 use crate::limits::Limits;
 
@@ -52,8 +53,10 @@ pub enum DynoHealth {
     Staged,
     /// Its process has been started and does not listen yet: requests wait for it.
     Booting,
-    /// It takes requests.
+    /// It takes requests of the main lane.
     Ready,
+    /// It takes requests of the canary's lane, and no others.
+    Canary,
     /// Its process died and will be started again: nothing is sent to it.
     Crashed,
 }
@@ -70,8 +73,11 @@ pub enum Change {
     AddDyno(AppId, DynoSpec),
     /// The dyno gets no further request. A busy one stays until its request has ended.
     RemoveDyno(AppId, Address),
-    /// The dyno's process came up or went down.
+    /// The dyno's process came up or went down, or its lane changes. A dyno that crashes or boots stays in its lane.
     SetDyno(AppId, Address, DynoHealth),
+    /// Which requests are the canary's from now on; `None`: none is. It holds for requests that take their ticket
+    /// afterwards; who waits stays in its lane.
+    SetCanary(AppId, Option<Canary>),
 }
 
 /// Why a list of changes was refused. Nothing of the list has been applied.

@@ -62,6 +62,9 @@
 //! [`policy::deploy::Deploy`] decides how the dynos of a new release replace those of the present one: warming, canary,
 //! paced cut-over, bake, and the way back. You do the I/O: probes, clock and changes.
 //!
+//! While a canary runs, an app has two lanes. [`proxy::Proxy`] knows which request is the canary's; if you take tickets
+//! yourself, ask [`AppRef::lane`] and hand the answer to [`Router::ticket_on`].
+//!
 //! # Map
 //!
 //! A file imports only what stands below it.
@@ -73,6 +76,7 @@
 //! | `proxy/inspect.rs` | step 2: is it a request that may go on, and where to |
 //! | `proxy/headers.rs` | headers both ways |
 //! | `proxy/upload.rs` | a request's body on its way to a dyno |
+//! | `proxy/canary.rs` | step 3: does a request carry what makes it the canary's |
 //! | `proxy/turn.rs` | step 3: waits for a ticket, keeps the alarm |
 //! | `proxy/forward.rs` | step 5: to the dyno and back, and what if not |
 //! | `proxy/dial.rs` | the one connection to a dyno |
@@ -93,6 +97,7 @@
 //! | `policy/route.rs` | step 2: host and path to app |
 //! | `policy/app.rs` | an app's line and dynos as one state machine |
 //! | `policy/app/changes.rs` | what the control plane does to an app |
+//! | `policy/app/crew.rs` | the dynos of one lane of an app |
 //! | `policy/shed.rs` | step 3: may a request wait at all |
 //! | `policy/queue.rs` | step 3: who waits |
 //! | `policy/dispatch.rs` | step 4: which dyno is next |
@@ -111,6 +116,7 @@
 //! | `policy/records/source.rs` | the words of discovery |
 //! | `change.rs` | ring 0: what the control plane may ask |
 //! | `snapshot.rs` | a consistent picture of an app |
+//! | `canary.rs` | which requests are a canary's, and the two lanes of an app |
 //! | `fault.rs` | every way a request can fail |
 //! | `limits.rs` | every bound and time-out |
 //! | `ids.rs` | names and numbers |
@@ -135,6 +141,7 @@ pub mod policy;
 // ring 0: words, plain data
 pub mod change;
 pub mod snapshot;
+pub mod canary;
 pub mod fault;
 pub mod limits;
 pub mod ids;

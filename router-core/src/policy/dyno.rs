@@ -13,10 +13,14 @@
 //!
 //! `Leaves` makes every dyno draining, or gone. `Returns` makes of a draining dyno what the control plane says, and
 //! leaves every other as it is. `–` leaves the standing as it is. A staged dyno counts for nothing: no request waits
-//! for it. Requests in flight are counted apart from the standing: a dyno that crashes, leaves and comes back while it
-//! is busy is busy all the way, and *idle, busy, lingering* are what people call a serving dyno with room, without
-//! room, and without room because of requests that nobody waits for. A draining
-//! dyno with no request in flight is gone.
+//! for it.
+//!
+//! `Canary` is `Ready` for the canary's lane. `Ready` and `Staged` bring a dyno to the main lane, and who returns
+//! begins there; everything else leaves it where it is: a dyno crashes, boots and is in quarantine in its lane.
+//!
+//! Requests in flight are counted apart from the standing: a dyno that crashes, leaves and comes back while it is busy
+//! is busy all the way, and *idle, busy, lingering* are what people call a serving dyno with room, without room, and
+//! without room because of requests that nobody waits for. A draining dyno with no request in flight is gone.
 //!
 //! # Invariants
 //!
@@ -27,6 +31,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::canary::Lane;
 use crate::change::{DynoHealth, DynoSpec};
 use crate::ids::{Address, DynoName, ReleaseId};
 use crate::limits::Limits;
@@ -52,6 +57,7 @@ pub(crate) struct Dyno {
     /// Which claim on the address this is; says on leaving that it is this one that has ended.
     epoch: u64,
     standing: Standing,
+    lane: Lane,
     in_flight: u32,
     lingering: u32,
     /// Failures to connect in a row; above zero a serving dyno is on probation.
@@ -92,15 +98,18 @@ pub(crate) enum Event {
 
 impl Dyno {
     pub(crate) fn new(spec: &DynoSpec, release: &ReleaseId, epoch: u64) -> Self {
-        Self {
+        let mut dyno = Self {
             info: Arc::new(info(spec, release)),
             epoch,
-            standing: standing(spec.state),
+            standing: Standing::Staged,
+            lane: Lane::Main,
             in_flight: 0,
             lingering: 0,
             failures: 0,
             dispatched: 0,
-        }
+        };
+        dyno.standing = dyno.told(spec.state);
+        dyno
     }
 
     pub(crate) fn info(&self) -> &Arc<DynoInfo> {
@@ -113,6 +122,10 @@ impl Dyno {
 
     pub(crate) fn standing(&self) -> Standing {
         self.standing
+    }
+
+    pub(crate) fn lane(&self) -> Lane {
+        self.lane
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -176,16 +189,20 @@ impl Dyno {
         use Standing::{Booting, Crashed, Draining, Quarantined, Serving, Staged};
         self.standing = match (self.standing, event) {
             (_, Event::Leaves) => Draining,
-            (Draining, Event::Returns(health)) => standing(health),
+            (Draining, Event::Returns(health)) => {
+                self.lane = Lane::Main;
+                self.told(health)
+            }
             // It leaves: how its process is makes no difference any more.
             (Draining, Event::Is(_) | Event::Unreachable(_) | Event::Again) => Draining,
-            (Serving, Event::Is(DynoHealth::Ready)) => Serving,
-            (Staged | Booting | Crashed | Quarantined { .. }, Event::Is(DynoHealth::Ready)) => {
-                // Its process is new: what the old one did is no reason for doubt.
-                self.failures = 0;
-                Serving
+            (before, Event::Is(health)) => {
+                let after = self.told(health);
+                if after == Serving && before != Serving {
+                    // Its process is new: what the old one did is no reason for doubt.
+                    self.failures = 0;
+                }
+                after
             }
-            (_, Event::Is(health)) => standing(health),
             (Serving | Quarantined { .. }, Event::Unreachable(now)) => {
                 self.failures = self.failures.saturating_add(1);
                 quarantine(self.failures, now, limits)
@@ -197,11 +214,25 @@ impl Dyno {
         };
     }
 
+    /// What the control plane says of its process, and with it of its lane.
+    fn told(&mut self, health: DynoHealth) -> Standing {
+        let (standing, lane) = match health {
+            DynoHealth::Staged => (Standing::Staged, Lane::Main),
+            DynoHealth::Booting => (Standing::Booting, self.lane),
+            DynoHealth::Ready => (Standing::Serving, Lane::Main),
+            DynoHealth::Canary => (Standing::Serving, Lane::Canary),
+            DynoHealth::Crashed => (Standing::Crashed, self.lane),
+        };
+        self.lane = lane;
+        standing
+    }
+
     pub(crate) fn snapshot(&self) -> DynoSnapshot {
         DynoSnapshot {
             address: self.info.address,
             name: self.info.name.clone(),
             release: self.info.release.clone(),
+            lane: self.lane,
             state: self.state(),
             concurrency: self.info.concurrency,
             in_flight: self.in_flight,
@@ -238,15 +269,6 @@ fn info(spec: &DynoSpec, release: &ReleaseId) -> DynoInfo {
         name: spec.name.clone(),
         release: spec.release.as_ref().unwrap_or(release).clone(),
         concurrency: spec.concurrency.max(1),
-    }
-}
-
-fn standing(health: DynoHealth) -> Standing {
-    match health {
-        DynoHealth::Staged => Standing::Staged,
-        DynoHealth::Booting => Standing::Booting,
-        DynoHealth::Ready => Standing::Serving,
-        DynoHealth::Crashed => Standing::Crashed,
     }
 }
 

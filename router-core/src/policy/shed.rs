@@ -26,7 +26,7 @@ pub(crate) struct Shed {
 pub(crate) struct Line {
     pub(crate) requests: usize,
     pub(crate) bytes: u64,
-    /// Requests that the app's dynos can work on at once.
+    /// Requests that the dynos they wait for can work on at once.
     pub(crate) slots: u64,
 }
 
@@ -35,6 +35,11 @@ impl Shed {
     pub(crate) fn served(&mut self, held: Duration) {
         self.samples = (self.samples + 1.0).min(SMOOTHING);
         self.service_secs += (held.as_secs_f64() - self.service_secs) / self.samples;
+    }
+
+    /// Forgets how long dynos are held: others come.
+    pub(crate) fn forget(&mut self) {
+        (self.service_secs, self.samples) = (0.0, 0.0);
     }
 
     /// The smoothed service time.

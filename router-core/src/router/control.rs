@@ -41,7 +41,8 @@ impl Control {
                 Change::PutApp(AppSpec { id, .. }) | Change::RemoveApp(id) => {
                     self.let_hosts_go(id, &mut undo)
                 }
-                Change::AddDyno(..) | Change::RemoveDyno(..) | Change::SetDyno(..) => {}
+                Change::AddDyno(..) | Change::RemoveDyno(..) => {}
+                Change::SetDyno(..) | Change::SetCanary(..) => {}
             }
         }
         for change in changes {
@@ -71,6 +72,9 @@ impl Control {
                 self.set_dyno(app, *address, false, undo)
             }
             Change::SetDyno(app, address, _) => self.dyno(app, *address),
+            Change::SetCanary(app, _) => {
+                self.apps.get(app).map(|_| ()).ok_or_else(|| ChangeError::NoSuchApp(app.clone()))
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use router_core::canary::Lane;
 use router_core::change::{DynoHealth, DynoSpec};
 use router_core::fault::{Backlog, Fault};
 use router_core::ids::{Address, AppId, ReleaseId};
@@ -126,7 +127,7 @@ fn standing(health: DynoHealth) -> Standing {
     match health {
         DynoHealth::Staged => Standing::Staged,
         DynoHealth::Booting => Standing::Booting,
-        DynoHealth::Ready => Standing::Serving,
+        DynoHealth::Ready | DynoHealth::Canary => Standing::Serving,
         DynoHealth::Crashed => Standing::Crashed,
     }
 }
@@ -337,6 +338,7 @@ impl App {
             id: self.id.clone(),
             release: self.release.clone(),
             waiting: self.line.len(),
+            waiting_canary: 0,
             waiting_bytes: self.line.iter().map(|waiting| waiting.bytes).sum(),
             oldest_wait: self.first().map(|first| now - first.arrived).unwrap_or_default(),
             service_time: Duration::from_secs_f64(self.service.0),
@@ -352,6 +354,7 @@ impl App {
             address: dyno.spec.address,
             name: dyno.spec.name.clone(),
             release: dyno.release.clone(),
+            lane: Lane::Main,
             state: dyno.state(),
             concurrency: dyno.spec.concurrency.max(1),
             in_flight: dyno.in_flight,

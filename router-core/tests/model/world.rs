@@ -129,6 +129,7 @@ impl World {
                     return Err(ChangeError::DynoTaken { address, has, wants });
                 }
             },
+            Change::SetCanary(..) => {}
             Change::RemoveDyno(_, address) | Change::SetDyno(_, address, _) => {
                 if self.owner(*address) != Some(id) {
                     return Err(ChangeError::NoSuchDyno(id.clone(), *address));
@@ -170,6 +171,7 @@ impl World {
                     self.app(id).remove(*address);
                 }
             }
+            Change::SetCanary(..) => {}
             Change::SetDyno(_, address, health) => {
                 if self.app(id).has(*address) {
                     self.app(id).set(*address, *health);
@@ -188,6 +190,7 @@ fn app_of(change: &Change) -> &AppId {
         Change::RemoveApp(id)
         | Change::AddDyno(id, _)
         | Change::RemoveDyno(id, _)
-        | Change::SetDyno(id, _, _) => id,
+        | Change::SetDyno(id, _, _)
+        | Change::SetCanary(id, _) => id,
     }
 }

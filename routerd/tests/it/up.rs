@@ -119,7 +119,8 @@ impl Running {
         let changes = self.changes.borrow();
         let mut specs = changes.iter().rev().filter_map(|(_, change)| match change {
             Change::AddDyno(_, spec) => Some(spec),
-            Change::PutApp(_) | Change::RemoveApp(_) | Change::RemoveDyno(..) | Change::SetDyno(..) => None,
+            Change::PutApp(_) | Change::RemoveApp(_) | Change::RemoveDyno(..) => None,
+            Change::SetDyno(..) | Change::SetCanary(..) => None,
         });
         specs.find(|spec| spec.name.as_str() == dyno).unwrap().address
     }
@@ -140,7 +141,7 @@ fn short(change: &Change) -> String {
         Change::AddDyno(app, spec) => format!("{app}: {} {:?}", spec.name, spec.state),
         Change::SetDyno(app, _, health) => format!("{app}: {health:?}"),
         Change::RemoveDyno(app, _) => format!("{app}: removed"),
-        Change::PutApp(_) | Change::RemoveApp(_) => "a change of the app".to_owned(),
+        Change::PutApp(_) | Change::RemoveApp(_) | Change::SetCanary(..) => "a change of the app".to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{App, Counts, Gone, Seat, Tally};
+use crate::canary::Lane;
 use crate::change::{DynoHealth, DynoSpec};
 use crate::ids::{Address, AppId, DynoId, ReleaseId};
 use crate::limits::Limits;
@@ -15,10 +16,12 @@ impl App {
     pub(crate) fn put(&mut self, limits: Limits, release: ReleaseId, seed: u64) {
         self.closed = false;
         self.release = release;
-        let reorder = limits.order != self.idle.order();
+        let reorder = limits.order != self.limits.order;
         self.limits = limits;
         if reorder {
-            self.idle = Idle::new(self.limits.order, seed);
+            for crew in &mut self.crews {
+                crew.idle = Idle::new(self.limits.order, seed);
+            }
             for slot in 0..self.dynos.len() as u32 {
                 self.settle(slot);
             }
@@ -36,7 +39,7 @@ impl App {
             return;
         }
         let dyno = Dyno::new(spec, &self.release, epoch);
-        self.counts.change(&dyno, 1);
+        self.crews[dyno.lane() as usize].counts.change(&dyno, 1);
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.dynos[slot as usize].dyno = Some(dyno);
@@ -75,7 +78,7 @@ impl App {
 
     /// Whether the app was closed and nothing of it is left.
     pub(crate) fn is_over(&self) -> bool {
-        self.closed && self.by_address.is_empty() && self.queue.is_empty()
+        self.closed && self.by_address.is_empty() && self.gauges().0 == 0
     }
 
     /// Makes a dyno's move.
@@ -87,38 +90,44 @@ impl App {
     /// that nothing keeps any more goes.
     pub(super) fn with_dyno(&mut self, slot: u32, change: impl FnOnce(&mut Dyno, &Limits)) {
         let Some(dyno) = self.dynos[slot as usize].dyno.as_mut() else { return };
-        let before = dyno.standing();
-        self.counts.change(dyno, -1);
-        change(dyno, &self.limits);
-        let after = dyno.standing();
-        self.counts.change(dyno, 1);
-        if let Standing::Quarantined { until, soon } = before {
+        let crew = &mut self.crews[dyno.lane() as usize];
+        crew.counts.change(dyno, -1);
+        crew.idle.remove(slot);
+        if let Standing::Quarantined { until, soon } = dyno.standing() {
             self.until.remove(&(until, slot));
-            self.soon.remove(&(soon, slot));
+            crew.soon.remove(&(soon, slot));
         }
-        if let Standing::Quarantined { until, soon } = after {
+        change(dyno, &self.limits);
+        let crew = &mut self.crews[dyno.lane() as usize];
+        crew.counts.change(dyno, 1);
+        if let Standing::Quarantined { until, soon } = dyno.standing() {
             self.until.insert((until, slot));
             // With an older request in flight it could not take the one for whose sake it is tried early.
             if dyno.in_flight() == 0 {
-                self.soon.insert((soon, slot));
+                crew.soon.insert((soon, slot));
             }
         }
         self.settle(slot);
+        let canary = &mut self.crews[Lane::Canary as usize];
+        if !canary.is_open() {
+            // The next canary is another release.
+            canary.shed.forget();
+        }
     }
 
-    /// Brings the idle list in step with a dyno, and lets the dyno go if nothing keeps it.
+    /// Puts a dyno that has room into the idle list of its lane, and lets the dyno go if nothing keeps it.
     fn settle(&mut self, slot: u32) {
-        self.idle.remove(slot);
         let seat = &mut self.dynos[slot as usize];
         let Some(dyno) = seat.dyno.as_ref() else { return };
+        let crew = &mut self.crews[dyno.lane() as usize];
         if dyno.room() > 0 {
-            self.idle.add(slot, dyno.in_flight(), dyno.on_probation());
+            crew.idle.add(slot, dyno.in_flight(), dyno.on_probation());
         }
         if dyno.is_gone() {
             let id = DynoId { slot, turn: seat.turn };
             let address = dyno.info().address;
             self.gone.push_back(Gone { id, address, epoch: dyno.epoch() });
-            self.counts.change(dyno, -1);
+            crew.counts.change(dyno, -1);
             self.by_address.remove(&address);
             seat.dyno = None;
             seat.turn = seat.turn.wrapping_add(1);
@@ -129,13 +138,15 @@ impl App {
     /// The app as it is now.
     pub(crate) fn snapshot(&self, id: &AppId, now: Instant) -> AppSnapshot {
         let Tally { dispatched, refused, left } = self.tally;
+        let first = |lane| self.queue.first(lane).map(|(_, waiting)| now.duration_since(waiting.arrived));
         AppSnapshot {
             id: id.clone(),
             release: self.release.clone(),
-            waiting: self.queue.len(),
-            waiting_bytes: self.queue.bytes(),
-            oldest_wait: self.queue.first().map(|(_, w)| now.duration_since(w.arrived)).unwrap_or_default(),
-            service_time: self.shed.service_time(),
+            waiting: self.gauges().0,
+            waiting_canary: self.queue.len(Lane::Canary),
+            waiting_bytes: self.queue.bytes(Lane::Main) + self.queue.bytes(Lane::Canary),
+            oldest_wait: Lane::ALL.into_iter().filter_map(first).max().unwrap_or_default(),
+            service_time: self.crew(Lane::Main).shed.service_time(),
             dispatched,
             refused,
             left,
@@ -149,7 +160,7 @@ impl App {
 
     /// What a client that is refused now should be told to wait: the line's expected wait, 1 to 60 s.
     pub(crate) fn retry_after(&self) -> u64 {
-        let secs = self.shed.expected_wait(self.line()).as_secs_f64().ceil();
+        let secs = self.crew(Lane::Main).shed.expected_wait(self.line(Lane::Main)).as_secs_f64().ceil();
         secs.clamp(1.0, 60.0) as u64
     }
 
@@ -157,16 +168,19 @@ impl App {
     /// [`next`](App::next) has returned `None`.
     pub(crate) fn check_invariants(&self, now: Instant) {
         self.queue.check_invariants();
-        let mut counts = Counts::default();
+        let mut counts = [Counts::default(); 2];
         for (slot, seat) in self.dynos.iter().enumerate() {
             let slot = slot as u32;
             let Some(dyno) = &seat.dyno else {
-                assert!(!self.idle.contains(slot), "an empty seat is not idle");
+                assert!(!self.crews.iter().any(|crew| crew.idle.contains(slot)), "an empty seat is not idle");
                 continue;
             };
             dyno.check_invariants();
-            counts.change(dyno, 1);
-            assert_eq!(self.idle.contains(slot), dyno.room() > 0, "idle exactly while there is room");
+            counts[dyno.lane() as usize].change(dyno, 1);
+            for lane in Lane::ALL {
+                let room = dyno.room() > 0 && dyno.lane() == lane;
+                assert_eq!(self.crew(lane).idle.contains(slot), room, "idle exactly while there is room");
+            }
             assert_eq!(
                 self.by_address.get(&dyno.info().address),
                 Some(&slot),
@@ -174,14 +188,20 @@ impl App {
             );
             let quarantined = matches!(dyno.standing(), Standing::Quarantined { until, soon }
                 if self.until.contains(&(until, slot))
-                    && self.soon.contains(&(soon, slot)) == (dyno.in_flight() == 0));
+                    && self.crew(dyno.lane()).soon.contains(&(soon, slot)) == (dyno.in_flight() == 0));
             let claimed = matches!(dyno.standing(), Standing::Quarantined { .. });
             assert_eq!(quarantined, claimed, "quarantine has its times");
         }
-        assert_eq!(counts, self.counts, "the counts are those of the dynos");
-        assert_eq!(self.until.len(), counts.quarantined as usize, "no times without quarantine");
-        assert!(self.soon.len() <= self.until.len(), "no early times without quarantine");
-        let first_can_go = self.queue.first().is_some_and(|(_, first)| first.deadline > now);
-        assert!(!first_can_go || self.idle.is_empty(), "nobody waits while a dyno has room");
+        let quarantined = counts.iter().map(|counts| counts.quarantined as usize).sum::<usize>();
+        assert_eq!(self.until.len(), quarantined, "no times without quarantine");
+        for (lane, counts) in Lane::ALL.into_iter().zip(counts) {
+            let crew = self.crew(lane);
+            assert_eq!(counts, crew.counts, "the counts are those of the dynos");
+            assert!(crew.soon.len() <= counts.quarantined as usize, "no early times without quarantine");
+            let first_can_go = self.first(lane).is_some_and(|(_, first)| first.deadline > now);
+            assert!(!first_can_go || crew.idle.is_empty(), "nobody waits while a dyno has room");
+        }
+        let served = Lane::ALL.into_iter().any(|lane| self.first(lane).is_some());
+        assert_eq!(served, self.gauges().0 > 0, "whoever waits, waits for somebody");
     }
 }

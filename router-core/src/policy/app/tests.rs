@@ -41,20 +41,37 @@ impl World {
     }
 
     fn arrive(&mut self) -> Arrived {
-        let arrived = self.app.arrive(self.clock.now(), 0);
+        self.arrive_in(Lane::Main)
+    }
+
+    fn arrive_in(&mut self, lane: Lane) -> Arrived {
+        let arrived = self.app.arrive(self.clock.now(), lane, 0);
         self.settle();
         arrived
     }
 
     fn granted_at_once(&mut self) -> Grant {
-        match self.arrive() {
+        self.granted_in(Lane::Main)
+    }
+
+    fn granted_in(&mut self, lane: Lane) -> Grant {
+        match self.arrive_in(lane) {
             Arrived::Granted(grant) => grant,
             other @ (Arrived::InLine { .. } | Arrived::Refused(_)) => panic!("not granted: {other:?}"),
         }
     }
 
+    fn set(&mut self, dyno: u16, health: DynoHealth) {
+        self.app.set(address(dyno), health);
+        self.settle();
+    }
+
     fn in_line(&mut self) -> TicketId {
-        match self.arrive() {
+        self.in_line_of(Lane::Main)
+    }
+
+    fn in_line_of(&mut self, lane: Lane) -> TicketId {
+        match self.arrive_in(lane) {
             Arrived::InLine { ticket, .. } => ticket,
             other @ (Arrived::Granted(_) | Arrived::Refused(_)) => panic!("not in line: {other:?}"),
         }
@@ -238,4 +255,154 @@ fn a_quarantined_dyno_that_is_still_busy_is_not_the_one_to_be_tried_early() {
     world.pass(Duration::from_millis(100));
     let ports: Vec<_> = world.granted.iter().map(|(_, grant)| grant.info.address.port()).collect();
     assert_eq!(ports, [2], "the other has its hands full and would take nobody");
+}
+
+/// One main dyno, and the second one for the canary.
+fn with_canary() -> World {
+    let mut world = World::with_dynos(2);
+    world.set(2, DynoHealth::Canary);
+    world
+}
+
+#[test]
+fn each_lane_is_served_by_its_own_dynos_in_its_own_order() {
+    let mut world = with_canary();
+    let (main, canary) = (world.granted_in(Lane::Main), world.granted_in(Lane::Canary));
+    assert_eq!([main.info.address, canary.info.address], [address(1), address(2)]);
+    let line = [Lane::Main, Lane::Canary, Lane::Main, Lane::Canary].map(|lane| world.in_line_of(lane));
+    world.check_in(&canary);
+    let canary = world.granted[0].1.clone();
+    world.check_in(&canary);
+    assert_eq!(world.granted.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), [line[1], line[3]]);
+    assert!(world.granted.iter().all(|(_, grant)| grant.info.address == address(2)));
+    let canary = world.granted[1].1.clone();
+    world.check_in(&canary);
+    assert_eq!(world.granted.len(), 2, "the canary's dyno is idle, and who waits is not the canary's");
+    world.check_in(&main);
+    assert_eq!((world.granted[2].0, world.granted[2].1.info.address), (line[0], address(1)));
+}
+
+#[test]
+fn when_a_canary_ends_its_requests_are_served_by_first_arrival_and_nobody_is_refused() {
+    for crashes in [false, true] {
+        let mut world = with_canary();
+        let (main, canary) = (world.granted_in(Lane::Main), world.granted_in(Lane::Canary));
+        let line = [Lane::Main, Lane::Canary, Lane::Main, Lane::Canary].map(|lane| world.in_line_of(lane));
+        if crashes {
+            world.app.set(address(2), DynoHealth::Crashed);
+        } else {
+            world.app.remove(address(2));
+        }
+        world.settle();
+        let last = world.in_line_of(Lane::Canary);
+        world.check_in(&canary);
+        assert!(world.granted.is_empty() && world.refused.is_empty());
+        world.check_in(&main);
+        for nth in 0..5 {
+            let grant = world.granted[nth].1.clone();
+            world.check_in(&grant);
+        }
+        let order: Vec<_> = world.granted.iter().map(|(ticket, _)| *ticket).collect();
+        assert_eq!(order, [&line[..], &[last]].concat());
+        assert!(world.granted.iter().all(|(_, grant)| grant.info.address == address(1)));
+        world.granted_in(Lane::Canary);
+    }
+}
+
+#[test]
+fn a_canary_that_is_cut_over_takes_the_requests_of_both_lanes() {
+    let mut world = with_canary();
+    let _held = [world.granted_in(Lane::Main), world.granted_in(Lane::Canary)];
+    let line = [world.in_line_of(Lane::Canary), world.in_line_of(Lane::Main)];
+    world.set(2, DynoHealth::Ready);
+    assert!(world.granted.is_empty(), "it is still busy");
+    world.check_in(&_held[1]);
+    world.check_in(&_held[0]);
+    assert_eq!(world.granted.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), line);
+}
+
+#[test]
+fn a_main_lane_without_dynos_is_refused_while_the_canary_serves() {
+    let mut world = with_canary();
+    world.app.remove(address(1));
+    world.settle();
+    assert!(matches!(world.arrive(), Arrived::Refused(Fault::NoDynos)));
+    world.granted_in(Lane::Canary);
+}
+
+#[test]
+fn each_lane_has_its_own_bounds_and_a_shut_one_those_of_all() {
+    let mut world = with_canary();
+    world.app.put(Limits::default().with_queue_max_requests_per_dyno(2), "v1".into(), 1);
+    let _held = [world.granted_in(Lane::Main), world.granted_in(Lane::Canary)];
+    let _line: Vec<_> = [Lane::Canary, Lane::Canary, Lane::Main].map(|lane| world.in_line_of(lane)).into();
+    let full = |arrived| matches!(arrived, Arrived::Refused(Fault::Backlog(Backlog::Requests)));
+    assert!(full(world.arrive_in(Lane::Canary)), "two wait for one dyno");
+    world.in_line_of(Lane::Main);
+    world.app.remove(address(2));
+    world.settle();
+    assert!(full(world.arrive_in(Lane::Main)) && full(world.arrive_in(Lane::Canary)), "four wait for one");
+}
+
+#[test]
+fn a_slow_canary_shuts_no_door_of_the_main_lane_and_is_forgotten_when_it_ends() {
+    let mut world = with_canary();
+    let slow = |world: &mut World, grant: &Grant| {
+        let ending = Ending { held: Some(Duration::from_secs(60)), lingered: false, proven: true };
+        world.app.check_in(grant.dyno, ending);
+        world.settle();
+    };
+    let canary = world.granted_in(Lane::Canary);
+    slow(&mut world, &canary);
+    let _held = [world.granted_in(Lane::Main), world.granted_in(Lane::Canary)];
+    let mut next = |lane| [world.arrive_in(lane), world.arrive_in(lane)];
+    let at_the_door =
+        |arrived: &Arrived| matches!(arrived, Arrived::Refused(Fault::Backlog(Backlog::ExpectedWait)));
+    assert!(next(Lane::Main).iter().all(|arrived| matches!(arrived, Arrived::InLine { .. })));
+    assert!(at_the_door(&next(Lane::Canary)[1]), "a minute for the one ahead is too long");
+
+    let mut world = with_canary();
+    let canary = world.granted_in(Lane::Canary);
+    slow(&mut world, &canary);
+    world.app.remove(address(2));
+    world.app.add(&DynoSpec { state: DynoHealth::Canary, ..DynoSpec::new(address(3)) }, 3);
+    let _held = world.granted_in(Lane::Canary);
+    assert!(
+        [world.arrive_in(Lane::Canary), world.arrive_in(Lane::Canary)]
+            .iter()
+            .all(|arrived| !at_the_door(arrived))
+    );
+}
+
+#[test]
+fn a_canary_in_quarantine_keeps_its_lane_and_its_requests_in_order() {
+    let mut world = with_canary();
+    let _main = world.granted_in(Lane::Main);
+    let grant = world.granted_in(Lane::Canary);
+    let behind = world.in_line_of(Lane::Canary);
+    let now = world.clock.now();
+    let (again, _) = world.app.again(now, grant.dyno, grant.place, false, Fault::ConnectRefused).unwrap();
+    world.settle();
+    world.check_in(&_main);
+    assert!(world.granted.is_empty(), "it waits for its own release");
+    assert_eq!(
+        world.app.next_tick(),
+        Some(now + Duration::from_millis(100)),
+        "tried soon: it is alone in its lane"
+    );
+    world.pass(Duration::from_millis(100));
+    let (first, grant) = world.granted.pop().unwrap();
+    assert_eq!((first, grant.info.address), (again, address(2)), "at the front of its lane");
+    world.check_in(&grant);
+    assert_eq!(world.granted[0].0, behind);
+}
+
+#[test]
+fn a_canary_that_boots_stays_in_its_lane() {
+    let mut world = with_canary();
+    world.set(2, DynoHealth::Booting);
+    let waits = world.in_line_of(Lane::Canary);
+    world.granted_in(Lane::Main);
+    world.set(2, DynoHealth::Canary);
+    assert_eq!(world.granted[0].0, waits);
 }
