@@ -16,6 +16,7 @@ pub enum Lane {
 
 /// Which requests are the canary's.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Canary {
     /// So many requests in a hundred: of any hundred in a row exactly so many, spread evenly. 100 and more: all.
     Share(u32),
