@@ -12,7 +12,7 @@ pub mod error;
 pub mod file;
 pub mod host;
 pub mod key;
-mod plan;
+pub mod plan;
 pub mod reference;
 pub mod units;
 mod walk;

@@ -2,6 +2,7 @@
 
 mod live;
 mod names;
+mod orders;
 mod release;
 
 use std::fmt;
@@ -18,12 +19,14 @@ use router_core::proxy::Proxy;
 use tokio::sync::{Mutex, watch};
 
 use self::live::{LAST_LINES, Lasting, Live, access_log};
+use self::orders::Orders;
 use self::release::Deploys;
 use crate::accept::Connections;
 use crate::admin::{AdminAddress, AdminError, Readiness, Reloads};
 use crate::config::diff::Diff;
 use crate::config::{Config, ConfigError};
 use crate::conn::Terms;
+use crate::control::Control;
 use crate::deploys::book::{Book, Shelf};
 use crate::deploys::counts::Counts;
 use crate::drain::Drain;
@@ -215,6 +218,11 @@ impl Daemon {
     /// The router, for changes and pictures.
     pub fn router(&self) -> &Router {
         &self.inner.lasting.router
+    }
+
+    /// What carries out orders, and says how things stand.
+    pub fn control(&self) -> Arc<dyn Control> {
+        Arc::new(Orders(Arc::downgrade(&self.inner)))
     }
 
     /// Open connections of clients.

@@ -1,5 +1,5 @@
 //! Deploys of the daemon: what was decided, what runs, and what was counted. The rules are in `policy::deploy`.
 
-pub mod book;
-pub mod counts;
-pub mod run;
+pub(crate) mod book;
+pub(crate) mod counts;
+pub(crate) mod run;

@@ -140,30 +140,29 @@ impl Gate {
 
 /// Writes a change into its feed. Says whether the router is to be told.
 fn note(apps: &mut BTreeMap<AppId, Entry>, feed: FeedId, change: &Change) -> bool {
-    let (app, address) = match change {
-        Change::AddDyno(app, spec) => (app, spec.address),
-        Change::RemoveDyno(app, address) => (app, *address),
+    let (app, come, address) = match change {
+        Change::AddDyno(app, spec) => (app, Some(spec), spec.address),
+        Change::RemoveDyno(app, address) => (app, None, *address),
         // What is known of processes is true whatever is being deployed.
-        _ => return true,
+        Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) | Change::SetCanary(..) => {
+            return true;
+        }
     };
     let entry = apps.entry(app.clone()).or_default();
     let found = entry.feeds.entry(feed).or_default();
-    let was_drained = entry.drained.contains(&address);
-    let known = match change {
-        Change::AddDyno(_, spec) => {
-            found.insert(address, spec.clone());
-            true
-        }
-        _ => found.remove(&address).is_some(),
+    let before = match come {
+        Some(spec) => found.insert(address, spec.clone()),
+        None => found.remove(&address),
     };
     if feed != entry.own {
         return false;
     }
-    if matches!(change, Change::RemoveDyno(..)) {
+    let was_drained = entry.drained.contains(&address);
+    if come.is_none() {
         // Whoever comes to this address later is another dyno.
         entry.drained.remove(&address);
     }
-    known && !entry.closed && !was_drained
+    (come.is_some() || before.is_some()) && !entry.closed && !was_drained
 }
 
 impl Entry {

@@ -32,6 +32,7 @@
 //! | `daemon.rs` | The daemon put together: router, proxy, listeners, discovery, log, metrics and admin |
 //! | `daemon/live.rs` | What a reload changes of a running daemon |
 //! | `daemon/names.rs` | Where the dynos of a configuration come from, as discovery wants it |
+//! | `daemon/orders.rs` | Carries out what is asked of the daemon, one order after the other |
 //! | `daemon/release.rs` | Releases of a running daemon |
 //! | `daemon/release/words.rs` | The words of releases |
 //! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |
@@ -87,7 +88,7 @@ pub mod admin;
 pub mod control;
 mod deploys;
 pub mod discover;
-mod gate;
+pub mod gate;
 pub mod metrics;
 mod drain;
 pub mod config;

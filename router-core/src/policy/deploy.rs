@@ -250,6 +250,22 @@ impl Deploy {
         Ok(())
     }
 
+    /// Changes which requests the canary serves, from now on or once it begins. The plan is checked as in
+    /// [`new`](Self::new) by whoever asks: see [`Plan::check`].
+    ///
+    /// # Errors
+    /// The plan has no canary, or it is over.
+    pub fn set_canary(&mut self, canary: Canary) -> Result<(), WrongState> {
+        if self.plan.canary.is_none() || !self.state.is_before_cut_over() {
+            return Err(WrongState { state: self.state, wants: "it has no canary now" });
+        }
+        self.plan.canary = Some(canary.clone());
+        if self.state == State::Canary {
+            self.effects.push_back(Effect::CanaryIs(Some(canary)));
+        }
+        Ok(())
+    }
+
     /// Takes the deploy back, or ends the canary unpromoted. `why` says who asks for it and why.
     ///
     /// # Errors

@@ -69,7 +69,9 @@ impl Deploy {
             .with_fault_ratio(ratio(&self.bake_fault_ratio, 300))
             .with_service_ratio(ratio(&self.bake_service_ratio, 200));
         let plan = Plan::default()
-            .with_ready_when(read(&self.ready_when, ReadyWhen(default.ready_when), "ready_when", app, problems).0)
+            .with_ready_when(
+                read(&self.ready_when, ReadyWhen(default.ready_when), "ready_when", app, problems).0,
+            )
             .with_boot_timeout(time(&self.boot_timeout, default.boot_timeout))
             .with_probe_every(time(&self.probe_every, default.probe_every))
             .with_pace(read(&self.pace, Pace(default.pace), "pace", app, problems).0)
@@ -102,7 +104,8 @@ fn read<T: FromStr<Err = String>>(
         Ok(value) => value,
         Err(allowed) => {
             let message = format!("apps.{}.deploy.{name}: this says nothing", clip(app));
-            problems.push(Problem::new(span, message).found(format!("found \"{}\"", clip(text))).help(allowed));
+            problems
+                .push(Problem::new(span, message).found(format!("found \"{}\"", clip(text))).help(allowed));
             default
         }
     }

@@ -103,6 +103,39 @@ impl DeployView {
     }
 }
 
+impl DeployView {
+    /// The view of a deploy that never began to run.
+    pub fn unbegun(state: &str) -> Self {
+        Self {
+            id: 0,
+            app: String::new(),
+            old: String::new(),
+            new: String::new(),
+            state: state.to_owned(),
+            since_ms: 0,
+            deadline_ms: None,
+            by: String::new(),
+            began: String::new(),
+            ended: None,
+            cause: None,
+            new_total: 0,
+            new_ready: 0,
+            new_serving: 0,
+            new_failed: 0,
+            old_serving: 0,
+            old_left: 0,
+            old_given_up: 0,
+            dynos: Vec::new(),
+        }
+    }
+
+    /// The same with the cause of its end, if there is one.
+    #[must_use]
+    pub fn with_cause(self, cause: Option<String>) -> Self {
+        Self { cause: cause.or(self.cause), ..self }
+    }
+}
+
 /// One release of an app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReleaseView {

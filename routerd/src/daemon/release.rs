@@ -4,17 +4,18 @@ mod words;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use router_core::change::{Change, DynoHealth, DynoSpec};
+use router_core::clock;
 use router_core::ids::{Address, AppId};
 use router_core::policy::deploy::{CauseKind, Deploy, Outcome, Release, WrongState};
 use router_core::snapshot::DynoState;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use self::words::{Ended, Running};
-pub(super) use self::words::{Deploys, Order, Refused};
+use self::words::Running;
+pub(super) use self::words::{Deploys, Ended, Order, Refused};
 use super::live::Live;
 use super::{Inner, names};
 use crate::config;
@@ -115,7 +116,11 @@ impl Live {
     ) -> Result<Sides, Refused> {
         if found.is_empty() && !begun.by_file {
             let sources: Vec<_> = begun.wanted.dynos.iter().map(ToString::to_string).collect();
-            let why = format!("release {} has no dynos: nothing was found at {}", begun.wanted.release, sources.join(", "));
+            let why = format!(
+                "release {} has no dynos: nothing was found at {}",
+                begun.wanted.release,
+                sources.join(", ")
+            );
             return Err(Refused::Wrong(why));
         }
         let drained = self.gate.drained(app);
@@ -152,7 +157,7 @@ impl Live {
     }
 
     /// Lets a deploy run in a task of its own.
-    fn run(&mut self, app: &AppId, deploy: Deploy, means: Means, inner: &Arc<Inner>) {
+    fn run(&self, app: &AppId, deploy: Deploy, means: Means, inner: &Arc<Inner>) {
         let Means { begun, feed, prober } = means;
         let lasting = &inner.lasting;
         self.gate.close(app);
@@ -168,9 +173,10 @@ impl Live {
             shown,
             before: lasting.deploys.of_present(app, lasting.meters.tally(app)),
         };
-        let (counts, weak, ended_app, id) = (lasting.counts.clone(), Arc::downgrade(inner), app.clone(), begun.id);
+        let (counts, weak, ended_app, id) =
+            (lasting.counts.clone(), Arc::downgrade(inner), app.clone(), begun.id);
         let task = tokio::spawn(async move {
-            let outcome = run.to_the_end(&counts).await;
+            let outcome = run.run(&counts).await;
             // By a task of its own, because this one ends with the deploy's place in the list.
             tokio::spawn(ended(weak, ended_app, id, outcome));
         });
@@ -180,8 +186,7 @@ impl Live {
 
     /// Takes a deploy that is over off the list, and puts in place what came of it.
     async fn ended(&mut self, app: &AppId, id: u64, outcome: Outcome, inner: &Arc<Inner>) {
-        let Some(mut running) = inner.lasting.deploys.take(app, id) else { return };
-        let (begun, feed) = (running.begun.clone(), running.feed.take());
+        let Some((begun, feed, progress)) = inner.lasting.deploys.ends(app, id) else { return };
         let grown = feed.is_none();
         let (on_new, cause) = match &outcome {
             Outcome::Done => (true, None),
@@ -204,10 +209,12 @@ impl Live {
         }
         match &outcome {
             Outcome::Done => tracing::info!("app {app}: deploy of {} is done", begun.wanted.release),
-            bad => tracing::warn!("app {app}: deploy of {} {bad}", begun.wanted.release),
+            bad @ (Outcome::Failed(_) | Outcome::RolledBack(..)) => {
+                tracing::warn!("app {app}: deploy of {} {bad}", begun.wanted.release)
+            }
         }
         let (state, cause) = (outcome.as_str(), cause.map(ToString::to_string));
-        let progress = Some(running.progress.borrow().clone());
+        let progress = Some(progress);
         inner.lasting.deploys.over(Ended { app: app.clone(), begun, at: now_text(), progress, state, cause });
         self.follow(app, inner).await;
     }
@@ -257,10 +264,27 @@ impl Live {
         if let Err(refused) = Box::pin(self.begin(order, inner)).await {
             tracing::warn!("app {app}: release {} cannot be deployed: {refused}", wanted.release);
             let (over, at) = (wanted.clone(), now_text());
-            let begun = Begun { id: 0, wanted, from, over, donor: None, by, by_file: true, at: at.clone(), saved: None };
+            let begun = Begun {
+                id: 0,
+                wanted,
+                from,
+                over,
+                donor: None,
+                by,
+                by_file: true,
+                at: at.clone(),
+                saved: None,
+            };
             inner.lasting.shelf.stay(app, &begun).await;
             let cause = Some(refused.to_string());
-            inner.lasting.deploys.over(Ended { app: app.clone(), begun, at, progress: None, state: "failed", cause });
+            inner.lasting.deploys.over(Ended {
+                app: app.clone(),
+                begun,
+                at,
+                progress: None,
+                state: "failed",
+                cause,
+            });
         }
     }
 
@@ -270,7 +294,8 @@ impl Live {
             return inner.lasting.shelf.forget_deploy(app).await;
         };
         let staged = self.stage(app, &begun.wanted).await;
-        let deploy = Deploy::resume(saved, inner.lasting.now()).map_err(|error| Refused::Wrong(error.to_string()));
+        let deploy =
+            Deploy::resume(saved, inner.lasting.now()).map_err(|error| Refused::Wrong(error.to_string()));
         match (staged, deploy) {
             (Ok((feed, _)), Ok(deploy)) => {
                 tracing::info!("app {app}: deploy {} goes on where it was", begun.id);
@@ -389,7 +414,7 @@ fn spec(dyno: &router_core::snapshot::DynoSnapshot) -> DynoSpec {
 
 /// Now, in RFC 3339.
 pub(super) fn now_text() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+    humantime::format_rfc3339_millis(UNIX_EPOCH + clock::wall()).to_string()
 }
 
 /// Puts what was decided over what the file says. What the file has said anew since is the newer word.

@@ -7,8 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use arc_swap::ArcSwap;
+use router_core::clock;
 use router_core::ids::{Address, AppId, ReleaseId};
 use router_core::policy::deploy::Saved;
 use serde::{Deserialize, Serialize};
@@ -22,97 +24,97 @@ const RELEASES_MAX: usize = 20;
 /// A release and where its dynos come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// Its name.
-    pub release: ReleaseId,
+    pub(crate) release: ReleaseId,
     /// As in the configuration file.
-    pub dynos: Vec<DynoSource>,
+    pub(crate) dynos: Vec<DynoSource>,
 }
 
 /// A decision that wins over the file, for as long as the file says what it said then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Decided {
+pub(crate) struct Decided {
     /// What the app runs.
-    pub wanted: Wanted,
+    pub(crate) wanted: Wanted,
     /// What the file said then.
-    pub over: Wanted,
+    pub(crate) over: Wanted,
     /// Who decided it.
-    pub by: String,
+    pub(crate) by: String,
 }
 
 /// A deploy that has begun.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Begun {
+pub(crate) struct Begun {
     /// Its number.
-    pub id: u64,
+    pub(crate) id: u64,
     /// What the app is to run.
-    pub wanted: Wanted,
+    pub(crate) wanted: Wanted,
     /// What it ran before.
-    pub from: Wanted,
+    pub(crate) from: Wanted,
     /// What the file said when it began.
-    pub over: Wanted,
+    pub(crate) over: Wanted,
     /// The app that gives its dynos to this one.
-    pub donor: Option<AppId>,
+    pub(crate) donor: Option<AppId>,
     /// Who asked for it.
-    pub by: String,
+    pub(crate) by: String,
     /// The file asked for it.
-    pub by_file: bool,
+    pub(crate) by_file: bool,
     /// When, in RFC 3339.
-    pub at: String,
+    pub(crate) at: String,
     /// How far it is; `None`: nothing has been done yet.
-    pub saved: Option<Saved>,
+    pub(crate) saved: Option<Saved>,
 }
 
 /// A release that an app has run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Past {
+pub(crate) struct Past {
     /// The release.
-    pub wanted: Wanted,
+    pub(crate) wanted: Wanted,
     /// Since when, in RFC 3339.
-    pub since: String,
+    pub(crate) since: String,
     /// Who asked for it.
-    pub by: String,
+    pub(crate) by: String,
     /// The file asked for it.
-    pub by_file: bool,
+    pub(crate) by_file: bool,
 }
 
 /// What was decided about one app.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Page {
+pub(crate) struct Page {
     /// What wins over the file.
-    pub decided: Option<Decided>,
+    pub(crate) decided: Option<Decided>,
     /// Every request is refused.
-    pub maintenance: bool,
+    pub(crate) maintenance: bool,
     /// Dynos that were taken out by hand.
-    pub drained: BTreeSet<Address>,
+    pub(crate) drained: BTreeSet<Address>,
     /// A deploy that runs.
-    pub deploy: Option<Begun>,
+    pub(crate) deploy: Option<Begun>,
     /// Releases it has run, the present one last.
-    pub releases: Vec<Past>,
+    pub(crate) releases: Vec<Past>,
 }
 
 /// What was decided about all apps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Book {
+pub(crate) struct Book {
     /// The number of the last deploy.
-    pub last_id: u64,
+    pub(crate) last_id: u64,
     /// By the name of the app.
-    pub apps: BTreeMap<AppId, Page>,
+    pub(crate) apps: BTreeMap<AppId, Page>,
 }
 
 impl Wanted {
     /// What a configuration says of an app.
-    pub fn of(app: &config::App) -> Self {
+    pub(crate) fn of(app: &config::App) -> Self {
         Self { release: app.spec.release.clone(), dynos: app.dynos.clone() }
     }
 
     /// Puts it into a configuration.
-    pub fn put(&self, app: &mut config::App) {
+    pub(crate) fn put(&self, app: &mut config::App) {
         app.spec.release = self.release.clone();
         app.dynos.clone_from(&self.dynos);
     }
@@ -120,7 +122,7 @@ impl Wanted {
 
 impl Page {
     /// What the app is to run when the file says this. A decision over another word of the file has had its time.
-    pub fn wanted(&self, file: &Wanted) -> Wanted {
+    pub(crate) fn wanted(&self, file: &Wanted) -> Wanted {
         match &self.decided {
             Some(decided) if decided.over == *file => decided.wanted.clone(),
             Some(_) | None => file.clone(),
@@ -128,12 +130,12 @@ impl Page {
     }
 
     /// Whether something other than the file decides.
-    pub fn is_decided(&self, file: &Wanted) -> bool {
+    pub(crate) fn is_decided(&self, file: &Wanted) -> bool {
         self.decided.as_ref().is_some_and(|decided| decided.over == *file && decided.wanted != *file)
     }
 
     /// From now on this is what the app runs.
-    pub fn settle(&mut self, wanted: &Wanted, file: &Wanted, by: &str) {
+    pub(crate) fn settle(&mut self, wanted: &Wanted, file: &Wanted, by: &str) {
         self.decided = (wanted != file).then(|| Decided {
             wanted: wanted.clone(),
             over: file.clone(),
@@ -142,7 +144,7 @@ impl Page {
     }
 
     /// Notes that the app runs this from now on.
-    pub fn remember(&mut self, past: Past) {
+    pub(crate) fn remember(&mut self, past: Past) {
         if self.releases.last().is_some_and(|last| last.wanted == past.wanted) {
             return;
         }
@@ -152,39 +154,42 @@ impl Page {
     }
 
     /// The release before the present one.
-    pub fn previous(&self) -> Option<&Past> {
+    pub(crate) fn previous(&self) -> Option<&Past> {
         let (present, before) = self.releases.split_last()?;
         before.iter().rev().find(|past| past.wanted != present.wanted)
     }
 }
 
 /// Writes the book to where it survives a restart.
-pub type Write = Arc<dyn Fn(&Book) -> Result<(), String> + Send + Sync>;
+pub(crate) type Write = Arc<dyn Fn(&Book) -> Result<(), String> + Send + Sync>;
 
 /// The book and its writer. What cannot be written does not happen.
 #[derive(Clone)]
-pub struct Shelf(Arc<Kept>);
+pub(crate) struct Shelf(Arc<Kept>);
 
 struct Kept {
     book: ArcSwap<Book>,
     /// One change at a time.
     changing: Mutex<()>,
     write: Option<Write>,
+    /// When the daemon began, in RFC 3339: so long at least an app has had what nobody has deployed.
+    since: String,
 }
 
 impl Shelf {
     /// A book, and what writes it down; `None`: it lasts as long as the process.
-    pub fn new(book: Book, write: Option<Write>) -> Self {
-        Self(Arc::new(Kept { book: ArcSwap::from_pointee(book), changing: Mutex::new(()), write }))
+    pub(crate) fn new(book: Book, write: Option<Write>) -> Self {
+        let since = humantime::format_rfc3339_millis(UNIX_EPOCH + clock::wall()).to_string();
+        Self(Arc::new(Kept { book: ArcSwap::from_pointee(book), changing: Mutex::new(()), write, since }))
     }
 
     /// The book as it is.
-    pub fn read(&self) -> Arc<Book> {
+    pub(crate) fn read(&self) -> Arc<Book> {
         self.0.book.load_full()
     }
 
     /// One app's page as it is.
-    pub fn page(&self, app: &AppId) -> Page {
+    pub(crate) fn page(&self, app: &AppId) -> Page {
         self.0.book.load().apps.get(app).cloned().unwrap_or_default()
     }
 
@@ -195,7 +200,7 @@ impl Shelf {
     ///
     /// # Cancel safety
     /// Not cancel safe: it may be written and not be known here.
-    pub async fn change<T>(&self, change: impl FnOnce(&mut Book) -> T) -> Result<T, String> {
+    pub(crate) async fn change<T>(&self, change: impl FnOnce(&mut Book) -> T) -> Result<T, String> {
         let _one_at_a_time = self.0.changing.lock().await;
         let before = self.read();
         let mut next = Book::clone(&before);
@@ -221,7 +226,11 @@ impl Shelf {
     ///
     /// # Errors
     /// As there.
-    pub async fn turn<T>(&self, app: &AppId, change: impl FnOnce(&mut Page) -> T) -> Result<T, String> {
+    pub(crate) async fn turn<T>(
+        &self,
+        app: &AppId,
+        change: impl FnOnce(&mut Page) -> T,
+    ) -> Result<T, String> {
         self.change(|book| change(book.apps.entry(app.clone()).or_default())).await
     }
 }
@@ -233,7 +242,7 @@ impl Shelf {
     ///
     /// # Errors
     /// It cannot be written: it must not begin.
-    pub async fn begin(&self, app: &AppId, begun: &mut Begun, lasts: bool) -> Result<(), String> {
+    pub(crate) async fn begin(&self, app: &AppId, begun: &mut Begun, lasts: bool) -> Result<(), String> {
         let written = begun.clone();
         begun.id = self
             .change(|book| {
@@ -249,7 +258,7 @@ impl Shelf {
     }
 
     /// It is that far.
-    pub async fn keep(&self, app: &AppId, saved: Saved) {
+    pub(crate) async fn keep(&self, app: &AppId, saved: Saved) {
         let kept = self.turn(app, |page| {
             if let Some(begun) = page.deploy.as_mut() {
                 begun.saved = Some(saved);
@@ -261,7 +270,7 @@ impl Shelf {
     /// It has ended, and the app runs what was wanted.
     ///
     /// `gave` is the app that has given its dynos for it, and what the file says of that one.
-    pub async fn settle(&self, app: &AppId, begun: &Begun, gave: Option<(&AppId, Wanted)>) {
+    pub(crate) async fn settle(&self, app: &AppId, begun: &Begun, gave: Option<(&AppId, Wanted)>) {
         let Begun { wanted, over, by, by_file, at, .. } = begun.clone();
         let settled = self.change(|book| {
             // What it has given away is no longer the donor's, whatever the file says of it.
@@ -272,13 +281,17 @@ impl Shelf {
             let page = book.apps.entry(app.clone()).or_default();
             page.deploy = None;
             page.settle(&wanted, &over, &by);
+            if page.releases.is_empty() {
+                let (since, by) = (self.0.since.clone(), "the configuration file".to_owned());
+                page.remember(Past { wanted: begun.from.clone(), since, by, by_file: true });
+            }
             page.remember(Past { wanted, since: at, by, by_file });
         });
         report(app, settled.await);
     }
 
     /// It has ended, and the app runs what it ran before. What the file asked for is not tried again.
-    pub async fn stay(&self, app: &AppId, begun: &Begun) {
+    pub(crate) async fn stay(&self, app: &AppId, begun: &Begun) {
         let stayed = self.turn(app, |page| {
             page.deploy = None;
             if begun.by_file {
@@ -289,7 +302,7 @@ impl Shelf {
     }
 
     /// It had not begun when the daemon ended.
-    pub async fn forget_deploy(&self, app: &AppId) {
+    pub(crate) async fn forget_deploy(&self, app: &AppId) {
         report(app, self.turn(app, |page| page.deploy = None).await);
     }
 }

@@ -16,7 +16,7 @@ use crate::metrics::Total;
 
 /// The counts of every deploy that runs. Clones share them.
 #[derive(Clone, Default)]
-pub struct Counts(Arc<Inner>);
+pub(crate) struct Counts(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -32,7 +32,7 @@ struct Sides {
 }
 
 /// Takes the counts of one deploy; dropping it ends the counting.
-pub struct Counting {
+pub(crate) struct Counting {
     app: AppId,
     sides: Arc<Sides>,
     all: Counts,
@@ -40,7 +40,7 @@ pub struct Counting {
 
 impl Counts {
     /// Counts a request that is over.
-    pub fn count(&self, record: &Record) {
+    pub(crate) fn count(&self, record: &Record) {
         if !self.0.any.load(Ordering::Relaxed) {
             return;
         }
@@ -54,7 +54,7 @@ impl Counts {
     }
 
     /// Begins to count for a deploy of this app with these dynos.
-    pub fn watch(&self, app: &AppId, dynos: impl Iterator<Item = (Address, Side)>) -> Counting {
+    pub(crate) fn watch(&self, app: &AppId, dynos: impl Iterator<Item = (Address, Side)>) -> Counting {
         let sides = Sides { dynos: dynos.collect(), old: Total::default(), new: Total::default() };
         let sides = Arc::new(sides);
         self.change(|apps| drop(apps.insert(app.clone(), Arc::clone(&sides))));
@@ -73,7 +73,7 @@ impl Counts {
 
 impl Counting {
     /// What has been counted for one side since the last time it was taken.
-    pub fn take(&self, side: Side) -> Tally {
+    pub(crate) fn take(&self, side: Side) -> Tally {
         self.sides.of(side).take()
     }
 }

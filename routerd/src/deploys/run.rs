@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use router_core::Router;
+use router_core::canary::Canary;
 use router_core::change::{Change, DynoSpec};
 use router_core::ids::{Address, AppId};
 use router_core::policy::deploy::{Deploy, Effect, Outcome, Progress, Saved, Side, State, Tally, WrongState};
@@ -21,39 +22,39 @@ use super::counts::{Counting, Counts};
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Asks a dyno once whether it is ready; the error says in short what came instead.
-pub type Prober = Arc<dyn Fn(DynoSpec) -> Probing + Send + Sync>;
+pub(crate) type Prober = Arc<dyn Fn(DynoSpec) -> Probing + Send + Sync>;
 /// One question to a dyno.
-pub type Probing = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+pub(crate) type Probing = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 /// Writes a deploy down, so that it goes on after a restart.
-pub type Keep = Box<dyn FnMut(Saved) -> Keeping + Send>;
+pub(crate) type Keep = Box<dyn FnMut(Saved) -> Keeping + Send>;
 /// One writing down. What cannot be written is reported by whoever writes.
-pub type Keeping = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Keeping = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What can be asked of a deploy that runs.
 #[derive(Debug)]
-pub enum Ask {
+pub(crate) enum Ask {
     /// Take it back.
     RollBack(String, Reply),
     /// End its canary: the new release replaces the old one.
     Promote(Reply),
-    /// A process of it died.
-    Crashed(Address, String),
+    /// Change which requests its canary serves.
+    Canary(Canary, Reply),
 }
 
 /// What comes back: nothing, or why that cannot be asked now.
-pub type Reply = oneshot::Sender<Result<(), WrongState>>;
+pub(crate) type Reply = oneshot::Sender<Result<(), WrongState>>;
 
 /// A deploy and all that it needs to run.
-pub struct Run {
-    pub app: AppId,
-    pub deploy: Deploy,
-    pub router: Router,
-    pub prober: Prober,
-    pub keep: Keep,
-    pub asks: mpsc::Receiver<Ask>,
-    pub shown: watch::Sender<Progress>,
+pub(crate) struct Run {
+    pub(crate) app: AppId,
+    pub(crate) deploy: Deploy,
+    pub(crate) router: Router,
+    pub(crate) prober: Prober,
+    pub(crate) keep: Keep,
+    pub(crate) asks: mpsc::Receiver<Ask>,
+    pub(crate) shown: watch::Sender<Progress>,
     /// What the old release did before.
-    pub before: Tally,
+    pub(crate) before: Tally,
 }
 
 struct Running {
@@ -70,16 +71,16 @@ impl Run {
     ///
     /// # Cancel safety
     /// Dropping the future leaves the router as it is then, in the middle of the deploy.
-    pub async fn to_the_end(self, counts: &Counts) -> Outcome {
+    pub(crate) async fn run(self, counts: &Counts) -> Outcome {
         let dynos = self.deploy.progress(self.router.clock().now()).dynos;
         let counting = counts.watch(&self.app, dynos.iter().map(|dyno| (dyno.dyno.address, dyno.side)));
         let (probes, leaving) = (JoinSet::new(), BTreeSet::new());
-        Running { run: self, counting, probes, leaving, said: None }.to_the_end().await
+        Running { run: self, counting, probes, leaving, said: None }.until_end().await
     }
 }
 
 impl Running {
-    async fn to_the_end(mut self) -> Outcome {
+    async fn until_end(mut self) -> Outcome {
         let now = self.run.router.clock().now();
         self.run.deploy.tallied(now, Side::Old, self.run.before);
         loop {
@@ -112,14 +113,14 @@ impl Running {
         match ask {
             Ask::RollBack(why, reply) => drop(reply.send(self.run.deploy.roll_back(now, &why))),
             Ask::Promote(reply) => drop(reply.send(self.run.deploy.promote(now))),
-            Ask::Crashed(dyno, how) => self.run.deploy.crashed(now, dyno, &how),
+            Ask::Canary(rule, reply) => drop(reply.send(self.run.deploy.set_canary(rule))),
         }
     }
 
     fn answered(&mut self, answer: Result<(Address, Result<(), String>), tokio::task::JoinError>) {
         // A probe that panicked has no answer, and its dyno gets no further probe: `boot_timeout` ends that.
         if let Ok((dyno, answer)) = answer {
-            self.run.deploy.probed(self.now(), dyno, answer.as_ref().map(|()| ()).map_err(String::as_str));
+            self.run.deploy.probed(self.now(), dyno, answer.as_ref().copied().map_err(String::as_str));
         }
     }
 
@@ -127,7 +128,8 @@ impl Running {
     fn look(&mut self) {
         let now = self.now();
         if !self.leaving.is_empty() {
-            let there = self.run.router.app(&self.run.app).map(|app| app.snapshot().dynos).unwrap_or_default();
+            let there =
+                self.run.router.app(&self.run.app).map(|app| app.snapshot().dynos).unwrap_or_default();
             let there: BTreeSet<Address> = there.iter().map(|dyno| dyno.address).collect();
             let gone: Vec<_> = self.leaving.difference(&there).copied().collect();
             for dyno in gone {
@@ -155,7 +157,11 @@ impl Running {
             let worth_keeping = |effect: &Effect| {
                 matches!(
                     effect,
-                    Effect::Enters(_) | Effect::Serve(_) | Effect::Drain(_) | Effect::Resume(_) | Effect::Canary(_)
+                    Effect::Enters(_)
+                        | Effect::Serve(_)
+                        | Effect::Drain(_)
+                        | Effect::Resume(_)
+                        | Effect::CanaryIs(_)
                 )
             };
             // Written down first: after a crash in between, what is written is done once more, which changes nothing.
@@ -170,10 +176,15 @@ impl Running {
                     Effect::Drain(dyno) => drop(self.leaving.insert(dyno.address)),
                     Effect::Resume(dyno) => drop(self.leaving.remove(&dyno.address)),
                     Effect::GivenUp(dyno) => {
-                        tracing::warn!("app {}: {} is still busy; nobody waits for it", self.run.app, dyno.name);
+                        tracing::warn!(
+                            "app {}: {} is still busy; nobody waits for it",
+                            self.run.app,
+                            dyno.name
+                        );
                     }
                     Effect::Ended(how) => outcome = Some(how),
-                    _ => {}
+                    Effect::Enters(_) | Effect::CanaryIs(_) | Effect::Canary(_) => {}
+                    Effect::Add(_) | Effect::Serve(_) | Effect::Remove(_) => {}
                 }
             }
         }

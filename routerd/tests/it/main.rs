@@ -5,6 +5,7 @@
 mod aborts;
 mod config;
 mod deaths;
+mod deploys;
 mod dns;
 mod drain;
 mod heads;

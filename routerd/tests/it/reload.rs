@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use router_core::snapshot::DynoState;
 use routerd::config::Config;
@@ -12,10 +10,9 @@ use routerd::daemon::{ReloadError, StartError};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{Client, DEADLINE, Dyno, Rig, until};
+use crate::support::{Client, DEADLINE, Dyno, Load, Rig, until};
 
 fn config(text: &str) -> Config {
     Config::parse(text, "test.toml").unwrap_or_else(|error| panic!("{error}\n{text}"))
@@ -25,46 +22,6 @@ fn config(text: &str) -> Config {
 fn shop(dynos: &[Dyno], more: &str) -> String {
     let list: Vec<_> = dynos.iter().map(|dyno| format!("'{}'", dyno.address)).collect();
     format!("[server]\nlisten = ['127.0.0.1:0']\n[apps.shop]\ndynos = [{}]\n{more}\n", list.join(", "))
-}
-
-/// Clients that ask one after the other until told to stop; every answer has to be good.
-struct Load {
-    over: Arc<AtomicBool>,
-    served: Arc<AtomicUsize>,
-    clients: JoinSet<()>,
-}
-
-impl Load {
-    fn start(address: SocketAddr, clients: usize) -> Self {
-        let (over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let mut load = Self { over, served, clients: JoinSet::new() };
-        for _ in 0..clients {
-            let (over, served) = (Arc::clone(&load.over), Arc::clone(&load.served));
-            load.clients.spawn(async move {
-                let mut client = Client::connect(address).await;
-                while !over.load(Ordering::SeqCst) {
-                    let answer = client.get("/?ms=3").await;
-                    assert!(answer.is_ok(), "a request was lost: {answer:?}");
-                    served.fetch_add(1, Ordering::SeqCst);
-                }
-            });
-        }
-        load
-    }
-
-    /// Waits for so many more answers.
-    async fn more(&self, wanted: usize) {
-        let before = self.served.load(Ordering::SeqCst);
-        until("the load goes on", || self.served.load(Ordering::SeqCst) >= before + wanted).await;
-    }
-
-    async fn end(mut self) -> usize {
-        self.over.store(true, Ordering::SeqCst);
-        while let Some(end) = self.clients.join_next().await {
-            end.unwrap();
-        }
-        self.served.load(Ordering::SeqCst)
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

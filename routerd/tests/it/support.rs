@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod dyno;
+mod load;
 pub(crate) mod program;
 
 use std::io::{self, Write};
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 pub(crate) use client::{Answer, Client};
 pub(crate) use dyno::Dyno;
+pub(crate) use load::Load;
 
 /// No test waits longer for one thing.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

@@ -99,6 +99,13 @@ impl fmt::Display for Refused {
     }
 }
 
+impl Order {
+    /// A release with dynos of its own, asked for by somebody.
+    pub(crate) fn new(app: &AppId, wanted: Wanted, plan: Plan, by: String) -> Self {
+        Self { app: app.clone(), wanted, plan, by, by_file: false, grown: None, donor: None }
+    }
+}
+
 impl Running {
     /// Why another deploy of the app cannot begin.
     pub(super) fn refusal(&self, app: &AppId) -> Refused {
@@ -115,15 +122,21 @@ impl Deploys {
         self.0.lock().running.insert(app.clone(), running);
     }
 
-    /// Takes the one of that number off the list of those that run.
-    pub(super) fn take(&self, app: &AppId, id: u64) -> Option<Running> {
+    /// The one of that number is about to be over: how it began, where its dynos are found, how it stands.
+    pub(super) fn ends(&self, app: &AppId, id: u64) -> Option<(Begun, Option<Feed>, Progress)> {
         let running = &mut self.0.lock().running;
-        if running.get(app)?.begun.id == id { running.remove(app) } else { None }
+        let it = running.get_mut(app).filter(|it| it.begun.id == id)?;
+        Some((it.begun.clone(), it.feed.take(), it.progress.borrow().clone()))
     }
 
     /// Why another deploy of the app cannot begin, if one runs.
-    pub(super) fn busy(&self, app: &AppId) -> Result<(), Refused> {
+    pub(crate) fn busy(&self, app: &AppId) -> Result<(), Refused> {
         self.0.lock().running.get(app).map_or(Ok(()), |running| Err(running.refusal(app)))
+    }
+
+    /// The number of the one that runs.
+    pub(crate) fn number(&self, app: &AppId) -> Option<u64> {
+        self.0.lock().running.get(app).map(|running| running.begun.id)
     }
 
     /// Where the one that runs is asked.
@@ -131,12 +144,15 @@ impl Deploys {
         self.0.lock().running.get(app).map(|running| running.asks.clone())
     }
 
-    /// Notes one that is over.
+    /// Notes one that is over, and no longer runs.
     pub(super) fn over(&self, ended: Ended) {
-        let ended_ones = &mut self.0.lock().ended;
-        ended_ones.push_back(ended);
-        if ended_ones.len() > ENDED_MAX {
-            ended_ones.pop_front();
+        let mut all = self.0.lock();
+        if all.running.get(&ended.app).is_some_and(|it| it.begun.id == ended.begun.id) {
+            all.running.remove(&ended.app);
+        }
+        all.ended.push_back(ended);
+        if all.ended.len() > ENDED_MAX {
+            all.ended.pop_front();
         }
     }
 
@@ -164,11 +180,13 @@ impl Deploys {
 
     /// Each as `shown` makes it of its app, its beginning, how it stands and how it ended: those that run first, then
     /// those that are over, the newest first.
-    pub(crate) fn list<T>(&self, shown: impl Fn(&AppId, &Begun, Option<&Progress>, Option<&Ended>) -> T) -> Vec<T> {
+    pub(crate) fn list<T>(
+        &self,
+        shown: impl Fn(&AppId, &Begun, Option<&Progress>, Option<&Ended>) -> T,
+    ) -> Vec<T> {
         let all = self.0.lock();
         let running = all.running.iter();
-        let running =
-            running.map(|(app, it)| shown(app, &it.begun, Some(&it.progress.borrow()), None));
+        let running = running.map(|(app, it)| shown(app, &it.begun, Some(&it.progress.borrow()), None));
         let ended = all.ended.iter().rev();
         let ended = ended.map(|it| shown(&it.app, &it.begun, it.progress.as_ref(), Some(it)));
         running.chain(ended).collect()

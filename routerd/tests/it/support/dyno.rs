@@ -8,7 +8,7 @@
 //! long after each read of the body · `early=1` answer before the body has been read.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ struct Shared {
     active: AtomicUsize,
     answered: AtomicUsize,
     opened: AtomicUsize,
+    /// It answers everything with 500.
+    fails: AtomicBool,
     seen: Mutex<Vec<Seen>>,
     wrong: Mutex<Vec<String>>,
     open: Mutex<Vec<Weak<TcpStream>>>,
@@ -96,6 +98,11 @@ impl Dyno {
         for stream in self.shared.open.lock().drain(..).filter_map(|stream| stream.upgrade()) {
             let _ = socket2::SockRef::from(&*stream).shutdown(std::net::Shutdown::Both);
         }
+    }
+
+    /// From now on it answers everything with 500, or no longer.
+    pub(crate) fn fails(&self, fails: bool) {
+        self.shared.fails.store(fails, Ordering::SeqCst);
     }
 
     /// Connections that nobody has closed.
@@ -233,7 +240,8 @@ async fn serve(stream: Arc<TcpStream>, shared: Arc<Shared>) {
             shared.seen.lock()[at].body = body;
         }
         tokio::time::sleep(script.ms("ms")).await;
-        if !answer(&stream, &script, working).await {
+        let status = if shared.fails.load(Ordering::SeqCst) { "500 Broken" } else { "200 OK" };
+        if !answer(&stream, status, &script, working).await {
             return;
         }
         shared.answered.fetch_add(1, Ordering::SeqCst);
@@ -246,7 +254,7 @@ async fn serve(stream: Arc<TcpStream>, shared: Arc<Shared>) {
 
 /// Says whether the answer was given to its end. The work is done when its last part is sent, not when somebody finds
 /// the time to say so: the next request may be here before.
-async fn answer(stream: &TcpStream, script: &Script, working: Working<'_>) -> bool {
+async fn answer(stream: &TcpStream, status: &str, script: &Script, working: Working<'_>) -> bool {
     let mut working = Some(working);
     match script.get("do") {
         Some("close") => return false,
@@ -267,7 +275,7 @@ async fn answer(stream: &TcpStream, script: &Script, working: Working<'_>) -> bo
     let frame =
         if chunks { "Transfer-Encoding: chunked".into() } else { format!("Content-Length: {length}") };
     let close = if script.is("keep", "0") { "Connection: close\r\n" } else { "" };
-    let mut out = format!("HTTP/1.1 200 OK\r\n{frame}\r\n{close}\r\n").into_bytes();
+    let mut out = format!("HTTP/1.1 {status}\r\n{frame}\r\n{close}\r\n").into_bytes();
     for part in 0..parts {
         let piece = length * (part + 1) / parts - length * part / parts;
         if chunks {
