@@ -29,7 +29,7 @@ pub use ticket::Ticket;
 use crate::change::{AppSpec, Change, ChangeError};
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::ids::AppId;
+use crate::ids::{Address, AppId};
 use crate::limits::Limits;
 use crate::policy::route::RouteTable;
 use crate::snapshot::{AppSnapshot, Snapshot};
@@ -120,6 +120,14 @@ impl Router {
         Ok(Ticket::new(app.clone(), app.shared().arrive(bytes)?))
     }
 
+    /// The right to probe one given dyno, if it is idle at this moment, takes requests, and nobody waits; never
+    /// waits for it. A probe is one of the dyno's requests, so it never overlaps with one, and the lease has the
+    /// dyno's parcel as any other. It counts for nothing: not as dispatched, not in the service time, and its outcome
+    /// says nothing about the dyno. An app that is paused or resuming is not probed.
+    pub fn try_lease_dyno(&self, app: &AppRef, address: Address) -> Option<Lease> {
+        Some(Lease::new(app.clone(), app.shared().probe(address)?))
+    }
+
     /// Applies the changes, all of them or none, in their order. Changes of one app that stand side by side are one
     /// step for it: nothing is dispatched or refused in between. Apps that no change names notice nothing.
     ///
@@ -155,8 +163,8 @@ impl Router {
         Snapshot { apps }
     }
 
-    /// Does what is due by the clock alone (a quarantine that is over), and says when to call it again; `None`:
-    /// once [`alarm_moved`](Self::alarm_moved) is ready.
+    /// Does what is due by the clock alone (a quarantine or a hold that is over), and says when to call it again;
+    /// `None`: once [`alarm_moved`](Self::alarm_moved) is ready.
     pub fn tick(&self) -> Option<Instant> {
         let (due, _) = self.0.hub.alarm().due(self.0.clock.now());
         for app in due.iter().filter_map(|id| self.app(id)) {
@@ -200,6 +208,11 @@ impl Router {
                     work.turn_to(&app, hub);
                     let op = hub.claim(&app.0, spec.clone());
                     work.add(&app, op, hub);
+                }
+            }
+            Change::Hold(id, hold) => {
+                if let Some(app) = self.app(id) {
+                    work.add(&app, Some(Op::Hold(*hold)), hub);
                 }
             }
             Change::RemoveDyno(id, address) => {

@@ -32,6 +32,10 @@ pub struct AppSnapshot {
     pub refused: u64,
     /// Requests that left the line by themselves: their client was gone.
     pub left: u64,
+    /// The line is held: paused or resuming.
+    pub held: Option<Held>,
+    /// New requests are refused: maintenance.
+    pub maintenance: bool,
     /// The dynos, ordered by address.
     pub dynos: Vec<DynoSnapshot>,
 }
@@ -41,6 +45,17 @@ impl AppSnapshot {
     pub fn count(&self, state: DynoState) -> usize {
         self.dynos.iter().filter(|dyno| dyno.state == state).count()
     }
+}
+
+/// A line that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// How long it has been held.
+    pub since: Duration,
+    /// How long it stays paused; zero: it is resuming.
+    pub paused: Duration,
+    /// How long until the hold is over, the resume included.
+    pub left: Duration,
 }
 
 /// One dyno.

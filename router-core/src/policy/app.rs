@@ -22,12 +22,15 @@
 //!
 //! # Invariants (walked by `check_invariants`)
 //!
-//! * After `next` has returned `None`, nobody waits while a dyno has room (invariant 2 of the design).
+//! * After `next` has returned `None`, nobody waits while a dyno has room (invariant 2 of the design), unless the line
+//!   is held (`hold.rs`).
 //! * A dyno is in the idle list exactly while it has room; never more than `concurrency` requests are in flight on
 //!   it, whatever is done to it (invariant 1).
 //! * The counts by standing are those of the dynos.
 
 mod changes;
+mod hold;
+mod probe;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +45,7 @@ use crate::policy::dispatch::Idle;
 use crate::policy::dyno::{Dyno, DynoInfo, Event, Standing};
 use crate::policy::queue::{Queue, Waiting};
 use crate::policy::shed::{Line, Shed};
+use hold::Gate;
 
 /// The line and the dynos of one app.
 #[derive(Debug)]
@@ -60,6 +64,7 @@ pub(crate) struct App {
     until: BTreeSet<(Instant, u32)>,
     soon: BTreeSet<(Instant, u32)>,
     gone: VecDeque<Gone>,
+    gate: Gate,
     closed: bool,
     tally: Tally,
 }
@@ -71,7 +76,7 @@ struct Seat {
     dyno: Option<Dyno>,
 }
 
-/// Dynos by standing, and the requests they can work on at once.
+/// Dynos by standing, the requests they can work on at once, and those they work on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     booting: u32,
@@ -80,6 +85,7 @@ struct Counts {
     quarantined: u32,
     draining: u32,
     slots: u64,
+    in_flight: u64,
 }
 
 /// What has happened to requests since the app was added.
@@ -98,6 +104,8 @@ pub(crate) struct Grant {
     pub(crate) place: Place,
     /// When it was granted.
     pub(crate) at: Instant,
+    /// It is no request but a probe: see `probe.rs`.
+    pub(crate) probe: bool,
 }
 
 /// What a request takes along when it has to go back into the line.
@@ -105,6 +113,8 @@ pub(crate) struct Grant {
 pub(crate) struct Place {
     pub(crate) number: u64,
     pub(crate) arrived: Instant,
+    /// The same by the line's clock.
+    pub(crate) since: Instant,
     pub(crate) bytes: u64,
     pub(crate) tries: u32,
     /// How much longer it may wait in line, over all its waits; the time at dynos does not count.
@@ -115,7 +125,7 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) enum Arrived {
     Granted(Grant),
-    InLine { ticket: TicketId, deadline: Instant },
+    InLine { ticket: TicketId },
     Refused(Fault),
 }
 
@@ -165,6 +175,7 @@ impl App {
             until: BTreeSet::new(),
             soon: BTreeSet::new(),
             gone: VecDeque::new(),
+            gate: Gate::default(),
             closed: false,
             tally: Tally::default(),
         }
@@ -173,8 +184,10 @@ impl App {
     /// A request arrives with that many bytes of body to hold while it waits.
     pub(crate) fn arrive(&mut self, now: Instant, bytes: u64) -> Arrived {
         let patience = self.limits.queue_max_wait;
-        let place = Place { number: self.queue.number(), arrived: now, bytes, tries: 0, patience };
+        let (number, since) = (self.queue.number(), self.gate.line_time(now));
+        let place = Place { number, arrived: now, since, bytes, tries: 0, patience };
         if self.queue.is_empty()
+            && !self.gate.maintenance
             && let Some(slot) = self.pick(now)
         {
             return Arrived::Granted(self.grant(slot, place, now));
@@ -182,6 +195,7 @@ impl App {
         let line = self.line();
         let refusal = match self.nobody_can_serve() {
             Some(fault) => Some(fault),
+            None if self.gate.maintenance => Some(Fault::Maintenance),
             None => self.shed.admit(&self.limits, line, bytes).err().map(Fault::Backlog),
         };
         if let Some(fault) = refusal {
@@ -191,9 +205,8 @@ impl App {
         // With nothing but booting dynos the wait is for a boot, which takes its own time.
         let all_boot = self.counts.serving + self.counts.quarantined == 0;
         let patience = if all_boot { self.limits.boot } else { patience };
-        let deadline = now + patience;
-        let ticket = self.enter(place, deadline, None, now);
-        Arrived::InLine { ticket, deadline }
+        let ticket = self.enter(place, since + patience, None, now);
+        Arrived::InLine { ticket }
     }
 
     /// The dyno could not be reached and has seen nothing of the request: the dyno goes into quarantine, the
@@ -206,7 +219,7 @@ impl App {
         place: Place,
         lingered: bool,
         failed: Fault,
-    ) -> Result<(TicketId, Instant), Fault> {
+    ) -> Result<TicketId, Fault> {
         if let Some(slot) = self.slot_of(dyno) {
             self.with_dyno(slot, |dyno, limits| {
                 dyno.check_in(lingered, false);
@@ -222,8 +235,9 @@ impl App {
         }
         // What is left of its wait. With the time that dynos took not to answer it ends at last after that of a boot.
         let patience = place.patience.min(self.limits.queue_max_wait);
-        let deadline = (now + patience).min(place.arrived + self.limits.boot).max(now);
-        Ok((self.enter(place, deadline, Some(failed), now), deadline))
+        let line_now = self.gate.line_time(now);
+        let deadline = (line_now + patience).min(place.since + self.limits.boot).max(line_now);
+        Ok(self.enter(place, deadline, Some(failed), now))
     }
 
     /// Nobody waits any more for a request in flight; the dyno stays busy until the check-in.
@@ -243,6 +257,11 @@ impl App {
         if let Some(slot) = self.slot_of(dyno) {
             self.with_dyno(slot, |dyno, _| dyno.check_in(ending.lingered, ending.proven));
         }
+    }
+
+    /// When a request in line has waited long enough, if its line is not held (further). `None`: it is not in line.
+    pub(crate) fn deadline(&self, ticket: TicketId) -> Option<Instant> {
+        self.queue.get(ticket).map(|waiting| self.gate.time_of(waiting.deadline))
     }
 
     /// The client is gone: the request leaves the line. `false`: it was not in line.
@@ -270,13 +289,19 @@ impl App {
 
     /// When [`tick`](Self::tick) and [`next`](Self::next) have something to do by the clock alone.
     pub(crate) fn next_tick(&self) -> Option<Instant> {
-        let until = self.until.first().map(|(until, _)| *until)?;
+        let until = self.until.first().map(|(until, _)| *until);
+        let Some((_, first)) = self.queue.first() else { return until };
+        let opens = self.gate.opens(self.counts.in_flight, self.counts.slots);
+        let idle = opens.filter(|_| !self.idle.is_empty());
         let soon = self.soon.first().map(|(soon, _)| *soon).filter(|_| self.is_desperate());
-        Some(soon.map_or(until, |soon| soon.min(until)))
+        let soon = soon.map(|soon| opens.map_or(soon, |opens| opens.max(soon)));
+        let late = self.gate.has_misled(first.number).then(|| self.gate.time_of(first.deadline));
+        [until, idle, soon, late].into_iter().flatten().min()
     }
 
     /// What is to be done now. Call it after each input until it returns `None`.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Effect> {
+        self.gate.settle(now);
         if let Some(gone) = self.gone.pop_front() {
             return Some(Effect::Gone(gone));
         }
@@ -288,7 +313,8 @@ impl App {
         if self.counts.all_present() == 0 {
             return self.refuse(now, ticket, Fault::NoDynos);
         }
-        if first.deadline <= now {
+        let line_now = self.gate.line_time(now);
+        if first.deadline <= line_now {
             let fault = self.fault_of_waiting(&first);
             return self.refuse(now, ticket, fault);
         }
@@ -296,14 +322,14 @@ impl App {
             return None;
         }
         let fresh = first.failed.is_none();
-        if fresh && self.shed.too_long_in_standing_line(&self.limits, first.arrived, now) {
+        if fresh && self.shed.too_long_in_standing_line(&self.limits, first.since, line_now) {
             return self.refuse(now, ticket, Fault::Backlog(Backlog::StandingLine));
         }
         let slot = self.pick(now)?;
         self.leave(now, ticket);
-        let Waiting { number, arrived, bytes, tries, deadline, .. } = first;
-        let patience = deadline.duration_since(now);
-        let grant = self.grant(slot, Place { number, arrived, bytes, tries, patience }, now);
+        let Waiting { number, arrived, since, bytes, tries, deadline, .. } = first;
+        let patience = deadline.duration_since(line_now);
+        let grant = self.grant(slot, Place { number, arrived, since, bytes, tries, patience }, now);
         Some(Effect::Grant(ticket, grant))
     }
 
@@ -314,11 +340,11 @@ impl App {
 
     /// The slot that serves next, out of the idle list. With nobody serving, a dyno leaves its quarantine early.
     fn pick(&mut self, now: Instant) -> Option<u32> {
-        if let Some(slot) = self.idle.pick() {
-            return Some(slot);
-        }
         if !self.can_pick(now) {
             return None;
+        }
+        if let Some(slot) = self.idle.pick() {
+            return Some(slot);
         }
         let (_, slot) = self.soon.first().copied()?;
         self.step_dyno(slot, Event::Again);
@@ -328,33 +354,34 @@ impl App {
     /// Is there a dyno for the next request?
     fn can_pick(&self, now: Instant) -> bool {
         let early = || self.counts.serving == 0 && self.soon.first().is_some_and(|(soon, _)| *soon <= now);
-        !self.idle.is_empty() || early()
+        let opens = self.gate.opens(self.counts.in_flight, self.counts.slots);
+        (!self.idle.is_empty() || early()) && opens.is_none_or(|opens| opens <= now)
     }
 
     fn grant(&mut self, slot: u32, mut place: Place, now: Instant) -> Grant {
         place.tries += 1;
         self.tally.dispatched += 1;
+        self.counts.in_flight += 1;
         let seat = &mut self.dynos[slot as usize];
         let id = DynoId { slot, turn: seat.turn };
         let dyno = seat.dyno.as_mut().expect("the idle list names dynos that are there");
         dyno.grant();
         let info = Arc::clone(dyno.info());
         if dyno.room() > 0 {
-            let (in_flight, doubtful) = (dyno.in_flight(), dyno.on_probation());
-            self.idle.add(slot, in_flight, doubtful);
+            self.idle.add(slot, dyno.in_flight(), dyno.is_last_choice());
         }
-        Grant { dyno: id, info, place, at: now }
+        Grant { dyno: id, info, place, at: now, probe: false }
     }
 
     fn enter(&mut self, place: Place, deadline: Instant, failed: Option<Fault>, now: Instant) -> TicketId {
-        let Place { number, arrived, bytes, tries, .. } = place;
-        self.shed.line_is(false, now);
-        self.queue.enter(Waiting { arrived, deadline, bytes, number, failed, tries })
+        let Place { number, arrived, since, bytes, tries, .. } = place;
+        self.shed.line_is(false, self.gate.line_time(now));
+        self.queue.enter(Waiting { arrived, since, deadline, bytes, number, failed, tries })
     }
 
     fn leave(&mut self, now: Instant, ticket: TicketId) -> Option<Waiting> {
         let waiting = self.queue.leave(ticket)?;
-        self.shed.line_is(self.queue.is_empty(), now);
+        self.shed.line_is(self.queue.is_empty(), self.gate.line_time(now));
         Some(waiting)
     }
 
@@ -421,6 +448,7 @@ impl Counts {
             Standing::Quarantined { .. } => add(&mut self.quarantined),
             Standing::Draining => add(&mut self.draining),
         }
+        self.in_flight = self.in_flight.wrapping_add_signed(i64::from(by) * i64::from(dyno.in_flight()));
         if dyno.standing() != Standing::Draining && dyno.standing() != Standing::Crashed {
             let slots = i64::from(by) * i64::from(dyno.info().concurrency);
             self.slots = self.slots.wrapping_add_signed(slots);

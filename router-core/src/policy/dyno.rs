@@ -54,6 +54,8 @@ pub(crate) struct Dyno {
     /// Failures to connect in a row; above zero a serving dyno is on probation.
     failures: u32,
     dispatched: u64,
+    /// It was probed and has had no request since.
+    probed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +97,7 @@ impl Dyno {
             lingering: 0,
             failures: 0,
             dispatched: 0,
+            probed: false,
         }
     }
 
@@ -119,6 +122,11 @@ impl Dyno {
         self.failures > 0
     }
 
+    /// Is it the last choice among its equals: in doubt, or busy with nothing but a probe when it was busy last?
+    pub(crate) fn is_last_choice(&self) -> bool {
+        self.on_probation() || self.probed
+    }
+
     /// How many more requests it may be given.
     pub(crate) fn room(&self) -> u32 {
         let most = if self.on_probation() { 1 } else { self.info.concurrency };
@@ -138,6 +146,19 @@ impl Dyno {
         debug_assert!(self.room() > 0, "a dyno without room gets no request");
         self.in_flight += 1;
         self.dispatched += 1;
+        self.probed = false;
+    }
+
+    /// It is probed.
+    pub(crate) fn begin_probe(&mut self) {
+        debug_assert!(self.in_flight == 0, "only an idle dyno is probed");
+        self.in_flight += 1;
+        self.probed = true;
+    }
+
+    /// The probe is over.
+    pub(crate) fn end_probe(&mut self, lingered: bool) {
+        self.check_in(lingered, false);
     }
 
     /// Nobody waits any more for one of its requests.

@@ -296,7 +296,8 @@ impl Records {
                 | Change::RemoveDyno(..)
                 | Change::PutApp(_)
                 | Change::RemoveApp(_)
-                | Change::SetDyno(..) => continue,
+                | Change::SetDyno(..)
+                | Change::Hold(..) => continue,
             }
             self.retry_at = Some(now + RETRY);
         }

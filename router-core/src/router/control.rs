@@ -41,7 +41,7 @@ impl Control {
                 Change::PutApp(AppSpec { id, .. }) | Change::RemoveApp(id) => {
                     self.let_hosts_go(id, &mut undo)
                 }
-                Change::AddDyno(..) | Change::RemoveDyno(..) | Change::SetDyno(..) => {}
+                Change::AddDyno(..) | Change::RemoveDyno(..) | Change::SetDyno(..) | Change::Hold(..) => {}
             }
         }
         for change in changes {
@@ -71,6 +71,8 @@ impl Control {
                 self.set_dyno(app, *address, false, undo)
             }
             Change::SetDyno(app, address, _) => self.dyno(app, *address),
+            Change::Hold(app, _) if self.apps.contains_key(app) => Ok(()),
+            Change::Hold(app, _) => Err(ChangeError::NoSuchApp(app.clone())),
         }
     }
 

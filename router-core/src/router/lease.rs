@@ -113,11 +113,16 @@ impl Lease {
     ///
     /// # Errors
     /// `failed`, when the request has been offered to [`Limits::max_tries`] dynos;
-    /// [`Fault::NoSuchApp`] when its app has been taken away.
+    /// [`Fault::NoSuchApp`] when its app has been taken away. `failed`, when this is the lease of a probe, which has no
+    /// place in line.
     pub fn again(mut self, failed: Fault) -> Result<Ticket, Fault> {
         let Some(grant) = self.grant.take() else { return Err(Fault::Platform) };
         // The connection that could not be used goes now, not when the ticket does.
         self.parcel = None;
+        if grant.probe {
+            self.grant = Some(grant);
+            return Err(failed);
+        }
         let place = self.app.shared().again(&grant, self.lingers, failed)?;
         Ok(Ticket::in_line(self.app.clone(), place))
     }

@@ -23,6 +23,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => any::<u8>().prop_map(|lease| Op::Again { lease }),
         3 => any::<u8>().prop_map(|lease| Op::Linger { lease }),
         4 => any::<u8>().prop_map(|lease| Op::DropLease { lease }),
+        3 => (any::<u8>(), any::<u8>()).prop_map(|(app, dyno)| Op::Probe { app, dyno }),
         15 => prop::collection::vec(edit(), 1..=3).prop_map(Op::Apply),
     ]
 }
@@ -38,6 +39,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         4 => (any::<u8>(), health()).prop_map(|(dyno, health)| Edit::Set { dyno, health }),
         2 => any::<u8>().prop_map(|dyno| Edit::Move { dyno }),
         3 => any::<u8>().prop_map(|dyno| Edit::Flap { dyno }),
+        2 => (any::<u8>(), any::<u8>(), 0..4000_u16).prop_map(|(app, kind, ms)| Edit::Hold { app, kind, ms }),
     ]
 }
 

@@ -119,7 +119,11 @@ impl Running {
         let changes = self.changes.borrow();
         let mut specs = changes.iter().rev().filter_map(|(_, change)| match change {
             Change::AddDyno(_, spec) => Some(spec),
-            Change::PutApp(_) | Change::RemoveApp(_) | Change::RemoveDyno(..) | Change::SetDyno(..) => None,
+            Change::PutApp(_)
+            | Change::RemoveApp(_)
+            | Change::RemoveDyno(..)
+            | Change::SetDyno(..)
+            | Change::Hold(..) => None,
         });
         specs.find(|spec| spec.name.as_str() == dyno).unwrap().address
     }
@@ -139,6 +143,7 @@ fn short(change: &Change) -> String {
     match change {
         Change::AddDyno(app, spec) => format!("{app}: {} {:?}", spec.name, spec.state),
         Change::SetDyno(app, _, health) => format!("{app}: {health:?}"),
+        Change::Hold(app, hold) => format!("{app}: {hold:?}"),
         Change::RemoveDyno(app, _) => format!("{app}: removed"),
         Change::PutApp(_) | Change::RemoveApp(_) => "a change of the app".to_owned(),
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{App, Counts, Gone, Seat, Tally};
-use crate::change::{DynoHealth, DynoSpec};
+use crate::change::{DynoHealth, DynoSpec, Hold};
 use crate::ids::{Address, AppId, DynoId, ReleaseId};
 use crate::limits::Limits;
 use crate::policy::dispatch::Idle;
@@ -65,9 +65,15 @@ impl App {
         true
     }
 
+    /// The line is paused or resumed, or new requests are refused.
+    pub(crate) fn hold(&mut self, hold: Hold, now: Instant) {
+        self.gate.set(hold, now, self.queue.last_number());
+    }
+
     /// The app goes: its line is refused, its dynos leave.
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&mut self, now: Instant) {
         self.closed = true;
+        self.gate.open(now, self.queue.last_number());
         for slot in 0..self.dynos.len() as u32 {
             self.step_dyno(slot, Event::Leaves);
         }
@@ -112,7 +118,7 @@ impl App {
         let seat = &mut self.dynos[slot as usize];
         let Some(dyno) = seat.dyno.as_ref() else { return };
         if dyno.room() > 0 {
-            self.idle.add(slot, dyno.in_flight(), dyno.on_probation());
+            self.idle.add(slot, dyno.in_flight(), dyno.is_last_choice());
         }
         if dyno.is_gone() {
             let id = DynoId { slot, turn: seat.turn };
@@ -139,6 +145,8 @@ impl App {
             dispatched,
             refused,
             left,
+            held: self.gate.snapshot(now),
+            maintenance: self.gate.maintenance,
             dynos: self
                 .by_address
                 .values()
@@ -181,7 +189,9 @@ impl App {
         assert_eq!(counts, self.counts, "the counts are those of the dynos");
         assert_eq!(self.until.len(), counts.quarantined as usize, "no times without quarantine");
         assert!(self.soon.len() <= self.until.len(), "no early times without quarantine");
-        let first_can_go = self.queue.first().is_some_and(|(_, first)| first.deadline > now);
-        assert!(!first_can_go || self.idle.is_empty(), "nobody waits while a dyno has room");
+        let line_now = self.gate.line_time(now);
+        let first_can_go = self.queue.first().is_some_and(|(_, first)| first.deadline > line_now);
+        let held = self.gate.opens(counts.in_flight, counts.slots).is_some_and(|opens| opens > now);
+        assert!(!first_can_go || held || self.idle.is_empty(), "nobody waits while a dyno has room");
     }
 }

@@ -104,7 +104,9 @@ impl Router {
             let (address, added) = match &change {
                 Change::AddDyno(_, spec) => (spec.address, true),
                 Change::RemoveDyno(_, address) => (*address, false),
-                Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) => panic!("{change:?}"),
+                Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) | Change::Hold(..) => {
+                    panic!("{change:?}")
+                }
             };
             let odd = address.ip().to_string().ends_with(['1', '3', '5', '7', '9']);
             if self.refuse_odd && odd {

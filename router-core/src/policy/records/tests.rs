@@ -40,7 +40,9 @@ impl Bed {
                     assert!(spec.concurrency > 1 || self.router.insert(spec.address), "added twice");
                 }
                 Change::RemoveDyno(_, address) => assert!(self.router.remove(address), "removed twice"),
-                Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) => panic!("{change:?}"),
+                Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) | Change::Hold(..) => {
+                    panic!("{change:?}")
+                }
             }
         }
         changes
@@ -109,11 +111,9 @@ fn dynos_are_named_after_their_source_and_given_the_concurrency_of_the_app() {
     let changes = bed.records.changes(bed.clock.now());
     let names: Vec<_> = changes
         .iter()
-        .map(|change| match change {
-            Change::AddDyno(app, spec) => (app.as_str(), spec.name.as_str().to_owned(), spec.concurrency),
-            Change::RemoveDyno(..) | Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) => {
-                panic!("{change:?}")
-            }
+        .map(|change| {
+            let Change::AddDyno(app, spec) = change else { panic!("{change:?}") };
+            (app.as_str(), spec.name.as_str().to_owned(), spec.concurrency)
         })
         .collect();
     let expected = [("shop", "web.shop.internal./10.0.0.7:3000"), ("shop", "127.0.0.1:3001")];

@@ -1,0 +1,80 @@
+//! One dyno of the reference.
+
+use std::time::Duration;
+
+use router_core::change::{DynoHealth, DynoSpec};
+use router_core::snapshot::{DynoSnapshot, DynoState};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Standing {
+    Booting,
+    Crashed,
+    Serving,
+    Quarantined { until: Duration, soon: Duration },
+    Draining,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Dyno {
+    pub(crate) spec: DynoSpec,
+    pub(crate) standing: Standing,
+    pub(crate) in_flight: u32,
+    pub(crate) lingering: u32,
+    pub(crate) failures: u32,
+    pub(crate) dispatched: u64,
+}
+
+impl Dyno {
+    pub(crate) fn room(&self) -> u32 {
+        let most = if self.failures > 0 { 1 } else { self.spec.concurrency.max(1) };
+        if self.standing == Standing::Serving { most.saturating_sub(self.in_flight) } else { 0 }
+    }
+
+    pub(crate) fn state(&self) -> DynoState {
+        match self.standing {
+            Standing::Booting => DynoState::Booting,
+            Standing::Crashed => DynoState::Crashed,
+            Standing::Quarantined { .. } => DynoState::Quarantined,
+            Standing::Draining => DynoState::Draining,
+            Standing::Serving if self.room() > 0 => DynoState::Idle,
+            Standing::Serving if self.in_flight == self.lingering && self.lingering > 0 => {
+                DynoState::Lingering
+            }
+            Standing::Serving => DynoState::Busy,
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> DynoSnapshot {
+        DynoSnapshot {
+            address: self.spec.address,
+            name: self.spec.name.clone(),
+            state: self.state(),
+            concurrency: self.spec.concurrency.max(1),
+            in_flight: self.in_flight,
+            lingering: self.lingering,
+            dispatched: self.dispatched,
+            failures: self.failures,
+        }
+    }
+
+    /// When it may be tried early; not while it has an older request, for then it would take none.
+    pub(crate) fn soon(&self) -> Option<Duration> {
+        match self.standing {
+            Standing::Quarantined { soon, .. } if self.in_flight == 0 => Some(soon),
+            Standing::Quarantined { .. } | Standing::Booting | Standing::Crashed => None,
+            Standing::Serving | Standing::Draining => None,
+        }
+    }
+
+    pub(crate) fn until(&self) -> Option<Duration> {
+        if let Standing::Quarantined { until, .. } = self.standing { Some(until) } else { None }
+    }
+}
+
+pub(crate) fn standing(health: DynoHealth) -> Standing {
+    match health {
+        DynoHealth::Booting => Standing::Booting,
+        DynoHealth::Ready => Standing::Serving,
+        DynoHealth::Crashed => Standing::Crashed,
+    }
+}
