@@ -30,19 +30,25 @@ pub struct DynoSpec {
     pub concurrency: u32,
     /// Whether it takes requests at once.
     pub state: DynoHealth,
+    /// The release it runs; `None`: the one that the app has when the dyno is added. What it runs stays with it
+    /// when the app gets another release.
+    pub release: Option<ReleaseId>,
 }
 
 impl DynoSpec {
     /// A dyno that is ready, serves one request at a time, and is called by its address.
     pub fn new(address: Address) -> Self {
         let name = DynoName::new(address.to_string());
-        Self { address, name, concurrency: 1, state: DynoHealth::Ready }
+        Self { address, name, concurrency: 1, state: DynoHealth::Ready, release: None }
     }
 }
 
 /// What the control plane knows of a dyno's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DynoHealth {
+    /// Its process may not be up, and nobody counts on it: it holds its address and is seen, but no request waits for
+    /// it. A release that is not to serve yet.
+    Staged,
     /// Its process has been started and does not listen yet: requests wait for it.
     Booting,
     /// It takes requests.
@@ -91,7 +97,7 @@ pub enum Change {
     PutApp(AppSpec),
     /// Takes the app away. Who waits in its line is refused; who is being served is served to the end.
     RemoveApp(AppId),
-    /// Adds a dyno, or takes back one that was leaving; one that is there gets the new name and concurrency.
+    /// Adds a dyno, or takes back one that was leaving; one that is there gets the new name, concurrency and release.
     AddDyno(AppId, DynoSpec),
     /// The dyno gets no further request. A busy one stays until its request has ended.
     RemoveDyno(AppId, Address),

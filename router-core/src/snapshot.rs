@@ -16,7 +16,7 @@ pub struct Snapshot {
 pub struct AppSnapshot {
     /// The app.
     pub id: AppId,
-    /// The release its dynos run.
+    /// The release that its dynos run unless they have one of their own.
     pub release: ReleaseId,
     /// Requests in line.
     pub waiting: usize,
@@ -65,6 +65,8 @@ pub struct DynoSnapshot {
     pub address: Address,
     /// What people call it.
     pub name: DynoName,
+    /// The release it runs.
+    pub release: ReleaseId,
     /// What it does.
     pub state: DynoState,
     /// How many requests it serves at once.
@@ -83,6 +85,8 @@ pub struct DynoSnapshot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum DynoState {
+    /// Known, and nobody counts on it yet: a release that is to serve later.
+    Staged,
     /// Started, does not listen yet.
     Booting,
     /// Its process died and will be started again.
@@ -101,7 +105,8 @@ pub enum DynoState {
 
 impl DynoState {
     /// Every state, in the order above.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::Staged,
         Self::Booting,
         Self::Crashed,
         Self::Idle,
@@ -114,6 +119,7 @@ impl DynoState {
     /// The state as a word, for logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Staged => "staged",
             Self::Booting => "booting",
             Self::Crashed => "crashed",
             Self::Idle => "idle",

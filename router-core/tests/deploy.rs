@@ -113,7 +113,7 @@ fn who_waits_is_served_by_the_new_release_the_moment_it_is_ready() {
     let held = [granted(&mut shop.ask()), granted(&mut shop.ask())];
     let mut waiting = shop.ask();
     assert!(poll(&mut waiting).is_pending(), "dynos that warm take nothing");
-    assert_eq!(shop.state(address(4001)), Some(DynoState::Booting));
+    assert_eq!(shop.state(address(4001)), Some(DynoState::Staged));
     shop.answer_probes();
     let next = granted(&mut waiting);
     assert!(next.dyno().address.port() > 4000);
@@ -133,7 +133,7 @@ fn a_rollback_brings_a_busy_dyno_back_as_busy_and_an_idle_one_after_a_probe() {
     assert_eq!((shop.state(busy), shop.state(idle)), (Some(DynoState::Draining), None));
     shop.deploy.roll_back(shop.clock.now(), "ann").unwrap();
     shop.pump();
-    assert_eq!((shop.state(busy), shop.state(idle)), (Some(DynoState::Busy), Some(DynoState::Booting)));
+    assert_eq!((shop.state(busy), shop.state(idle)), (Some(DynoState::Busy), Some(DynoState::Staged)));
     let served = [address(4001), address(4002)].map(|dyno| shop.state(dyno) == Some(DynoState::Idle));
     assert_eq!(served.iter().filter(|serves| **serves).count(), 1, "one stays until the idle one is back");
     shop.answer_probes();
@@ -142,6 +142,47 @@ fn a_rollback_brings_a_busy_dyno_back_as_busy_and_an_idle_one_after_a_probe() {
     assert_eq!((shop.state(busy), shop.state(idle)), (Some(DynoState::Busy), Some(DynoState::Idle)));
     assert_eq!([shop.state(address(4001)), shop.state(address(4002))], [None, None]);
     assert_eq!(granted(&mut shop.ask()).dyno().address, idle);
+}
+
+#[test]
+fn each_dyno_says_which_release_it_runs_while_two_do() {
+    let mut shop = Shop::new();
+    shop.answer_probes();
+    let old = AppSpec {
+        id: self::shop(),
+        hosts: vec!["shop.test".into()],
+        release: "v1".into(),
+        limits: Limits::default(),
+    };
+    let held = [granted(&mut shop.ask()), granted(&mut shop.ask())];
+    assert!(held.iter().all(|lease| lease.dyno().release.as_str() == "v2"));
+    shop.router.apply(&[Change::PutApp(AppSpec { release: "v2".into(), ..old })]).unwrap();
+    shop.deploy.roll_back(shop.clock.now(), "ann").unwrap();
+    shop.pump();
+    shop.answer_probes();
+    let dynos = &shop.router.snapshot().apps[0].dynos;
+    let runs: Vec<_> = dynos.iter().map(|dyno| (dyno.address.port(), dyno.release.as_str())).collect();
+    assert_eq!(runs, [(3001, "v1"), (3002, "v1"), (4001, "v2"), (4002, "v2")]);
+}
+
+#[test]
+fn a_first_deploy_lets_requests_wait_for_its_dynos() {
+    let clock = Clock::manual();
+    let router = Router::with_clock(clock.clone());
+    let limits = Limits::default();
+    let app = AppSpec { id: shop(), hosts: vec!["shop.test".into()], release: "v1".into(), limits };
+    router.apply(&[Change::PutApp(app)]).unwrap();
+    let old = Release { id: "none".into(), dynos: Vec::new() };
+    let new = Release { id: "v1".into(), dynos: vec![DynoSpec::new(address(4001))] };
+    let deploy = Deploy::new(clock.now(), old, new, Plan::default()).unwrap();
+    let mut shop = Shop { clock, router, deploy, probes: Vec::new(), outcome: None };
+    shop.deploy.start(shop.clock.now()).unwrap();
+    shop.pump();
+    let mut waiting = shop.ask();
+    assert_eq!(shop.state(address(4001)), Some(DynoState::Booting));
+    assert!(poll(&mut waiting).is_pending());
+    shop.answer_probes();
+    assert_eq!(granted(&mut waiting).dyno().address, address(4001));
 }
 
 #[test]

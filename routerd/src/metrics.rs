@@ -143,7 +143,7 @@ pub fn documentation() -> String {
            `other` for what a dyno made up outside 100 to 599.\n\
          - `result`: done or failed.\n\
          - `fault`: the code in `X-Router-Fault`; see `faults.md`.\n\
-         - `state`: booting, crashed, idle, busy, lingering, quarantined, draining.\n\n\
+         - `state`: staged, booting, crashed, idle, busy, lingering, quarantined, draining.\n\n\
          An app that is taken away vanishes from everything that describes a state, and from the counters marked\n\
          \"since the app was added\". The counters and histograms of its past requests stay until the daemon ends.\n",
     );

@@ -26,7 +26,7 @@
 //!   is held (`hold.rs`).
 //! * A dyno is in the idle list exactly while it has room; never more than `concurrency` requests are in flight on
 //!   it, whatever is done to it (invariant 1).
-//! * The counts by standing are those of the dynos.
+//! * The counts by standing are those of the dynos; a staged dyno stands in none of them.
 
 mod changes;
 mod hold;
@@ -442,6 +442,7 @@ impl Counts {
     fn change(&mut self, dyno: &Dyno, by: i8) {
         let add = |count: &mut u32| *count = count.wrapping_add_signed(i32::from(by));
         match dyno.standing() {
+            Standing::Staged => {}
             Standing::Booting => add(&mut self.booting),
             Standing::Crashed => add(&mut self.crashed),
             Standing::Serving => add(&mut self.serving),
@@ -449,7 +450,7 @@ impl Counts {
             Standing::Draining => add(&mut self.draining),
         }
         self.in_flight = self.in_flight.wrapping_add_signed(i64::from(by) * i64::from(dyno.in_flight()));
-        if dyno.standing() != Standing::Draining && dyno.standing() != Standing::Crashed {
+        if matches!(dyno.standing(), Standing::Booting | Standing::Serving | Standing::Quarantined { .. }) {
             let slots = i64::from(by) * i64::from(dyno.info().concurrency);
             self.slots = self.slots.wrapping_add_signed(slots);
         }

@@ -105,7 +105,8 @@ pub use words::{
 pub struct Release {
     /// Its name.
     pub id: ReleaseId,
-    /// Its dynos. Their `state` says nothing: the old ones are taken to serve, the new ones not to.
+    /// Its dynos. Their `state` and `release` say nothing: the old ones are taken to serve, the new ones not to, and
+    /// they run this release.
     pub dynos: Vec<DynoSpec>,
 }
 
@@ -150,16 +151,17 @@ impl Deploy {
         }
         let need = plan.need(new.dynos.len());
         let old_dynos =
-            old.dynos.into_iter().map(|dyno| Member::new(Side::Old, dyno, DynoStage::Serving, now));
+            old.dynos.into_iter().map(|dyno| Member::new(Side::Old, &old.id, dyno, DynoStage::Serving, now));
         let new_dynos =
-            new.dynos.into_iter().map(|dyno| Member::new(Side::New, dyno, DynoStage::Staged, now));
+            new.dynos.into_iter().map(|dyno| Member::new(Side::New, &new.id, dyno, DynoStage::Staged, now));
+        let members = old_dynos.chain(new_dynos).collect();
         Ok(Self {
             old: old.id,
             new: new.id,
             plan,
             state: State::Staged,
             since: now,
-            members: old_dynos.chain(new_dynos).collect(),
+            members,
             need,
             next_step: None,
             cause: None,

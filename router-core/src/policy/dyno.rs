@@ -2,17 +2,20 @@
 //!
 //! # State
 //!
-//! | standing \ event | `Ready` | `Boots` | `Crashed` | `Unreachable` | `Again` (time is up) | `Leaves` | `Returns` |
-//! |---|---|---|---|---|---|---|---|
-//! | booting | serving | – | crashed | – | – | draining or gone | – |
-//! | serving | – | booting | crashed | quarantined | – | draining or gone | – |
-//! | quarantined | serving | booting | crashed | quarantined, longer | serving, on probation | draining or gone | – |
-//! | crashed | serving | booting | – | – | – | draining or gone | – |
-//! | draining | – | – | – | – | – | – | as the control plane says |
+//! | standing \ event | `Staged` | `Boots` | `Ready` | `Crashed` | `Unreachable` | `Again` (time is up) |
+//! |---|---|---|---|---|---|---|
+//! | staged | – | booting | serving | crashed | – | – |
+//! | booting | staged | – | serving | crashed | – | – |
+//! | serving | staged | booting | – | crashed | quarantined | – |
+//! | quarantined | staged | booting | serving | crashed | quarantined, longer | serving, on probation |
+//! | crashed | staged | booting | serving | – | – | – |
+//! | draining | – | – | – | – | – | – |
 //!
-//! `–` leaves the standing as it is. Requests in flight are counted apart from the standing: a dyno that crashes,
-//! leaves and comes back while it is busy is busy all the way, and *idle, busy, lingering* are what people call a
-//! serving dyno with room, without room, and without room because of requests that nobody waits for. A draining
+//! `Leaves` makes every dyno draining, or gone. `Returns` makes of a draining dyno what the control plane says, and
+//! leaves every other as it is. `–` leaves the standing as it is. A staged dyno counts for nothing: no request waits
+//! for it. Requests in flight are counted apart from the standing: a dyno that crashes, leaves and comes back while it
+//! is busy is busy all the way, and *idle, busy, lingering* are what people call a serving dyno with room, without
+//! room, and without room because of requests that nobody waits for. A draining
 //! dyno with no request in flight is gone.
 //!
 //! # Invariants
@@ -60,11 +63,13 @@ pub(crate) struct Dyno {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// Its process starts. → serving, crashed, draining.
+    /// Nobody counts on it. → booting, serving, crashed, draining.
+    Staged,
+    /// Its process starts. → staged, serving, crashed, draining.
     Booting,
-    /// Its process died. → booting, serving, draining.
+    /// Its process died. → staged, booting, serving, draining.
     Crashed,
-    /// It takes requests. → quarantined, booting, crashed, draining.
+    /// It takes requests. → staged, quarantined, booting, crashed, draining.
     Serving,
     /// It did not accept a connection. → serving once `until` has come, or `soon` if nobody else can serve.
     Quarantined { until: Instant, soon: Instant },
@@ -132,7 +137,8 @@ impl Dyno {
         let most = if self.on_probation() { 1 } else { self.info.concurrency };
         match self.standing {
             Standing::Serving => most.saturating_sub(self.in_flight),
-            Standing::Booting | Standing::Crashed | Standing::Quarantined { .. } | Standing::Draining => 0,
+            Standing::Staged | Standing::Booting | Standing::Crashed => 0,
+            Standing::Quarantined { .. } | Standing::Draining => 0,
         }
     }
 
@@ -177,7 +183,7 @@ impl Dyno {
         }
     }
 
-    /// New words and concurrency for the same dyno.
+    /// New words, concurrency and release for the same dyno.
     pub(crate) fn rename(&mut self, spec: &DynoSpec, release: &ReleaseId, epoch: u64) {
         self.epoch = epoch;
         let new = info(spec, release);
@@ -188,14 +194,14 @@ impl Dyno {
 
     /// Makes the move of the table at the head of this file.
     pub(crate) fn step(&mut self, event: Event, limits: &Limits) {
-        use Standing::{Booting, Crashed, Draining, Quarantined, Serving};
+        use Standing::{Booting, Crashed, Draining, Quarantined, Serving, Staged};
         self.standing = match (self.standing, event) {
             (_, Event::Leaves) => Draining,
             (Draining, Event::Returns(health)) => standing(health),
             // It leaves: how its process is makes no difference any more.
             (Draining, Event::Is(_) | Event::Unreachable(_) | Event::Again) => Draining,
             (Serving, Event::Is(DynoHealth::Ready)) => Serving,
-            (Booting | Crashed | Quarantined { .. }, Event::Is(DynoHealth::Ready)) => {
+            (Staged | Booting | Crashed | Quarantined { .. }, Event::Is(DynoHealth::Ready)) => {
                 // Its process is new: what the old one did is no reason for doubt.
                 self.failures = 0;
                 Serving
@@ -205,9 +211,9 @@ impl Dyno {
                 self.failures = self.failures.saturating_add(1);
                 quarantine(self.failures, now, limits)
             }
-            (stays @ (Booting | Crashed), Event::Unreachable(_)) => stays,
+            (stays @ (Staged | Booting | Crashed), Event::Unreachable(_)) => stays,
             (Quarantined { .. }, Event::Again) => Serving,
-            (stays @ (Booting | Crashed | Serving), Event::Again) => stays,
+            (stays @ (Staged | Booting | Crashed | Serving), Event::Again) => stays,
             (stays, Event::Returns(_)) => stays,
         };
     }
@@ -216,6 +222,7 @@ impl Dyno {
         DynoSnapshot {
             address: self.info.address,
             name: self.info.name.clone(),
+            release: self.info.release.clone(),
             state: self.state(),
             concurrency: self.info.concurrency,
             in_flight: self.in_flight,
@@ -227,6 +234,7 @@ impl Dyno {
 
     fn state(&self) -> DynoState {
         match self.standing {
+            Standing::Staged => DynoState::Staged,
             Standing::Booting => DynoState::Booting,
             Standing::Crashed => DynoState::Crashed,
             Standing::Quarantined { .. } => DynoState::Quarantined,
@@ -249,13 +257,14 @@ fn info(spec: &DynoSpec, release: &ReleaseId) -> DynoInfo {
     DynoInfo {
         address: spec.address,
         name: spec.name.clone(),
-        release: release.clone(),
+        release: spec.release.as_ref().unwrap_or(release).clone(),
         concurrency: spec.concurrency.max(1),
     }
 }
 
 fn standing(health: DynoHealth) -> Standing {
     match health {
+        DynoHealth::Staged => Standing::Staged,
         DynoHealth::Booting => Standing::Booting,
         DynoHealth::Ready => Standing::Serving,
         DynoHealth::Crashed => Standing::Crashed,
@@ -313,6 +322,20 @@ mod tests {
         assert_eq!((dyno.room(), dyno.snapshot().state), (0, DynoState::Busy));
         dyno.check_in(false, true);
         assert_eq!(dyno.room(), 1);
+    }
+
+    #[test]
+    fn a_staged_dyno_takes_nothing_until_it_is_ready_and_a_serving_one_can_be_staged() {
+        let (now, limits) = (Clock::manual().now(), Limits::default());
+        let mut dyno = dyno(1);
+        dyno.grant();
+        dyno.step(Event::Is(DynoHealth::Staged), &limits);
+        for nothing in [Event::Unreachable(now), Event::Again, Event::Returns(DynoHealth::Ready)] {
+            dyno.step(nothing, &limits);
+            assert_eq!((dyno.room(), dyno.snapshot().state), (0, DynoState::Staged));
+        }
+        dyno.step(Event::Is(DynoHealth::Ready), &limits);
+        assert_eq!((dyno.room(), dyno.snapshot().state), (0, DynoState::Busy), "its request is still there");
     }
 
     #[test]

@@ -263,7 +263,7 @@ impl Records {
                 let (concurrency, state) = (self.concurrency, DynoHealth::Ready);
                 let before = known.is_some();
                 self.announced.insert(*address, Announced { name: name.clone(), concurrency, before });
-                let spec = DynoSpec { address: *address, name, concurrency, state };
+                let spec = DynoSpec { address: *address, name, concurrency, state, release: None };
                 changes.push(Change::AddDyno(self.app.clone(), spec));
             }
         }

@@ -164,6 +164,54 @@ fn all_dynos_of_an_app_change_at_once_and_nobody_in_line_is_refused() {
 }
 
 #[test]
+fn a_staged_dyno_holds_its_address_and_nothing_else_and_leaves_no_trace() {
+    let staged = |port| {
+        let spec = DynoSpec { state: DynoHealth::Staged, ..DynoSpec::new(address(port)) };
+        Change::AddDyno("a".into(), spec)
+    };
+    let router = router(&[put("a"), staged(1), put("b")]);
+    let app = app(&router, "a");
+    assert_eq!(app.snapshot().dynos[0].state.as_str(), "staged");
+    assert_eq!(router.ticket(&app, 0).unwrap_err(), Fault::NoDynos, "nobody waits for it");
+    let taken = ChangeError::DynoTaken { address: address(1), has: "a".into(), wants: "b".into() };
+    assert_eq!(router.apply(&[add("b", 1)]), Err(taken));
+
+    router.apply(&[add("a", 2), Change::SetDyno("a".into(), address(2), DynoHealth::Crashed)]).unwrap();
+    assert_eq!(router.ticket(&app, 0).unwrap_err(), Fault::AppCrashed, "it is not there for H10 either");
+    router.apply(&[Change::SetDyno("a".into(), address(2), DynoHealth::Ready)]).unwrap();
+    let limits = Limits::default().with_queue_max_requests_per_dyno(1);
+    let narrow = AppSpec { id: "a".into(), hosts: vec!["a.test".into()], release: "v1".into(), limits };
+    router.apply(&[Change::PutApp(narrow)]).unwrap();
+    let _line = [router.ticket(&app, 0).unwrap(), router.ticket(&app, 0).unwrap()];
+    assert_eq!(router.ticket(&app, 0).unwrap_err().code(), "H11", "the line is one dyno's");
+
+    router.apply(&[Change::RemoveDyno("a".into(), address(1))]).unwrap();
+    assert_eq!((app.snapshot().dynos.len(), router.0.hub.claims()), (1, 1));
+    assert_eq!(router.apply(&[add("b", 1)]), Ok(()));
+}
+
+#[test]
+fn a_dyno_with_a_release_of_its_own_keeps_it() {
+    let own = DynoSpec { release: Some("v2".into()), ..DynoSpec::new(address(2)) };
+    let router = router(&[put("a"), add("a", 1), Change::AddDyno("a".into(), own.clone())]);
+    let releases = || -> Vec<_> {
+        let dynos = app(&router, "a").snapshot().dynos;
+        dynos.iter().map(|dyno| dyno.release.to_string()).collect()
+    };
+    assert_eq!(releases(), ["v1", "v2"]);
+    let named = |release: &str| {
+        let (id, hosts) = ("a".into(), vec!["a.test".into()]);
+        Change::PutApp(AppSpec { id, hosts, release: release.into(), limits: Limits::default() })
+    };
+    router.apply(&[named("v3")]).unwrap();
+    assert_eq!(releases(), ["v1", "v2"], "what a dyno runs stays with it");
+    let held = [lease(&mut ticket(&router, "a")), lease(&mut ticket(&router, "a"))];
+    assert_eq!(held.map(|lease| lease.dyno().release.to_string()), ["v2", "v1"]);
+    router.apply(&[add("a", 1), Change::AddDyno("a".into(), own)]).unwrap();
+    assert_eq!(releases(), ["v3", "v2"], "who is added again without one runs the app's");
+}
+
+#[test]
 fn the_alarm_rings_when_a_quarantine_is_over() {
     let router = router(&[put("a"), add("a", 1), add("a", 2)]);
     let first = lease(&mut ticket(&router, "a"));

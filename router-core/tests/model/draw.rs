@@ -44,5 +44,10 @@ fn edit() -> impl Strategy<Value = Edit> {
 }
 
 fn health() -> impl Strategy<Value = DynoHealth> {
-    prop_oneof![3 => Just(DynoHealth::Ready), 1 => Just(DynoHealth::Booting), 1 => Just(DynoHealth::Crashed)]
+    prop_oneof![
+        6 => Just(DynoHealth::Ready),
+        2 => Just(DynoHealth::Booting),
+        2 => Just(DynoHealth::Crashed),
+        2 => Just(DynoHealth::Staged),
+    ]
 }

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use router_core::change::{DynoHealth, DynoSpec};
+use router_core::ids::ReleaseId;
 use router_core::snapshot::{DynoSnapshot, DynoState};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Standing {
+    Staged,
     Booting,
     Crashed,
     Serving,
@@ -17,6 +19,7 @@ pub(crate) enum Standing {
 #[derive(Clone, Debug)]
 pub(crate) struct Dyno {
     pub(crate) spec: DynoSpec,
+    pub(crate) release: ReleaseId,
     pub(crate) standing: Standing,
     pub(crate) in_flight: u32,
     pub(crate) lingering: u32,
@@ -32,6 +35,7 @@ impl Dyno {
 
     pub(crate) fn state(&self) -> DynoState {
         match self.standing {
+            Standing::Staged => DynoState::Staged,
             Standing::Booting => DynoState::Booting,
             Standing::Crashed => DynoState::Crashed,
             Standing::Quarantined { .. } => DynoState::Quarantined,
@@ -48,6 +52,7 @@ impl Dyno {
         DynoSnapshot {
             address: self.spec.address,
             name: self.spec.name.clone(),
+            release: self.release.clone(),
             state: self.state(),
             concurrency: self.spec.concurrency.max(1),
             in_flight: self.in_flight,
@@ -62,8 +67,13 @@ impl Dyno {
         match self.standing {
             Standing::Quarantined { soon, .. } if self.in_flight == 0 => Some(soon),
             Standing::Quarantined { .. } | Standing::Booting | Standing::Crashed => None,
-            Standing::Serving | Standing::Draining => None,
+            Standing::Staged | Standing::Serving | Standing::Draining => None,
         }
+    }
+
+    /// Whether anybody counts on it.
+    pub(crate) fn is_present(&self) -> bool {
+        !matches!(self.standing, Standing::Staged | Standing::Draining)
     }
 
     pub(crate) fn until(&self) -> Option<Duration> {
@@ -73,6 +83,7 @@ impl Dyno {
 
 pub(crate) fn standing(health: DynoHealth) -> Standing {
     match health {
+        DynoHealth::Staged => Standing::Staged,
         DynoHealth::Booting => Standing::Booting,
         DynoHealth::Ready => Standing::Serving,
         DynoHealth::Crashed => Standing::Crashed,

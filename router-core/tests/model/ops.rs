@@ -113,8 +113,10 @@ pub(crate) fn hold(kind: u8, ms: u16) -> Hold {
 }
 
 pub(crate) fn add(id: &AppId, dyno: u8, concurrency: u8, health: DynoHealth) -> Change {
-    let concurrency = u32::from(concurrency);
-    Change::AddDyno(id.clone(), DynoSpec { concurrency, state: health, ..DynoSpec::new(address(dyno)) })
+    // Some run a release of their own.
+    let release = (concurrency == 3).then(|| "v9".into());
+    let (concurrency, state) = (u32::from(concurrency), health);
+    Change::AddDyno(id.clone(), DynoSpec { concurrency, state, release, ..DynoSpec::new(address(dyno)) })
 }
 
 /// What an app is before the first operation: two apps, three dynos.

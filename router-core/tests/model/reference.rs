@@ -106,8 +106,9 @@ impl App {
     }
 
     pub(crate) fn add(&mut self, spec: &DynoSpec) {
+        let release = spec.release.clone().unwrap_or_else(|| self.release.clone());
         if let Some(dyno) = self.dynos.iter_mut().find(|dyno| dyno.spec.address == spec.address) {
-            dyno.spec = spec.clone();
+            (dyno.spec, dyno.release) = (spec.clone(), release);
             if dyno.standing == Standing::Draining {
                 dyno.standing = standing(spec.state);
             }
@@ -115,7 +116,8 @@ impl App {
         }
         let standing = standing(spec.state);
         let spec = spec.clone();
-        self.dynos.push(Dyno { spec, standing, in_flight: 0, lingering: 0, failures: 0, dispatched: 0 });
+        #[rustfmt::skip]
+        self.dynos.push(Dyno { spec, release, standing, in_flight: 0, lingering: 0, failures: 0, dispatched: 0 });
     }
 
     pub(crate) fn remove(&mut self, address: Address) {
@@ -255,7 +257,7 @@ impl App {
     /// Serves and refuses whoever's turn it is.
     pub(crate) fn settle(&mut self, now: Duration, seen: &Snapshot, news: &mut News) {
         while let Some(first) = self.first().cloned() {
-            let present = self.dynos.iter().any(|dyno| dyno.standing != Standing::Draining);
+            let present = self.dynos.iter().any(Dyno::is_present);
             let refusal = if self.closed {
                 Some(Fault::NoSuchApp)
             } else if !present {
@@ -298,7 +300,7 @@ impl App {
     }
 
     fn slots(&self) -> u32 {
-        let takes = |dyno: &&Dyno| !matches!(dyno.standing, Standing::Draining | Standing::Crashed);
+        let takes = |dyno: &&Dyno| dyno.is_present() && dyno.standing != Standing::Crashed;
         self.dynos.iter().filter(takes).map(|dyno| dyno.spec.concurrency.max(1)).sum()
     }
 
@@ -397,7 +399,7 @@ impl App {
     }
 
     fn nobody_can_serve(&self) -> Option<Fault> {
-        let mut present = self.dynos.iter().filter(|dyno| dyno.standing != Standing::Draining).peekable();
+        let mut present = self.dynos.iter().filter(|dyno| dyno.is_present()).peekable();
         if self.closed {
             Some(Fault::NoSuchApp)
         } else if present.peek().is_none() {

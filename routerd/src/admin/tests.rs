@@ -20,6 +20,7 @@ fn snapshot() -> Snapshot {
     let dyno = DynoSnapshot {
         address: ([127, 0, 0, 1], 3001).into(),
         name: DynoName::from("web.1"),
+        release: ReleaseId::from("v1"),
         state: DynoState::Busy,
         concurrency: 1,
         in_flight: 1,

@@ -39,6 +39,7 @@ fn app(name: &str, release: &str) -> AppSnapshot {
     let dyno = |port: u16, state| DynoSnapshot {
         address: ([127, 0, 0, 1], port).into(),
         name: DynoName::new(format!("web.{port}")),
+        release: ReleaseId::from("v1"),
         state,
         concurrency: 1,
         in_flight: 0,

@@ -22,6 +22,7 @@ use std::time::Instant;
 use super::plan::Plan;
 use super::words::{Cause, CauseKind, DynoProgress, DynoStage, Effect, Side};
 use crate::change::{DynoHealth, DynoSpec};
+use crate::ids::ReleaseId;
 
 /// A probe's answer is kept up to so many characters.
 const ANSWER_MOST: usize = 200;
@@ -55,8 +56,8 @@ enum Ask {
 /// What happens to a dyno.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
-    /// It is added and has to become ready.
-    Warm,
+    /// It is added so, and has to become ready.
+    Warm(DynoHealth),
     /// It has become ready.
     Ready,
     /// It serves the canary.
@@ -72,8 +73,14 @@ pub(super) enum Event {
 }
 
 impl Member {
-    pub(super) fn new(side: Side, mut spec: DynoSpec, stage: DynoStage, now: Instant) -> Self {
-        spec.state = DynoHealth::Ready;
+    pub(super) fn new(
+        side: Side,
+        release: &ReleaseId,
+        spec: DynoSpec,
+        stage: DynoStage,
+        now: Instant,
+    ) -> Self {
+        let spec = DynoSpec { state: DynoHealth::Ready, release: Some(release.clone()), ..spec };
         let (ask, failure, answer) = (Ask::At(now), None, None);
         Self { side, spec, stage, since: now, failure, given_up: false, ask, good: 0, answer }
     }
@@ -83,7 +90,7 @@ impl Member {
         use DynoStage::{Canary, Crashed, Draining, Failed, Gone, Ready, Serving, Staged, Warming};
         let spec = || self.spec.clone();
         let (stage, effect) = match (self.stage, event) {
-            (Staged | Gone, Event::Warm) => (Warming, Some(Effect::Add(spec()))),
+            (Staged | Gone, Event::Warm(state)) => (Warming, Some(Effect::Add(DynoSpec { state, ..spec() }))),
             (Warming, Event::Ready) => (Ready, None),
             (Ready, Event::Try) => (Canary, Some(Effect::Canary(spec()))),
             (Ready | Canary, Event::Serve) => (Serving, Some(Effect::Serve(spec()))),

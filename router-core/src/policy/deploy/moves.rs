@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::member::{Event, Member};
 use super::words::{Cause, CauseKind, DynoStage, Effect, Outcome, Side, State};
 use super::{Deploy, judge};
+use crate::change::DynoHealth;
 
 impl Deploy {
     /// Goes as far as it goes without another input.
@@ -83,11 +84,11 @@ impl Deploy {
         self.effects.push_back(Effect::Enters(state));
         match state {
             State::Warming => {
-                self.step_all(Side::New, &[Staged], Event::Warm, now, usize::MAX);
+                self.step_all(Side::New, &[Staged], Event::Warm(self.added()), now, usize::MAX);
             }
             State::RollingBack => {
                 self.way_back.resumed = self.step_all(Side::Old, &[Draining], Event::Serve, now, usize::MAX);
-                self.step_all(Side::Old, &[Gone], Event::Warm, now, usize::MAX);
+                self.step_all(Side::Old, &[Gone], Event::Warm(self.added()), now, usize::MAX);
                 self.step_all(Side::New, &[Staged, Warming, Ready, Canary], Event::Leave, now, usize::MAX);
             }
             State::Failed => {
@@ -98,6 +99,12 @@ impl Deploy {
             State::Staged | State::Ready | State::Canary => {}
             State::CuttingOver | State::Baking | State::Draining => {}
         }
+    }
+
+    /// How a dyno that warms is told to the router. While somebody serves, nobody is to wait for it; while nobody does,
+    /// requests wait for it instead of being refused.
+    fn added(&self) -> DynoHealth {
+        if self.serving() > 0 { DynoHealth::Staged } else { DynoHealth::Booting }
     }
 
     /// Lets as many dynos of a side, of those in these stages, make the move, and says how many did.

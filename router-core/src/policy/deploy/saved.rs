@@ -7,7 +7,7 @@ use super::member::{Event, Member};
 use super::plan::{Plan, PlanError};
 use super::words::{Cause, DynoStage, Effect, Side, State, WayBack};
 use super::{Deploy, Release};
-use crate::change::DynoSpec;
+use crate::change::{DynoHealth, DynoSpec};
 use crate::ids::ReleaseId;
 
 /// A deploy as plain data: write it down whenever an [`Effect::Enters`], `Serve`, `Drain` or `Resume` came.
@@ -100,11 +100,13 @@ impl Deploy {
         deploy.way_back = saved.way_back;
         deploy.old_tally = saved.old_tally;
         deploy.new_tally = saved.new_tally;
+        let serves = |was: &SavedDyno| matches!(fate(saved.state, was.side, was.stage), Fate::Serves);
+        let added = if saved.dynos.iter().any(serves) { DynoHealth::Staged } else { DynoHealth::Booting };
         for was in saved.dynos {
             let place = deploy.members.iter_mut().find(|member| member.spec.address == was.dyno.address);
             let Some(member) = place else { continue };
             member.failure = was.failure;
-            deploy.effects.extend(revive(member, saved.state, was.stage, now));
+            deploy.effects.extend(revive(member, saved.state, was.stage, added, now));
         }
         deploy.state = match saved.state {
             State::Warming | State::Ready | State::Canary => State::Warming,
@@ -134,7 +136,7 @@ enum Fate {
 }
 
 /// Gives a dyno of a deploy that is made anew the place it had, and says what makes the router see it so.
-fn revive(member: &mut Member, state: State, was: DynoStage, now: Instant) -> Vec<Effect> {
+fn revive(member: &mut Member, state: State, was: DynoStage, added: DynoHealth, now: Instant) -> Vec<Effect> {
     match (member.side, fate(state, member.side, was)) {
         (Side::New, Fate::Staged) => Vec::new(),
         (Side::Old, Fate::Staged | Fate::Serves) => {
@@ -142,13 +144,13 @@ fn revive(member: &mut Member, state: State, was: DynoStage, now: Instant) -> Ve
             member.step(Event::Serve, now).into_iter().collect()
         }
         (Side::New, Fate::Serves) => {
-            let add = member.step(Event::Warm, now);
+            let add = member.step(Event::Warm(added), now);
             member.step(Event::Ready, now);
             add.into_iter().chain(member.step(Event::Serve, now)).collect()
         }
         (_, Fate::Warms) => {
             member.stage = DynoStage::Gone;
-            member.step(Event::Warm, now).into_iter().collect()
+            member.step(Event::Warm(added), now).into_iter().collect()
         }
         (_, Fate::IsGone) => {
             member.stage = DynoStage::Gone;

@@ -229,7 +229,8 @@ pub enum Effect {
     /// The deploy has entered this state. For the audit log, and a good moment to write down
     /// [`saved`](super::Deploy::saved).
     Enters(State),
-    /// Make the dyno known to the router; it gets no request yet.
+    /// Make the dyno known to the router in the `state` that the spec says: staged, so that no request waits for it, or
+    /// booting while nobody else serves. It gets no request yet.
     Add(DynoSpec),
     /// Ask the dyno once whether it is ready, and tell the answer to [`probed`](super::Deploy::probed). Only dynos
     /// that get no requests are probed, so a probe never meets a request.
@@ -258,8 +259,8 @@ impl Effect {
     pub fn changes(&self, app: &AppId) -> Vec<Change> {
         let add = |spec: &DynoSpec, state| Change::AddDyno(app.clone(), DynoSpec { state, ..spec.clone() });
         match self {
-            Self::Add(dyno) => vec![add(dyno, DynoHealth::Booting)],
-            // Added again for one that is not there (a canary's dyno has been elsewhere); set for one that boots.
+            Self::Add(dyno) => vec![add(dyno, dyno.state)],
+            // Added again in case somebody has taken it away since; set for one that is there.
             Self::Serve(dyno) => vec![
                 add(dyno, DynoHealth::Ready),
                 Change::SetDyno(app.clone(), dyno.address, DynoHealth::Ready),
