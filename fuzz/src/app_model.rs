@@ -62,7 +62,8 @@ fn op(input: &mut Input<'_>) -> Option<Op> {
         12 if kind < 128 => Op::Again { lease: number },
         12 => Op::Linger { lease: number },
         13 if kind < 128 => Op::DropLease { lease: number },
-        13 => Op::Probe { app: number / 16, dyno: number },
+        13 if kind < 160 => Op::Probe { app: number / 16, dyno: number },
+        13 => Op::Probed { app: number / 16, dyno: number, good: number < 80 },
         _ => {
             let count = 1 + kind / 16 % 3;
             Op::Apply((0..count).map_while(|_| edit(input)).collect())
@@ -71,9 +72,11 @@ fn op(input: &mut Input<'_>) -> Option<Op> {
 }
 
 fn outcome(kind: u8) -> Outcome {
-    match kind / 16 % 3 {
+    match kind / 16 % 5 {
         0 => Outcome::Served,
-        1 => Outcome::Failed,
+        1 => Outcome::Errored,
+        2 => Outcome::Failed,
+        3 => Outcome::Cut,
         _ => Outcome::Unused,
     }
 }

@@ -93,11 +93,12 @@
 //! | `policy/app.rs` | an app's line and dynos as one state machine |
 //! | `policy/app/changes.rs` | what the control plane does to an app |
 //! | `policy/app/hold.rs` | pause, resume, maintenance |
-//! | `policy/app/probe.rs` | one dyno is asked how it is |
+//! | `policy/app/health.rs` | what is thought of a dyno when a request or a probe ends |
 //! | `policy/shed.rs` | step 3: may a request wait at all |
 //! | `policy/queue.rs` | step 3: who waits |
 //! | `policy/dispatch.rs` | step 4: which dyno is next |
 //! | `policy/dyno.rs` | what one dyno does |
+//! | `policy/health.rs` | is a dyno well, and how many may be out |
 //! | `policy/deploy.rs` | a new release replaces the present one |
 //! | `policy/deploy/moves.rs` | which state of a deploy comes next, and who leaves for whom |
 //! | `policy/deploy/saved.rs` | a deploy as plain data, and how it goes on after a restart |
@@ -119,7 +120,8 @@
 //! | `sync.rs` | locks: std's, or loom's |
 
 pub use policy::dyno::DynoInfo;
-pub use router::{AppRef, Lease, Outcome, Router, Ticket};
+pub use policy::health::{Outcome, Probed};
+pub use router::{AppRef, Lease, Router, Ticket};
 
 // ring 3: input and output
 #[cfg(feature = "proxy")]

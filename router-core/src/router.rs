@@ -23,7 +23,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 
-pub use lease::{Lease, Outcome};
+pub use lease::Lease;
 pub use ticket::Ticket;
 
 use crate::change::{AppSpec, Change, ChangeError};
@@ -31,6 +31,7 @@ use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::ids::{Address, AppId};
 use crate::limits::Limits;
+use crate::policy::health::Probed;
 use crate::policy::route::RouteTable;
 use crate::snapshot::{AppSnapshot, Snapshot};
 use crate::sync::{Arc, Mutex};
@@ -120,12 +121,18 @@ impl Router {
         Ok(Ticket::new(app.clone(), app.shared().arrive(bytes)?))
     }
 
-    /// The right to probe one given dyno, if it is idle at this moment, takes requests, and nobody waits; never
-    /// waits for it. A probe is one of the dyno's requests, so it never overlaps with one, and the lease has the
+    /// The right to probe one given dyno, if it is idle at this moment, takes requests, and nobody waits, or if it
+    /// gets none because its probes fail; never waits for it. A probe is one of the dyno's requests, so it never overlaps with one, and the lease has the
     /// dyno's parcel as any other. It counts for nothing: not as dispatched, not in the service time, and its outcome
     /// says nothing about the dyno. An app that is paused or resuming is not probed.
     pub fn try_lease_dyno(&self, app: &AppRef, address: Address) -> Option<Lease> {
         Some(Lease::new(app.clone(), app.shared().probe(address)?))
+    }
+
+    /// What a probe of a dyno says: after [`Limits::health_fall`] bad ones in a row the dyno gets no more requests,
+    /// after [`Limits::health_rise`] good ones it gets them again. A good answer to a request ends a row of bad ones.
+    pub fn probed(&self, app: &AppRef, address: Address, good: bool) -> Probed {
+        app.shared().probed(address, good)
     }
 
     /// Applies the changes, all of them or none, in their order. Changes of one app that stand side by side are one

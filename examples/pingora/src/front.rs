@@ -126,8 +126,12 @@ impl ProxyHttp for Front {
 
     async fn logging(&self, _: &mut Session, error: Option<&Error>, trip: &mut Self::CTX) {
         let Some(lease) = trip.get_mut().lease.take() else { return };
-        let client = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
-        lease.check_in(if error.is_none() || client { Outcome::Served } else { Outcome::Failed });
+        let outcome = match error.map(Error::esource) {
+            None => Outcome::Served,
+            Some(ErrorSource::Downstream) => Outcome::Cut,
+            Some(_) => Outcome::Failed,
+        };
+        lease.check_in(outcome);
     }
 }
 

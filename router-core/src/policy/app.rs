@@ -29,8 +29,8 @@
 //! * The counts by standing are those of the dynos; a staged dyno stands in none of them.
 
 mod changes;
+mod health;
 mod hold;
-mod probe;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +43,7 @@ use crate::ids::{Address, DynoId, ReleaseId, TicketId};
 use crate::limits::Limits;
 use crate::policy::dispatch::Idle;
 use crate::policy::dyno::{Dyno, DynoInfo, Event, Standing};
+use crate::policy::health::Outcome;
 use crate::policy::queue::{Queue, Waiting};
 use crate::policy::shed::{Line, Shed};
 use hold::Gate;
@@ -60,7 +61,7 @@ pub(crate) struct App {
     by_address: BTreeMap<Address, u32>,
     counts: Counts,
     /// Quarantined dynos by the end of their quarantine, and by when they may be tried if nobody else can serve (those
-    /// that have no request in flight).
+    /// that have no request in flight, and unhealthy ones).
     until: BTreeSet<(Instant, u32)>,
     soon: BTreeSet<(Instant, u32)>,
     gone: VecDeque<Gone>,
@@ -83,6 +84,9 @@ struct Counts {
     crashed: u32,
     serving: u32,
     quarantined: u32,
+    unhealthy: u32,
+    /// Those that would serve if they were not ejected or unhealthy.
+    out: u32,
     draining: u32,
     slots: u64,
     in_flight: u64,
@@ -94,6 +98,7 @@ pub(crate) struct Tally {
     pub(crate) dispatched: u64,
     pub(crate) refused: u64,
     pub(crate) left: u64,
+    pub(crate) ejected: u64,
 }
 
 /// A request's right to a dyno.
@@ -104,7 +109,7 @@ pub(crate) struct Grant {
     pub(crate) place: Place,
     /// When it was granted.
     pub(crate) at: Instant,
-    /// It is no request but a probe: see `probe.rs`.
+    /// It is no request but a probe: see `health.rs`.
     pub(crate) probe: bool,
 }
 
@@ -151,12 +156,11 @@ pub(crate) struct Gone {
 /// How a request on a dyno ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
-    /// How long the dyno was held; `None` when it did no work.
-    pub(crate) held: Option<Duration>,
+    /// How long the dyno was held.
+    pub(crate) held: Duration,
     /// The request lingered: [`App::linger`] was called for it.
     pub(crate) lingered: bool,
-    /// The dyno answered.
-    pub(crate) proven: bool,
+    pub(crate) outcome: Outcome,
 }
 
 impl App {
@@ -203,7 +207,7 @@ impl App {
             return Arrived::Refused(fault);
         }
         // With nothing but booting dynos the wait is for a boot, which takes its own time.
-        let all_boot = self.counts.serving + self.counts.quarantined == 0;
+        let all_boot = self.counts.serving + self.counts.quarantined + self.counts.unhealthy == 0;
         let patience = if all_boot { self.limits.boot } else { patience };
         let ticket = self.enter(place, since + patience, None, now);
         Arrived::InLine { ticket }
@@ -222,7 +226,7 @@ impl App {
     ) -> Result<TicketId, Fault> {
         if let Some(slot) = self.slot_of(dyno) {
             self.with_dyno(slot, |dyno, limits| {
-                dyno.check_in(lingered, false);
+                dyno.check_in(lingered);
                 dyno.step(Event::Unreachable(now), limits);
             });
         }
@@ -246,16 +250,6 @@ impl App {
             && let Some(dyno) = self.dynos[slot as usize].dyno.as_mut()
         {
             dyno.linger();
-        }
-    }
-
-    /// A request in flight has ended and the dyno is free of it.
-    pub(crate) fn check_in(&mut self, dyno: DynoId, ending: Ending) {
-        if let Some(held) = ending.held {
-            self.shed.served(held);
-        }
-        if let Some(slot) = self.slot_of(dyno) {
-            self.with_dyno(slot, |dyno, _| dyno.check_in(ending.lingered, ending.proven));
         }
     }
 
@@ -395,9 +389,9 @@ impl App {
         Line { requests: self.queue.len(), bytes: self.queue.bytes(), slots: self.counts.slots }
     }
 
-    /// Only dynos in quarantine are left to serve who waits.
+    /// Only dynos in quarantine or unhealthy ones are left to serve who waits.
     fn is_desperate(&self) -> bool {
-        self.counts.serving == 0 && self.counts.quarantined > 0 && !self.queue.is_empty()
+        self.counts.serving == 0 && !self.soon.is_empty() && !self.queue.is_empty()
     }
 
     /// Why it makes no sense to wait at all.
@@ -421,7 +415,7 @@ impl App {
             fault
         } else if counts.serving > 0 {
             Fault::Backlog(Backlog::MaxWait)
-        } else if counts.quarantined > 0 {
+        } else if counts.quarantined + counts.unhealthy > 0 {
             Fault::Quarantined
         } else {
             Fault::BootTimeout
@@ -436,7 +430,7 @@ impl App {
 
 impl Counts {
     fn all_present(&self) -> u32 {
-        self.booting + self.crashed + self.serving + self.quarantined
+        self.booting + self.crashed + self.serving + self.quarantined + self.unhealthy
     }
 
     fn change(&mut self, dyno: &Dyno, by: i8) {
@@ -447,7 +441,11 @@ impl Counts {
             Standing::Crashed => add(&mut self.crashed),
             Standing::Serving => add(&mut self.serving),
             Standing::Quarantined { .. } => add(&mut self.quarantined),
+            Standing::Unhealthy { .. } => add(&mut self.unhealthy),
             Standing::Draining => add(&mut self.draining),
+        }
+        if dyno.is_out() {
+            add(&mut self.out);
         }
         self.in_flight = self.in_flight.wrapping_add_signed(i64::from(by) * i64::from(dyno.in_flight()));
         if matches!(dyno.standing(), Standing::Booting | Standing::Serving | Standing::Quarantined { .. }) {

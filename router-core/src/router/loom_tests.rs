@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::ids::Address;
 use crate::limits::Limits;
-use crate::policy::app::Ending;
+use crate::policy::health::Outcome;
 use crate::snapshot::DynoState;
 use crate::sync::{Arc, Ordering};
 
@@ -96,8 +96,7 @@ impl World {
     }
 
     fn check_in(&self, granted: &Granted) {
-        let ending = Ending { held: None, lingered: false, proven: true };
-        self.app.check_in(&granted.grant, |_| ending, None);
+        self.app.check_in(&granted.grant, false, Outcome::Served, None);
     }
 
     /// Nobody waits, and every dyno is there and idle.

@@ -23,6 +23,7 @@ use crate::fault::Fault;
 use crate::ids::{Address, AppId, DynoId, ReleaseId, TicketId};
 use crate::limits::Limits;
 use crate::policy::app::{App, Arrived, Effect, Ending, Gone, Grant};
+use crate::policy::health::{Outcome, Probed};
 use crate::router::hub::Hub;
 use crate::snapshot::AppSnapshot;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
@@ -193,6 +194,11 @@ impl SharedApp {
         })
     }
 
+    /// What a probe says of a dyno.
+    pub(crate) fn probed(&self, address: Address, good: bool) -> Probed {
+        self.step(|state, now| state.app.probed(now, address, good))
+    }
+
     /// The request's turn, if it has come; else the waker is kept for when it does.
     pub(crate) fn poll(&self, place: InLine, waker: &Waker) -> Option<Result<Granted, Fault>> {
         let mut state = self.state.lock();
@@ -221,27 +227,22 @@ impl SharedApp {
         self.step(|state, now| {
             state.app.cancel(now, place.ticket);
             if let Waiter::Granted(grant) = state.vacate(place.waiter) {
-                let unused = Ending { held: None, lingered: false, proven: false };
-                state.app.check_in(grant.dyno, unused);
+                let unused = Ending { held: Duration::ZERO, lingered: false, outcome: Outcome::Unused };
+                state.app.check_in(now, grant.dyno, unused);
             }
         });
     }
 
-    /// A request in flight has ended; `ending` is told how long it had the dyno.
-    pub(crate) fn check_in(
-        &self,
-        grant: &Grant,
-        ending: impl FnOnce(Duration) -> Ending,
-        parcel: Option<Parcel>,
-    ) {
+    /// A request in flight has ended.
+    pub(crate) fn check_in(&self, grant: &Grant, lingered: bool, outcome: Outcome, parcel: Option<Parcel>) {
         self.step(|state, now| {
             if let Some(parcel) = parcel {
                 state.park(grant.dyno, parcel);
             }
-            let ending = ending(now.duration_since(grant.at));
+            let held = now.duration_since(grant.at);
             match grant.probe {
-                true => state.app.end_probe(grant.dyno, ending.lingered),
-                false => state.app.check_in(grant.dyno, ending),
+                true => state.app.end_probe(grant.dyno, lingered),
+                false => state.app.check_in(now, grant.dyno, Ending { held, lingered, outcome }),
             }
         });
     }

@@ -115,6 +115,7 @@ impl Harness {
                 }
             }
             Op::Probe { app, dyno } => self.probe(&ops::app_id(*app), *dyno),
+            Op::Probed { app, dyno, good } => self.probed(&ops::app_id(*app), *dyno, *good),
             Op::Apply(edits) => {
                 let changes: Vec<_> = edits.iter().flat_map(|edit| self.changes(edit)).collect();
                 self.apply(&changes);
@@ -263,7 +264,8 @@ impl Harness {
         let left = self.world.app(&app).cancel(waiting.request);
         assert_eq!(left, told.is_none(), "exactly who waits is in line");
         if let Some(Told::Granted(address)) = told {
-            self.world.app(&app).check_in(address, None, false, false);
+            let now = self.world.now;
+            self.world.app(&app).check_in(address, Duration::ZERO, false, Outcome::Unused, now);
         }
         self.world.finish(&app, &seen, &mut news);
         self.check(&seen, news);
@@ -310,11 +312,10 @@ impl Harness {
             None => drop(lease),
         }
         let (seen, mut news) = (self.router.snapshot(), News::new());
-        let worked = matches!(outcome, Some(Outcome::Served | Outcome::Failed));
-        let proven = outcome == Some(Outcome::Served);
+        let (now, outcome) = (self.world.now, outcome.unwrap_or(Outcome::Unused));
         match probe {
-            true => self.world.app(&app).check_in(address, None, lingers, false),
-            false => self.world.app(&app).check_in(address, worked.then_some(held), lingers, proven),
+            true => self.world.app(&app).end_probe(address, lingers),
+            false => self.world.app(&app).check_in(address, held, lingers, outcome, now),
         }
         self.world.finish(&app, &seen, &mut news);
         self.check(&seen, news);
@@ -327,7 +328,10 @@ impl Harness {
         let now = self.world.now;
         let failed = Fault::ConnectRefused;
         let expected = match probe {
-            true => Err(self.world.app(&app).end_probe(address, lingers, failed)),
+            true => {
+                self.world.app(&app).end_probe(address, lingers);
+                Err(failed)
+            }
             false => self.world.app(&app).again(address, lingers, waiting.clone(), failed, now),
         };
         match (got, expected) {

@@ -27,6 +27,7 @@ pub(crate) enum Op {
     DropLease { lease: u8 },
     Apply(Vec<Edit>),
     Probe { app: u8, dyno: u8 },
+    Probed { app: u8, dyno: u8, good: bool },
 }
 
 /// One change, or two that belong together.
@@ -94,7 +95,8 @@ pub(crate) fn put(id: &AppId, shape: u8) -> Change {
         4 => default.with_order(Order::LeastRecentlyUsed),
         5 => default.with_order(Order::Random),
         6 => default.with_max_tries(2).with_quarantine(ms(1000)).with_quarantine_max(ms(3000)),
-        7 => default.with_standing_after(ms(300)).with_standing_wait(ms(200)),
+        7 => default.with_standing_after(ms(300)).with_standing_wait(ms(200)).with_eject_after(0),
+        8 => default.with_eject_after(1).with_eject_max(100).with_health_fall(1).with_health_rise(2),
         _ => default,
     };
     let hosts = vec![format!("{id}.test")];

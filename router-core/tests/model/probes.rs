@@ -27,4 +27,16 @@ impl Harness {
         }
         self.check(&seen, news);
     }
+
+    /// Says what a probe has found.
+    pub(crate) fn probed(&mut self, app: &AppId, dyno: u8, good: bool) {
+        let address = ops::address(dyno);
+        let Ok(app_ref) = self.router.route(&format!("{app}.test"), "/") else { return };
+        let probed = self.router.probed(&app_ref, address, good);
+        let (seen, mut news) = (self.router.snapshot(), News::new());
+        let now = self.world.now;
+        assert_eq!(probed, self.world.app(app).probed(address, good, now), "what a probe changes");
+        self.world.finish(app, &seen, &mut news);
+        self.check(&seen, news);
+    }
 }

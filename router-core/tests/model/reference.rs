@@ -12,6 +12,7 @@ use router_core::fault::{Backlog, Fault};
 use router_core::ids::{Address, AppId, ReleaseId};
 use router_core::limits::{Limits, Order};
 use router_core::snapshot::{AppSnapshot, Snapshot};
+use router_core::{Outcome, Probed};
 
 use super::dyno::{Dyno, Standing, standing};
 use super::gate::Gate;
@@ -57,7 +58,9 @@ pub(crate) struct App {
     dynos: Vec<Dyno>,
     standing_since: Option<Duration>,
     service: (f64, f64),
-    tally: [u64; 3],
+    /// The same of good answers.
+    usual: (f64, f64),
+    tally: [u64; 4],
     pub(crate) gate: Gate,
     /// The youngest request.
     last: u64,
@@ -70,11 +73,13 @@ pub(crate) struct App {
 impl App {
     pub(crate) fn new(id: AppId, limits: Limits, release: ReleaseId, birth: u64) -> Self {
         let (line, dynos, gone) = (Vec::new(), Vec::new(), Vec::new());
-        let (standing_since, service, tally, gate) = (None, (0.0, 0.0), [0; 3], Gate::default());
+        let (standing_since, service, usual, tally) = (None, (0.0, 0.0), (0.0, 0.0), [0; 4]);
+        let gate = Gate::default();
         let (closed, patience, last) = (false, BTreeMap::new(), 0);
         #[rustfmt::skip]
         let app = Self {
-            id, birth, limits, release, closed, line, dynos, standing_since, service, tally, gate, last, patience, gone,
+            id, birth, limits, release, closed, line, dynos, standing_since, service, usual, tally, gate, last,
+            patience, gone,
         };
         app
     }
@@ -114,10 +119,7 @@ impl App {
             }
             return;
         }
-        let standing = standing(spec.state);
-        let spec = spec.clone();
-        #[rustfmt::skip]
-        self.dynos.push(Dyno { spec, release, standing, in_flight: 0, lingering: 0, failures: 0, dispatched: 0 });
+        self.dynos.push(Dyno::new(spec.clone(), release));
     }
 
     pub(crate) fn remove(&mut self, address: Address) {
@@ -131,7 +133,7 @@ impl App {
             return;
         }
         if health == DynoHealth::Ready && dyno.standing != Standing::Serving {
-            dyno.failures = 0;
+            dyno.forget();
         }
         dyno.standing = standing(health);
     }
@@ -151,8 +153,10 @@ impl App {
             return Entered::Refused(fault);
         }
         let boots = self.dynos.iter().any(|dyno| dyno.standing == Standing::Booting);
-        let tries =
-            self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving || dyno.until().is_some());
+        let tries = self
+            .dynos
+            .iter()
+            .any(|dyno| dyno.standing == Standing::Serving || dyno.until().is_some() || dyno.is_out());
         let patience = if boots && !tries { self.limits.boot } else { self.limits.queue_max_wait };
         let since = self.gate.clock;
         let deadline = since + patience;
@@ -174,11 +178,7 @@ impl App {
         dyno.in_flight -= 1;
         dyno.lingering -= u32::from(lingered);
         if dyno.standing == Standing::Serving || dyno.until().is_some() {
-            dyno.failures += 1;
-            let factor = 1_u32 << (dyno.failures - 1).min(16);
-            let long = (limits.quarantine * factor).min(limits.quarantine_max);
-            let short = (limits.quarantine / 50 * factor).min(limits.quarantine).min(long);
-            dyno.standing = Standing::Quarantined { until: now + long, soon: now + short };
+            dyno.quarantine(now, false, &limits);
         }
         self.sweep();
         if self.closed {
@@ -198,15 +198,23 @@ impl App {
 
     /// Takes the dyno's slot for a probe, if nobody is in the way.
     pub(crate) fn probe(&mut self, address: Address) -> bool {
-        let may = self.line.is_empty() && !self.gate.is_held();
-        let dyno = self.dynos.iter_mut().find(|dyno| dyno.spec.address == address);
-        let dyno = dyno.filter(|dyno| may && dyno.in_flight == 0 && dyno.room() > 0);
-        dyno.map(|dyno| dyno.in_flight += 1).is_some()
+        let (nobody_waits, held) = (self.line.is_empty(), self.gate.is_held());
+        let Some(dyno) = self.dynos.iter_mut().find(|dyno| dyno.spec.address == address) else {
+            return false;
+        };
+        let ill = matches!(dyno.standing, Standing::Unhealthy { .. });
+        let may = dyno.in_flight == 0 && (ill || (dyno.room() > 0 && nobody_waits)) && !held;
+        if may {
+            (dyno.in_flight, dyno.probing) = (1, true);
+        }
+        may
     }
 
-    pub(crate) fn end_probe(&mut self, address: Address, lingered: bool, failed: Fault) -> Fault {
-        self.check_in(address, None, lingered, false);
-        failed
+    pub(crate) fn end_probe(&mut self, address: Address, lingered: bool) {
+        let dyno = self.dyno(address);
+        (dyno.in_flight, dyno.probing) = (dyno.in_flight - 1, false);
+        dyno.lingering -= u32::from(lingered);
+        self.sweep();
     }
 
     pub(crate) fn linger(&mut self, address: Address) {
@@ -216,21 +224,41 @@ impl App {
     pub(crate) fn check_in(
         &mut self,
         address: Address,
-        held: Option<Duration>,
+        held: Duration,
         lingered: bool,
-        proven: bool,
+        outcome: Outcome,
+        now: Duration,
     ) {
-        if let Some(held) = held {
-            let samples = (self.service.1 + 1.0).min(32.0);
-            self.service = (self.service.0 + (held.as_secs_f64() - self.service.0) / samples, samples);
+        if outcome != Outcome::Unused {
+            smooth(&mut self.service, held);
         }
+        if outcome == Outcome::Served {
+            smooth(&mut self.usual, held);
+        }
+        let usual = (self.usual.1 > 0.0).then_some(self.usual.0);
+        let (limits, may_lose_one) = (self.limits.clone(), self.may_lose_one());
         let dyno = self.dyno(address);
         dyno.in_flight -= 1;
         dyno.lingering -= u32::from(lingered);
-        if proven {
-            dyno.failures = 0;
+        if dyno.ended(outcome, held, usual, &limits) && may_lose_one && dyno.standing == Standing::Serving {
+            dyno.quarantine(now, true, &limits);
+            dyno.bad.clear();
+            self.tally[3] += 1;
         }
         self.sweep();
+    }
+
+    /// Whether one more that serves may be taken out: no more than `eject_max` percent may be.
+    fn may_lose_one(&self) -> bool {
+        let serving = self.dynos.iter().filter(|dyno| dyno.standing == Standing::Serving).count();
+        let out = self.dynos.iter().filter(|dyno| dyno.is_out()).count();
+        (out + 1) * 100 <= self.limits.eject_max as usize * (serving + out)
+    }
+
+    pub(crate) fn probed(&mut self, address: Address, good: bool, now: Duration) -> Probed {
+        let (limits, may_lose_one) = (self.limits.clone(), self.may_lose_one());
+        let dyno = self.dynos.iter_mut().find(|dyno| dyno.spec.address == address);
+        dyno.map_or(Probed::Same, |dyno| dyno.probed(good, may_lose_one, now, &limits))
     }
 
     /// The request's client is gone. `false`: it was not in line.
@@ -300,7 +328,10 @@ impl App {
     }
 
     fn slots(&self) -> u32 {
-        let takes = |dyno: &&Dyno| dyno.is_present() && dyno.standing != Standing::Crashed;
+        let takes = |dyno: &&Dyno| match dyno.standing {
+            Standing::Booting | Standing::Serving | Standing::Quarantined { .. } => true,
+            Standing::Staged | Standing::Crashed | Standing::Unhealthy { .. } | Standing::Draining => false,
+        };
         self.dynos.iter().filter(takes).map(|dyno| dyno.spec.concurrency.max(1)).sum()
     }
 
@@ -317,6 +348,7 @@ impl App {
             dispatched: self.tally[0],
             refused: self.tally[1],
             left: self.tally[2],
+            ejected: self.tally[3],
             held: self.gate.snapshot(now),
             maintenance: self.gate.maintenance,
             dynos,
@@ -435,10 +467,15 @@ impl App {
             fault
         } else if self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving) {
             Fault::Backlog(Backlog::MaxWait)
-        } else if self.dynos.iter().any(|dyno| dyno.until().is_some()) {
+        } else if self.dynos.iter().any(|dyno| dyno.until().is_some() || dyno.is_out()) {
             Fault::Quarantined
         } else {
             Fault::BootTimeout
         }
     }
+}
+
+fn smooth((mean, samples): &mut (f64, f64), held: Duration) {
+    *samples = (*samples + 1.0).min(32.0);
+    *mean += (held.as_secs_f64() - *mean) / *samples;
 }

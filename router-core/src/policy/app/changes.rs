@@ -93,19 +93,22 @@ impl App {
     /// that nothing keeps any more goes.
     pub(super) fn with_dyno(&mut self, slot: u32, change: impl FnOnce(&mut Dyno, &Limits)) {
         let Some(dyno) = self.dynos[slot as usize].dyno.as_mut() else { return };
-        let before = dyno.standing();
+        let before = (dyno.standing(), dyno.soon());
         self.counts.change(dyno, -1);
         change(dyno, &self.limits);
-        let after = dyno.standing();
+        let after = (dyno.standing(), dyno.soon());
         self.counts.change(dyno, 1);
-        if let Standing::Quarantined { until, soon } = before {
-            self.until.remove(&(until, slot));
-            self.soon.remove(&(soon, slot));
-        }
-        if let Standing::Quarantined { until, soon } = after {
-            self.until.insert((until, slot));
-            // With an older request in flight it could not take the one for whose sake it is tried early.
-            if dyno.in_flight() == 0 {
+        if before != after {
+            if let Standing::Quarantined { until, .. } = before.0 {
+                self.until.remove(&(until, slot));
+            }
+            if let Some(soon) = before.1 {
+                self.soon.remove(&(soon, slot));
+            }
+            if let Standing::Quarantined { until, .. } = after.0 {
+                self.until.insert((until, slot));
+            }
+            if let Some(soon) = after.1 {
                 self.soon.insert((soon, slot));
             }
         }
@@ -134,7 +137,7 @@ impl App {
 
     /// The app as it is now.
     pub(crate) fn snapshot(&self, id: &AppId, now: Instant) -> AppSnapshot {
-        let Tally { dispatched, refused, left } = self.tally;
+        let Tally { dispatched, refused, left, ejected } = self.tally;
         AppSnapshot {
             id: id.clone(),
             release: self.release.clone(),
@@ -145,6 +148,7 @@ impl App {
             dispatched,
             refused,
             left,
+            ejected,
             held: self.gate.snapshot(now),
             maintenance: self.gate.maintenance,
             dynos: self
@@ -165,7 +169,7 @@ impl App {
     /// [`next`](App::next) has returned `None`.
     pub(crate) fn check_invariants(&self, now: Instant) {
         self.queue.check_invariants();
-        let mut counts = Counts::default();
+        let (mut counts, mut early) = (Counts::default(), 0);
         for (slot, seat) in self.dynos.iter().enumerate() {
             let slot = slot as u32;
             let Some(dyno) = &seat.dyno else {
@@ -180,15 +184,17 @@ impl App {
                 Some(&slot),
                 "a dyno is found by its address"
             );
-            let quarantined = matches!(dyno.standing(), Standing::Quarantined { until, soon }
-                if self.until.contains(&(until, slot))
-                    && self.soon.contains(&(soon, slot)) == (dyno.in_flight() == 0));
-            let claimed = matches!(dyno.standing(), Standing::Quarantined { .. });
-            assert_eq!(quarantined, claimed, "quarantine has its times");
+            if let Standing::Quarantined { until, .. } = dyno.standing() {
+                assert!(self.until.contains(&(until, slot)), "quarantine has its end");
+            }
+            if let Some(soon) = dyno.soon() {
+                assert!(self.soon.contains(&(soon, slot)), "who may be tried early is known");
+                early += 1;
+            }
         }
         assert_eq!(counts, self.counts, "the counts are those of the dynos");
         assert_eq!(self.until.len(), counts.quarantined as usize, "no times without quarantine");
-        assert!(self.soon.len() <= self.until.len(), "no early times without quarantine");
+        assert_eq!(self.soon.len(), early, "nobody else may be tried early");
         let line_now = self.gate.line_time(now);
         let first_can_go = self.queue.first().is_some_and(|(_, first)| first.deadline > line_now);
         let held = self.gate.opens(counts.in_flight, counts.slots).is_some_and(|opens| opens > now);

@@ -61,8 +61,12 @@ impl World {
     }
 
     fn check_in(&mut self, grant: &Grant) {
-        let ending = Ending { held: Some(Duration::from_millis(10)), lingered: false, proven: true };
-        self.app.check_in(grant.dyno, ending);
+        self.end(grant, Outcome::Served, 10);
+    }
+
+    fn end(&mut self, grant: &Grant, outcome: Outcome, held_ms: u64) {
+        let ending = Ending { held: Duration::from_millis(held_ms), lingered: false, outcome };
+        self.app.check_in(self.clock.now(), grant.dyno, ending);
         self.settle();
     }
 
