@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::canary::Canary;
 use crate::ids::{Address, AppId, DynoName, ReleaseId};
 use crate::limits::Limits;
 
@@ -51,8 +52,10 @@ pub enum DynoHealth {
     Staged,
     /// Its process has been started and does not listen yet: requests wait for it.
     Booting,
-    /// It takes requests.
+    /// It takes requests of the main lane.
     Ready,
+    /// It takes requests of the canary's lane, and no others.
+    Canary,
     /// Its process died and will be started again: nothing is sent to it.
     Crashed,
 }
@@ -101,10 +104,13 @@ pub enum Change {
     AddDyno(AppId, DynoSpec),
     /// The dyno gets no further request. A busy one stays until its request has ended.
     RemoveDyno(AppId, Address),
-    /// The dyno's process came up or went down.
+    /// The dyno's process came up or went down, or its lane changes. A dyno that crashes or boots stays in its lane.
     SetDyno(AppId, Address, DynoHealth),
     /// The app's line is paused or resumed, or new requests are refused. An app that is taken away forgets it.
     Hold(AppId, Hold),
+    /// Which requests are the canary's from now on; `None`: none is. It holds for requests that take their ticket
+    /// afterwards; who waits stays in its lane.
+    SetCanary(AppId, Option<Canary>),
 }
 
 /// Why a list of changes was refused. Nothing of the list has been applied.

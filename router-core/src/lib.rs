@@ -61,6 +61,9 @@
 //! [`policy::deploy::Deploy`] decides how the dynos of a new release replace those of the present one: warming, canary,
 //! paced cut-over, bake, and the way back. You do the I/O: probes, clock and changes.
 //!
+//! While a canary runs, an app has two lanes. [`proxy::Proxy`] knows which request is the canary's; if you take tickets
+//! yourself, ask [`AppRef::lane`] and hand the answer to [`Router::ticket_on`].
+//!
 //! # Map
 //!
 //! A file imports only what stands below it.
@@ -72,6 +75,7 @@
 //! | `proxy/inspect.rs` | step 2: is it a request that may go on, and where to |
 //! | `proxy/headers.rs` | headers both ways |
 //! | `proxy/upload.rs` | a request's body on its way to a dyno |
+//! | `proxy/canary.rs` | step 3: does a request carry what makes it the canary's |
 //! | `proxy/turn.rs` | step 3: waits for a ticket, keeps the alarm |
 //! | `proxy/forward.rs` | step 5: to the dyno and back, and what if not |
 //! | `proxy/dial.rs` | the one connection to a dyno |
@@ -94,6 +98,7 @@
 //! | `policy/app/changes.rs` | what the control plane does to an app |
 //! | `policy/app/hold.rs` | pause, resume, maintenance |
 //! | `policy/app/health.rs` | what is thought of a dyno when a request or a probe ends |
+//! | `policy/app/crew.rs` | the dynos of one lane of an app |
 //! | `policy/shed.rs` | step 3: may a request wait at all |
 //! | `policy/queue.rs` | step 3: who waits |
 //! | `policy/dispatch.rs` | step 4: which dyno is next |
@@ -113,6 +118,7 @@
 //! | `policy/records/source.rs` | the words of discovery |
 //! | `change.rs` | ring 0: what the control plane may ask |
 //! | `snapshot.rs` | a consistent picture of an app |
+//! | `canary.rs` | which requests are a canary's, and the two lanes of an app |
 //! | `fault.rs` | every way a request can fail |
 //! | `limits.rs` | every bound and time-out |
 //! | `ids.rs` | names and numbers |
@@ -138,6 +144,7 @@ pub mod policy;
 // ring 0: words, plain data
 pub mod change;
 pub mod snapshot;
+pub mod canary;
 pub mod fault;
 pub mod limits;
 pub mod ids;

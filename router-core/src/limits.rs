@@ -70,8 +70,8 @@ pub struct Limits {
     pub quarantine: Duration,
     /// The longest quarantine, after doubling.
     pub quarantine_max: Duration,
-    /// Bad answers in a row (5xx, or none) after which a dyno that gives them faster than its app answers well goes into
-    /// quarantine. 0: never.
+    /// Bad answers in a row (5xx, or none) after which a dyno that gives them faster than its app answers well goes
+    /// into quarantine. 0: never.
     pub eject_after: u32,
     /// How many of its dynos an app may lose to bad answers and bad probes at once, in percent of those that serve or
     /// would.

@@ -26,6 +26,7 @@ use dashmap::DashMap;
 pub use lease::Lease;
 pub use ticket::Ticket;
 
+use crate::canary::{Canary, Lane};
 use crate::change::{AppSpec, Change, ChangeError};
 use crate::clock::Clock;
 use crate::fault::Fault;
@@ -118,13 +119,56 @@ impl Router {
     /// # Errors
     /// The fault with which the request is refused at the door, decided in O(1).
     pub fn ticket(&self, app: &AppRef, bytes: u64) -> Result<Ticket, Fault> {
-        Ok(Ticket::new(app.clone(), app.shared().arrive(bytes)?))
+        self.ticket_on(app, Lane::Main, bytes)
+    }
+
+    /// As [`ticket`](Self::ticket), in a lane of the app's line: that which [`AppRef::lane`] says of the request. While
+    /// no dyno of the canary's lane serves, boots or is in quarantine, the main lane's dynos serve its requests.
+    ///
+    /// ```
+    /// use router_core::Router;
+    /// use router_core::canary::{Canary, Lane};
+    /// use router_core::change::{AppSpec, Change, DynoHealth, DynoSpec};
+    /// use router_core::limits::Limits;
+    ///
+    /// let router = Router::new();
+    /// let shop = AppSpec {
+    ///     id: "shop".into(),
+    ///     hosts: vec!["shop.test".into()],
+    ///     release: "v1".into(),
+    ///     limits: Limits::default(),
+    /// };
+    /// let tried = DynoSpec { state: DynoHealth::Canary, ..DynoSpec::new("127.0.0.1:3002".parse()?) };
+    /// let beta = Canary::Header { name: "x-beta".into(), value: "1".into() };
+    /// router.apply(&[
+    ///     Change::PutApp(shop),
+    ///     Change::AddDyno("shop".into(), DynoSpec::new("127.0.0.1:3001".parse()?)),
+    ///     Change::AddDyno("shop".into(), tried),
+    ///     Change::SetCanary("shop".into(), Some(beta)),
+    /// ])?;
+    ///
+    /// let app = router.route("shop.test", "/")?;
+    /// let request = [("x-beta", "1")];
+    /// let lane = app.lane(|canary| match canary {
+    ///     Canary::Header { name, value } => request.contains(&(name, value)),
+    ///     Canary::Share(_) | Canary::Cookie { .. } => false,
+    /// });
+    /// assert_eq!(lane, Lane::Canary);
+    /// let _ticket = router.ticket_on(&app, lane, 0)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`ticket`](Self::ticket), for the bounds of that lane.
+    pub fn ticket_on(&self, app: &AppRef, lane: Lane, bytes: u64) -> Result<Ticket, Fault> {
+        Ok(Ticket::new(app.clone(), app.shared().arrive(lane, bytes)?))
     }
 
     /// The right to probe one given dyno, if it is idle at this moment, takes requests, and nobody waits, or if it
-    /// gets none because its probes fail; never waits for it. A probe is one of the dyno's requests, so it never overlaps with one, and the lease has the
-    /// dyno's parcel as any other. It counts for nothing: not as dispatched, not in the service time, and its outcome
-    /// says nothing about the dyno. An app that is paused or resuming is not probed.
+    /// gets none because its probes fail; never waits for it. A probe is one of the dyno's requests, so it never
+    /// overlaps with one, and the lease has the dyno's parcel as any other. It counts for nothing: not as dispatched,
+    /// not in the service time, and its outcome says nothing about the dyno: [`probed`](Self::probed) does. An app that
+    /// is paused or resuming is not probed.
     pub fn try_lease_dyno(&self, app: &AppRef, address: Address) -> Option<Lease> {
         Some(Lease::new(app.clone(), app.shared().probe(address)?))
     }
@@ -234,6 +278,11 @@ impl Router {
                     work.add(&app, op, hub);
                 }
             }
+            Change::SetCanary(id, canary) => {
+                if let Some(app) = self.app(id) {
+                    work.add(&app, Some(Op::Canary(canary.clone())), hub);
+                }
+            }
         }
     }
 
@@ -286,7 +335,18 @@ impl AppRef {
         self.0.limits()
     }
 
-    /// Requests in line and dynos with room, without a lock and a moment old.
+    /// Which requests are the canary's; `None`: none is.
+    pub fn canary(&self) -> Option<StdArc<Canary>> {
+        self.0.canary()
+    }
+
+    /// The lane of a request that takes its ticket now. Takes no lock. Of a share the app keeps the count, so ask once
+    /// a request; of a header or cookie `carries` says whether the request has it. It is asked about nothing else.
+    pub fn lane(&self, carries: impl FnOnce(&Canary) -> bool) -> Lane {
+        self.0.lane(carries)
+    }
+
+    /// Requests in line and dynos with room, in both lanes, without a lock and a moment old.
     pub fn gauges(&self) -> (u64, u64) {
         (self.0.waiting(), self.0.idle())
     }

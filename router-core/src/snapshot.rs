@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::canary::Lane;
 use crate::ids::{Address, AppId, DynoName, ReleaseId};
 
 /// A router as it was at one moment for each app; apps are read one after the other.
@@ -18,13 +19,15 @@ pub struct AppSnapshot {
     pub id: AppId,
     /// The release that its dynos run unless they have one of their own.
     pub release: ReleaseId,
-    /// Requests in line.
+    /// Requests in line, in both lanes.
     pub waiting: usize,
+    /// Those of them that are in the canary's lane.
+    pub waiting_canary: usize,
     /// Bytes of request bodies in line.
     pub waiting_bytes: u64,
     /// How long the first in line has waited.
     pub oldest_wait: Duration,
-    /// Smoothed time a dyno needs for a request; zero until the first has ended.
+    /// Smoothed time a dyno of the main lane needs for a request; zero until the first has ended.
     pub service_time: Duration,
     /// Requests that got a dyno, since the app was added.
     pub dispatched: u64,
@@ -69,6 +72,8 @@ pub struct DynoSnapshot {
     pub name: DynoName,
     /// The release it runs.
     pub release: ReleaseId,
+    /// Whose requests it takes.
+    pub lane: Lane,
     /// What it does.
     pub state: DynoState,
     /// How many requests it serves at once.

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use router_core::canary::{Canary, Lane};
 use router_core::change::{AppSpec, Change, DynoSpec};
 use router_core::clock::Clock;
 use router_core::ids::{Address, AppId};
@@ -31,8 +32,12 @@ fn shop() -> AppId {
 }
 
 impl Shop {
-    /// Two dynos of v1 that serve, and a deploy of two dynos of v2 that has begun.
     fn new() -> Self {
+        Self::with(Plan::default().with_bake_time(std::time::Duration::from_secs(60)))
+    }
+
+    /// Two dynos of v1 that serve, and a deploy of two dynos of v2 that has begun.
+    fn with(plan: Plan) -> Self {
         let clock = Clock::manual();
         let router = Router::with_clock(clock.clone());
         let app = AppSpec {
@@ -47,7 +52,6 @@ impl Shop {
         router.apply(&changes).unwrap();
         let old = Release { id: "v1".into(), dynos: dynos([3001, 3002]) };
         let new = Release { id: "v2".into(), dynos: dynos([4001, 4002]) };
-        let plan = Plan::default().with_bake_time(std::time::Duration::from_secs(60));
         let mut deploy = Deploy::new(clock.now(), old, new, plan).unwrap();
         deploy.start(clock.now()).unwrap();
         let mut shop = Self { clock, router, deploy, probes: Vec::new(), outcome: None };
@@ -67,7 +71,8 @@ impl Shop {
                     Effect::Probe(dyno) => self.probes.push(dyno.address),
                     Effect::Drain(dyno) if self.state(dyno.address).is_none() => drained.push(dyno.address),
                     Effect::Ended(outcome) => self.outcome = Some(outcome),
-                    Effect::Drain(_) | Effect::Enters(_) | Effect::GivenUp(_) | Effect::Canary(_) => {}
+                    Effect::Drain(_) | Effect::Enters(_) | Effect::GivenUp(_) => {}
+                    Effect::Canary(_) | Effect::CanaryIs(_) => {}
                     Effect::Add(_) | Effect::Serve(_) | Effect::Resume(_) | Effect::Remove(_) => {}
                 }
             }
@@ -86,8 +91,16 @@ impl Shop {
     }
 
     fn ask(&self) -> Ticket {
+        self.ask_on(Lane::Main)
+    }
+
+    fn ask_on(&self, lane: Lane) -> Ticket {
         let app = self.router.route("shop.test", "/").unwrap();
-        self.router.ticket(&app, 0).unwrap()
+        self.router.ticket_on(&app, lane, 0).unwrap()
+    }
+
+    fn lane(&self) -> Lane {
+        self.router.route("shop.test", "/").unwrap().lane(|_| true)
     }
 
     fn state(&self, dyno: Address) -> Option<DynoState> {
@@ -202,4 +215,52 @@ fn a_deploy_goes_on_in_a_router_that_is_new() {
     shop.pump();
     let states = [3001, 3002, 4001, 4002].map(|port| shop.state(address(port)));
     assert_eq!(states, [None, None, Some(DynoState::Idle), Some(DynoState::Idle)]);
+}
+
+fn tried() -> Plan {
+    Plan::default().with_canary(Some(Canary::Header { name: "x-beta".into(), value: "1".into() }))
+}
+
+#[test]
+fn a_canary_has_its_lane_until_it_is_promoted() {
+    let mut shop = Shop::with(tried());
+    assert_eq!(shop.lane(), Lane::Main);
+    shop.answer_probes();
+    assert_eq!(shop.lane(), Lane::Canary);
+    let old = [granted(&mut shop.ask()), granted(&mut shop.ask())];
+    let new = [granted(&mut shop.ask_on(Lane::Canary)), granted(&mut shop.ask_on(Lane::Canary))];
+    assert!(old.iter().all(|lease| lease.dyno().release.as_str() == "v1"));
+    assert!(new.iter().all(|lease| lease.dyno().release.as_str() == "v2"));
+    let mut waiting = [shop.ask_on(Lane::Canary), shop.ask(), shop.ask_on(Lane::Canary)];
+    assert!(waiting.iter_mut().all(|ticket| poll(ticket).is_pending()));
+    shop.deploy.promote(shop.clock.now()).unwrap();
+    shop.pump();
+    assert_eq!(shop.lane(), Lane::Main);
+    drop(new);
+    let [first, second, last] = &mut waiting;
+    let held = [granted(first), granted(second)];
+    assert!(held.iter().all(|lease| lease.dyno().release.as_str() == "v2"), "the first come of both lanes");
+    drop(old);
+    assert!(poll(last).is_pending(), "the old dynos have left");
+}
+
+#[test]
+fn a_canary_that_is_rolled_back_delays_nobody_who_waits_for_it() {
+    let mut shop = Shop::with(tried());
+    shop.answer_probes();
+    let on = |shop: &Shop, lane| granted(&mut shop.ask_on(lane));
+    let held =
+        [on(&shop, Lane::Main), on(&shop, Lane::Main), on(&shop, Lane::Canary), on(&shop, Lane::Canary)];
+    let mut waiting = [shop.ask_on(Lane::Canary), shop.ask(), shop.ask_on(Lane::Canary)];
+    shop.deploy.roll_back(shop.clock.now(), "ann").unwrap();
+    shop.pump();
+    assert_eq!(shop.lane(), Lane::Main);
+    drop(held);
+    let [first, second, last] = &mut waiting;
+    let served = [granted(first), granted(second)];
+    assert!(served.iter().all(|lease| lease.dyno().release.as_str() == "v1"));
+    assert!(poll(last).is_pending());
+    drop(served);
+    granted(last);
+    assert_eq!([4001, 4002].map(|port| shop.state(address(port))), [None, None]);
 }

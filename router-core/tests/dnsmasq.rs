@@ -154,7 +154,11 @@ impl Bed {
                     match change {
                         Change::AddDyno(_, spec) => assert!(dynos.insert(spec.address), "added twice"),
                         Change::RemoveDyno(_, address) => assert!(dynos.remove(address), "removed twice"),
-                        Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) | Change::Hold(..) => {
+                        Change::PutApp(_)
+                        | Change::RemoveApp(_)
+                        | Change::SetDyno(..)
+                        | Change::SetCanary(..)
+                        | Change::Hold(..) => {
                             panic!("{change:?}")
                         }
                     }

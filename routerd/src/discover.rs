@@ -152,7 +152,11 @@ mod tests {
                         Change::RemoveDyno(app, address) => {
                             table.retain(|(has, at, _)| has != app.as_str() || *at != address.to_string());
                         }
-                        Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) | Change::Hold(..) => {
+                        Change::PutApp(_)
+                        | Change::RemoveApp(_)
+                        | Change::SetDyno(..)
+                        | Change::SetCanary(..)
+                        | Change::Hold(..) => {
                             panic!("{change:?}")
                         }
                     }

@@ -20,15 +20,28 @@
 //! | in flight | `again` (its dyno could not be reached) | in line, at the front |
 //! | in flight | `check_in` | gone |
 //!
+//! # Lanes
+//!
+//! A request is in the main lane or in the canary's, and so is a dyno ([`Lane`]). Each lane is a line of its own: its
+//! requests are served by its dynos, first come, first served, and its bounds are counted in its own slots. While the
+//! canary's lane is *shut* (none of its dynos serves, boots or is in quarantine), both lanes are one line for the main
+//! lane's dynos, in order of first arrival.
+//!
+//! | a request of | the canary's lane is open | it is shut |
+//! |---|---|---|
+//! | the main lane | main dynos, main bounds | main dynos, bounds over both lanes |
+//! | the canary's lane | canary dynos, canary bounds | main dynos, bounds over both lanes |
+//!
 //! # Invariants (walked by `check_invariants`)
 //!
-//! * After `next` has returned `None`, nobody waits while a dyno has room (invariant 2 of the design), unless the line
-//!   is held (`hold.rs`).
-//! * A dyno is in the idle list exactly while it has room; never more than `concurrency` requests are in flight on
-//!   it, whatever is done to it (invariant 1).
-//! * The counts by standing are those of the dynos; a staged dyno stands in none of them.
+//! * After `next` has returned `None`, nobody waits while a dyno that may serve it has room (invariant 2 of the
+//!   design), unless the line is held (`hold.rs`).
+//! * A dyno is in the idle list of its lane, and in no other, exactly while it has room; never more than `concurrency`
+//!   requests are in flight on it, whatever is done to it (invariant 1).
+//! * The counts by standing are those of each lane's dynos; a staged dyno stands in none of them.
 
 mod changes;
+mod crew;
 mod health;
 mod hold;
 #[cfg(test)]
@@ -38,14 +51,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::canary::Lane;
 use crate::fault::{Backlog, Fault};
 use crate::ids::{Address, DynoId, ReleaseId, TicketId};
 use crate::limits::Limits;
-use crate::policy::dispatch::Idle;
-use crate::policy::dyno::{Dyno, DynoInfo, Event, Standing};
+use crate::policy::dyno::{Dyno, DynoInfo, Event};
 use crate::policy::health::Outcome;
 use crate::policy::queue::{Queue, Waiting};
-use crate::policy::shed::{Line, Shed};
+use crate::policy::shed::Line;
+use crew::{Counts, Crew};
 use hold::Gate;
 
 /// The line and the dynos of one app.
@@ -54,16 +68,13 @@ pub(crate) struct App {
     limits: Limits,
     release: ReleaseId,
     queue: Queue,
-    shed: Shed,
-    idle: Idle,
+    /// What each lane has of its own.
+    crews: [Crew; 2],
     dynos: Vec<Seat>,
     free: Vec<u32>,
     by_address: BTreeMap<Address, u32>,
-    counts: Counts,
-    /// Quarantined dynos by the end of their quarantine, and by when they may be tried if nobody else can serve (those
-    /// that have no request in flight, and unhealthy ones).
+    /// Quarantined dynos by the end of their quarantine.
     until: BTreeSet<(Instant, u32)>,
-    soon: BTreeSet<(Instant, u32)>,
     gone: VecDeque<Gone>,
     gate: Gate,
     closed: bool,
@@ -75,21 +86,6 @@ pub(crate) struct App {
 struct Seat {
     turn: u32,
     dyno: Option<Dyno>,
-}
-
-/// Dynos by standing, the requests they can work on at once, and those they work on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
-    booting: u32,
-    crashed: u32,
-    serving: u32,
-    quarantined: u32,
-    unhealthy: u32,
-    /// Those that would serve if they were not ejected or unhealthy.
-    out: u32,
-    draining: u32,
-    slots: u64,
-    in_flight: u64,
 }
 
 /// What has happened to requests since the app was added.
@@ -117,6 +113,7 @@ pub(crate) struct Grant {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) number: u64,
+    pub(crate) lane: Lane,
     pub(crate) arrived: Instant,
     /// The same by the line's clock.
     pub(crate) since: Instant,
@@ -167,17 +164,14 @@ impl App {
     /// An app without dynos. The seed is that of [`Order::Random`](crate::limits::Order::Random).
     pub(crate) fn new(limits: Limits, release: ReleaseId, seed: u64) -> Self {
         Self {
-            idle: Idle::new(limits.order, seed),
+            crews: Lane::ALL.map(|_| Crew::new(limits.order, seed)),
             limits,
             release,
             queue: Queue::default(),
-            shed: Shed::default(),
             dynos: Vec::new(),
             free: Vec::new(),
             by_address: BTreeMap::new(),
-            counts: Counts::default(),
             until: BTreeSet::new(),
-            soon: BTreeSet::new(),
             gone: VecDeque::new(),
             gate: Gate::default(),
             closed: false,
@@ -185,29 +179,31 @@ impl App {
         }
     }
 
-    /// A request arrives with that many bytes of body to hold while it waits.
-    pub(crate) fn arrive(&mut self, now: Instant, bytes: u64) -> Arrived {
+    /// A request of that lane arrives with that many bytes of body to hold while it waits.
+    pub(crate) fn arrive(&mut self, now: Instant, lane: Lane, bytes: u64) -> Arrived {
         let patience = self.limits.queue_max_wait;
         let (number, since) = (self.queue.number(), self.gate.line_time(now));
-        let place = Place { number, arrived: now, since, bytes, tries: 0, patience };
-        if self.queue.is_empty()
+        let place = Place { number, lane, arrived: now, since, bytes, tries: 0, patience };
+        let server = self.server(lane);
+        if self.first(server).is_none()
             && !self.gate.maintenance
-            && let Some(slot) = self.pick(now)
+            && let Some(slot) = self.pick(server, now)
         {
             return Arrived::Granted(self.grant(slot, place, now));
         }
-        let line = self.line();
-        let refusal = match self.nobody_can_serve() {
+        let line = self.line(server);
+        let refusal = match self.nobody_can_serve(server) {
             Some(fault) => Some(fault),
             None if self.gate.maintenance => Some(Fault::Maintenance),
-            None => self.shed.admit(&self.limits, line, bytes).err().map(Fault::Backlog),
+            None => self.crew(server).shed.admit(&self.limits, line, bytes).err().map(Fault::Backlog),
         };
         if let Some(fault) = refusal {
             self.tally.refused += 1;
             return Arrived::Refused(fault);
         }
         // With nothing but booting dynos the wait is for a boot, which takes its own time.
-        let all_boot = self.counts.serving + self.counts.quarantined + self.counts.unhealthy == 0;
+        let counts = &self.crew(server).counts;
+        let all_boot = counts.serving + counts.quarantined + counts.unhealthy == 0;
         let patience = if all_boot { self.limits.boot } else { patience };
         let ticket = self.enter(place, since + patience, None, now);
         Arrived::InLine { ticket }
@@ -284,13 +280,19 @@ impl App {
     /// When [`tick`](Self::tick) and [`next`](Self::next) have something to do by the clock alone.
     pub(crate) fn next_tick(&self) -> Option<Instant> {
         let until = self.until.first().map(|(until, _)| *until);
-        let Some((_, first)) = self.queue.first() else { return until };
-        let opens = self.gate.opens(self.counts.in_flight, self.counts.slots);
-        let idle = opens.filter(|_| !self.idle.is_empty());
-        let soon = self.soon.first().map(|(soon, _)| *soon).filter(|_| self.is_desperate());
-        let soon = soon.map(|soon| opens.map_or(soon, |opens| opens.max(soon)));
-        let late = self.gate.has_misled(first.number).then(|| self.gate.time_of(first.deadline));
-        [until, idle, soon, late].into_iter().flatten().min()
+        if self.gate.is_quiet() && self.crews.iter().all(|crew| crew.soon.is_empty()) {
+            return until;
+        }
+        let opens = self.opens();
+        let lanes = Lane::ALL.into_iter().flat_map(|lane| {
+            let first = self.first(lane).map(|(_, first)| first);
+            let late = first.filter(|first| self.gate.has_misled(first.number));
+            let idle = opens.filter(|_| first.is_some() && !self.crew(lane).idle.is_empty());
+            let soon = self.crew(lane).soon.first().filter(|_| self.is_desperate(lane));
+            let soon = soon.map(|(soon, _)| opens.map_or(*soon, |opens| opens.max(*soon)));
+            [late.map(|first| self.gate.time_of(first.deadline)), idle, soon]
+        });
+        lanes.flatten().chain(until).min()
     }
 
     /// What is to be done now. Call it after each input until it returns `None`.
@@ -299,12 +301,18 @@ impl App {
         if let Some(gone) = self.gone.pop_front() {
             return Some(Effect::Gone(gone));
         }
-        let (ticket, first) = self.queue.first()?;
+        let [one, other] = if self.canary_is_first() { [Lane::Canary, Lane::Main] } else { Lane::ALL };
+        self.next_for(one, now).or_else(|| self.next_for(other, now))
+    }
+
+    /// What is to be done now about who waits for the dynos of a lane.
+    fn next_for(&mut self, server: Lane, now: Instant) -> Option<Effect> {
+        let (ticket, first) = self.first(server)?;
         let first = *first;
         if self.closed {
             return self.refuse(now, ticket, Fault::NoSuchApp);
         }
-        if self.counts.all_present() == 0 {
+        if self.crew(server).counts.all_present() == 0 {
             return self.refuse(now, ticket, Fault::NoDynos);
         }
         let line_now = self.gate.line_time(now);
@@ -312,70 +320,110 @@ impl App {
             let fault = self.fault_of_waiting(&first);
             return self.refuse(now, ticket, fault);
         }
-        if !self.can_pick(now) {
+        if !self.crew(server).can_pick(now) || !self.is_open(now) {
             return None;
         }
-        let fresh = first.failed.is_none();
-        if fresh && self.shed.too_long_in_standing_line(&self.limits, first.since, line_now) {
+        let shed = &self.crew(first.lane).shed;
+        if first.failed.is_none() && shed.too_long_in_standing_line(&self.limits, first.since, line_now) {
             return self.refuse(now, ticket, Fault::Backlog(Backlog::StandingLine));
         }
-        let slot = self.pick(now)?;
+        let slot = self.pick(server, now)?;
         self.leave(now, ticket);
-        let Waiting { number, arrived, since, bytes, tries, deadline, .. } = first;
+        let Waiting { number, lane, arrived, since, bytes, tries, deadline, .. } = first;
         let patience = deadline.duration_since(line_now);
-        let grant = self.grant(slot, Place { number, arrived, since, bytes, tries, patience }, now);
+        let grant = self.grant(slot, Place { number, lane, arrived, since, bytes, tries, patience }, now);
         Some(Effect::Grant(ticket, grant))
     }
 
     /// How many wait, how many dynos have room: for those who look without the lock.
     pub(crate) fn gauges(&self) -> (usize, usize) {
-        (self.queue.len(), self.idle.len())
+        let [main, canary] = &self.crews;
+        (self.queue.len(Lane::Main) + self.queue.len(Lane::Canary), main.idle.len() + canary.idle.len())
+    }
+
+    /// While a line is held there may be room for one request alone: then it is for the one who came first.
+    fn canary_is_first(&self) -> bool {
+        let number = |lane| self.first(lane).map(|(_, first)| first.number);
+        !self.gate.is_quiet()
+            && number(Lane::Canary).is_some_and(|canary| number(Lane::Main).is_none_or(|main| canary < main))
+    }
+
+    /// From when on a request may be dispatched, if the line is held.
+    fn opens(&self) -> Option<Instant> {
+        let [main, canary] = &self.crews;
+        let in_flight = main.counts.in_flight + canary.counts.in_flight;
+        self.gate.opens(in_flight, main.counts.slots + canary.counts.slots)
+    }
+
+    /// Whether a request may be dispatched.
+    fn is_open(&self, now: Instant) -> bool {
+        self.opens().is_none_or(|opens| opens <= now)
+    }
+
+    fn crew(&self, lane: Lane) -> &Crew {
+        &self.crews[lane as usize]
+    }
+
+    /// Whose dynos serve the requests of a lane.
+    fn server(&self, lane: Lane) -> Lane {
+        match lane {
+            Lane::Canary if self.crew(Lane::Canary).is_open() => Lane::Canary,
+            Lane::Main | Lane::Canary => Lane::Main,
+        }
+    }
+
+    /// Who is next for the dynos of a lane.
+    fn first(&self, server: Lane) -> Option<(TicketId, &Waiting)> {
+        let own = self.queue.first(server);
+        if self.queue.is_empty(Lane::Canary) || self.server(Lane::Canary) == Lane::Canary {
+            return own;
+        }
+        match server {
+            Lane::Main => own.into_iter().chain(self.queue.first(Lane::Canary)).min_by_key(|(_, w)| w.number),
+            Lane::Canary => None,
+        }
     }
 
     /// The slot that serves next, out of the idle list. With nobody serving, a dyno leaves its quarantine early.
-    fn pick(&mut self, now: Instant) -> Option<u32> {
-        if !self.can_pick(now) {
+    fn pick(&mut self, server: Lane, now: Instant) -> Option<u32> {
+        if !self.is_open(now) {
             return None;
         }
-        if let Some(slot) = self.idle.pick() {
+        let crew = &mut self.crews[server as usize];
+        if let Some(slot) = crew.idle.pick() {
             return Some(slot);
         }
-        let (_, slot) = self.soon.first().copied()?;
+        let slot = crew.early(now)?;
         self.step_dyno(slot, Event::Again);
-        self.idle.pick()
-    }
-
-    /// Is there a dyno for the next request?
-    fn can_pick(&self, now: Instant) -> bool {
-        let early = || self.counts.serving == 0 && self.soon.first().is_some_and(|(soon, _)| *soon <= now);
-        let opens = self.gate.opens(self.counts.in_flight, self.counts.slots);
-        (!self.idle.is_empty() || early()) && opens.is_none_or(|opens| opens <= now)
+        self.crews[server as usize].idle.pick()
     }
 
     fn grant(&mut self, slot: u32, mut place: Place, now: Instant) -> Grant {
         place.tries += 1;
         self.tally.dispatched += 1;
-        self.counts.in_flight += 1;
         let seat = &mut self.dynos[slot as usize];
         let id = DynoId { slot, turn: seat.turn };
         let dyno = seat.dyno.as_mut().expect("the idle list names dynos that are there");
         dyno.grant();
         let info = Arc::clone(dyno.info());
         if dyno.room() > 0 {
-            self.idle.add(slot, dyno.in_flight(), dyno.is_last_choice());
+            let (in_flight, last) = (dyno.in_flight(), dyno.is_last_choice());
+            self.crews[dyno.lane() as usize].idle.add(slot, in_flight, last);
         }
+        self.crews[dyno.lane() as usize].counts.in_flight += 1;
         Grant { dyno: id, info, place, at: now, probe: false }
     }
 
     fn enter(&mut self, place: Place, deadline: Instant, failed: Option<Fault>, now: Instant) -> TicketId {
-        let Place { number, arrived, since, bytes, tries, .. } = place;
-        self.shed.line_is(false, self.gate.line_time(now));
-        self.queue.enter(Waiting { arrived, since, deadline, bytes, number, failed, tries })
+        let Place { number, lane, arrived, since, bytes, tries, .. } = place;
+        self.crews[lane as usize].shed.line_is(false, self.gate.line_time(now));
+        self.queue.enter(Waiting { arrived, since, deadline, bytes, number, lane, failed, tries })
     }
 
     fn leave(&mut self, now: Instant, ticket: TicketId) -> Option<Waiting> {
         let waiting = self.queue.leave(ticket)?;
-        self.shed.line_is(self.queue.is_empty(), self.gate.line_time(now));
+        let (empty, line_now) = (self.queue.is_empty(waiting.lane), self.gate.line_time(now));
+        self.crews[waiting.lane as usize].shed.line_is(empty, line_now);
         Some(waiting)
     }
 
@@ -385,18 +433,25 @@ impl App {
         Some(Effect::Refuse(ticket, fault))
     }
 
-    fn line(&self) -> Line {
-        Line { requests: self.queue.len(), bytes: self.queue.bytes(), slots: self.counts.slots }
+    /// All who wait for the dynos of a lane.
+    fn line(&self, server: Lane) -> Line {
+        let (mut requests, mut bytes) = (self.queue.len(server), self.queue.bytes(server));
+        if self.server(Lane::Canary) == Lane::Main {
+            requests += self.queue.len(Lane::Canary);
+            bytes += self.queue.bytes(Lane::Canary);
+        }
+        Line { requests, bytes, slots: self.crew(server).counts.slots }
     }
 
-    /// Only dynos in quarantine or unhealthy ones are left to serve who waits.
-    fn is_desperate(&self) -> bool {
-        self.counts.serving == 0 && !self.soon.is_empty() && !self.queue.is_empty()
+    /// Only dynos in quarantine or unhealthy ones are left to serve who waits for the dynos of a lane.
+    fn is_desperate(&self, server: Lane) -> bool {
+        let counts = &self.crew(server).counts;
+        counts.serving == 0 && counts.quarantined + counts.unhealthy > 0 && self.first(server).is_some()
     }
 
-    /// Why it makes no sense to wait at all.
-    fn nobody_can_serve(&self) -> Option<Fault> {
-        let counts = &self.counts;
+    /// Why it makes no sense at all to wait for the dynos of a lane.
+    fn nobody_can_serve(&self, server: Lane) -> Option<Fault> {
+        let counts = &self.crew(server).counts;
         if self.closed {
             Some(Fault::NoSuchApp)
         } else if counts.all_present() == 0 {
@@ -410,8 +465,9 @@ impl App {
 
     /// Why a request whose time is up was not served.
     fn fault_of_waiting(&self, waiting: &Waiting) -> Fault {
-        let counts = &self.counts;
-        if let Some(fault) = waiting.failed.or_else(|| self.nobody_can_serve()) {
+        let server = self.server(waiting.lane);
+        let counts = &self.crew(server).counts;
+        if let Some(fault) = waiting.failed.or_else(|| self.nobody_can_serve(server)) {
             fault
         } else if counts.serving > 0 {
             Fault::Backlog(Backlog::MaxWait)
@@ -425,32 +481,5 @@ impl App {
     fn slot_of(&self, id: DynoId) -> Option<u32> {
         let seat = self.dynos.get(id.slot())?;
         (seat.turn == id.turn && seat.dyno.is_some()).then_some(id.slot)
-    }
-}
-
-impl Counts {
-    fn all_present(&self) -> u32 {
-        self.booting + self.crashed + self.serving + self.quarantined + self.unhealthy
-    }
-
-    fn change(&mut self, dyno: &Dyno, by: i8) {
-        let add = |count: &mut u32| *count = count.wrapping_add_signed(i32::from(by));
-        match dyno.standing() {
-            Standing::Staged => {}
-            Standing::Booting => add(&mut self.booting),
-            Standing::Crashed => add(&mut self.crashed),
-            Standing::Serving => add(&mut self.serving),
-            Standing::Quarantined { .. } => add(&mut self.quarantined),
-            Standing::Unhealthy { .. } => add(&mut self.unhealthy),
-            Standing::Draining => add(&mut self.draining),
-        }
-        if dyno.is_out() {
-            add(&mut self.out);
-        }
-        self.in_flight = self.in_flight.wrapping_add_signed(i64::from(by) * i64::from(dyno.in_flight()));
-        if matches!(dyno.standing(), Standing::Booting | Standing::Serving | Standing::Quarantined { .. }) {
-            let slots = i64::from(by) * i64::from(dyno.info().concurrency);
-            self.slots = self.slots.wrapping_add_signed(slots);
-        }
     }
 }

@@ -41,8 +41,8 @@
 //! | staged | `start` | warming |
 //! | warming | `ready_when` is met | ready |
 //! | | it can no longer be met | failed; the new dynos are removed, the old ones untouched |
-//! | ready | at once | canary if the plan has one, cutting over |
-//! | canary | `promote` | cutting over |
+//! | ready | at once | canary if the plan has one and there is an old release, cutting over |
+//! | canary: the plan's requests have a lane of their own | `promote` | cutting over |
 //! | | `canary_time` is over, or the new release is broken | rolling back |
 //! | cutting over | every new dyno serves or has failed, and every old one leaves | baking |
 //! | | the new release is broken | rolling back |
@@ -89,11 +89,12 @@ mod words;
 use std::collections::VecDeque;
 use std::time::Instant;
 
+pub use crate::canary::Canary;
 use crate::change::DynoSpec;
 use crate::ids::{Address, ReleaseId};
 pub use judge::Tally;
 use member::{Event, Member};
-pub use plan::{BakeLimits, Canary, Pace, Plan, PlanError, ReadyWhen};
+pub use plan::{BakeLimits, Pace, Plan, PlanError, ReadyWhen};
 pub use saved::{Saved, SavedDyno};
 pub use words::{
     Cause, CauseKind, DynoProgress, DynoStage, Effect, Outcome, Progress, ReleaseStage, Side, State, WayBack,

@@ -55,10 +55,6 @@ impl Idle {
         self.len
     }
 
-    pub(crate) fn order(&self) -> Order {
-        self.order
-    }
-
     pub(crate) fn contains(&self, slot: u32) -> bool {
         self.places.get(slot as usize).is_some_and(|place| place.here)
     }

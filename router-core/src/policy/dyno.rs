@@ -16,10 +16,14 @@
 //! one; all three leave every other as it is.
 //! `Leaves` makes every dyno draining, or gone. `Returns` makes of a draining dyno what the control plane says, and
 //! leaves every other as it is. `–` leaves the standing as it is. A staged dyno counts for nothing: no request waits
-//! for it. Requests in flight are counted apart from the standing: a dyno that crashes, leaves and comes back while it
-//! is busy is busy all the way, and *idle, busy, lingering* are what people call a serving dyno with room, without
-//! room, and without room because of requests that nobody waits for. A draining
-//! dyno with no request in flight is gone.
+//! for it.
+//!
+//! `Canary` is `Ready` for the canary's lane. `Ready` and `Staged` bring a dyno to the main lane, and who returns
+//! begins there; everything else leaves it where it is: a dyno crashes, boots and is in quarantine in its lane.
+//!
+//! Requests in flight are counted apart from the standing: a dyno that crashes, leaves and comes back while it is busy
+//! is busy all the way, and *idle, busy, lingering* are what people call a serving dyno with room, without room, and
+//! without room because of requests that nobody waits for. A draining dyno with no request in flight is gone.
 //!
 //! # Invariants
 //!
@@ -30,6 +34,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::canary::Lane;
 use crate::change::{DynoHealth, DynoSpec};
 use crate::ids::{Address, DynoName, ReleaseId};
 use crate::limits::Limits;
@@ -56,6 +61,7 @@ pub(crate) struct Dyno {
     /// Which claim on the address this is; says on leaving that it is this one that has ended.
     epoch: u64,
     standing: Standing,
+    lane: Lane,
     in_flight: u32,
     lingering: u32,
     /// Failures to connect and ejections in a row; above zero a serving dyno is on probation.
@@ -81,7 +87,8 @@ pub(crate) enum Standing {
     Crashed,
     /// It takes requests. → staged, quarantined, booting, crashed, draining.
     Serving,
-    /// It did not accept a connection, or failed fast. → serving once `until` has come, or `soon` if nobody else can serve.
+    /// It did not accept a connection, or failed fast. → serving once `until` has come, or `soon` if nobody else can
+    /// serve.
     Quarantined { until: Instant, soon: Instant },
     /// Its probes fail. → serving once they do not, or now if nobody else can serve (it fell ill at `soon`).
     Unhealthy { soon: Instant },
@@ -112,10 +119,11 @@ pub(crate) enum Event {
 
 impl Dyno {
     pub(crate) fn new(spec: &DynoSpec, release: &ReleaseId, epoch: u64) -> Self {
-        Self {
+        let mut dyno = Self {
             info: Arc::new(info(spec, release)),
             epoch,
-            standing: standing(spec.state),
+            standing: Standing::Staged,
+            lane: Lane::Main,
             in_flight: 0,
             lingering: 0,
             failures: 0,
@@ -125,7 +133,9 @@ impl Dyno {
             answered: 0,
             probing: false,
             probed: false,
-        }
+        };
+        dyno.standing = dyno.told(spec.state);
+        dyno
     }
 
     pub(crate) fn info(&self) -> &Arc<DynoInfo> {
@@ -138,6 +148,10 @@ impl Dyno {
 
     pub(crate) fn standing(&self) -> Standing {
         self.standing
+    }
+
+    pub(crate) fn lane(&self) -> Lane {
+        self.lane
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -167,7 +181,8 @@ impl Dyno {
         }
     }
 
-    /// When it may be tried early. With an older request in flight it could not take the one for whose sake it is tried.
+    /// When it may be tried early. With an older request in flight it could not take the one for whose sake it is
+    /// tried.
     pub(crate) fn soon(&self) -> Option<Instant> {
         match self.standing {
             Standing::Quarantined { soon, .. } | Standing::Unhealthy { soon } if self.in_flight == 0 => {
@@ -292,20 +307,21 @@ impl Dyno {
         use Standing::{Booting, Crashed, Draining, Quarantined, Serving, Staged, Unhealthy};
         self.standing = match (self.standing, event) {
             (_, Event::Leaves) => Draining,
-            (Draining, Event::Returns(health)) => standing(health),
+            (Draining, Event::Returns(health)) => {
+                self.lane = Lane::Main;
+                self.told(health)
+            }
             // It leaves: how its process is makes no difference any more.
             (Draining, Event::Is(_) | Event::Unreachable(_) | Event::Again) => Draining,
             (Draining, Event::FailsFast(_) | Event::Ill(_) | Event::Well) => Draining,
-            (Serving, Event::Is(DynoHealth::Ready)) => Serving,
-            (
-                Staged | Booting | Crashed | Quarantined { .. } | Unhealthy { .. },
-                Event::Is(DynoHealth::Ready),
-            ) => {
-                // Its process is new: what the old one did is no reason for doubt.
-                (self.failures, self.ejected, self.health) = (0, false, Health::default());
-                Serving
+            (before, Event::Is(health)) => {
+                let after = self.told(health);
+                if after == Serving && before != Serving {
+                    // Its process is new: what the old one did is no reason for doubt.
+                    (self.failures, self.ejected, self.health) = (0, false, Health::default());
+                }
+                after
             }
-            (_, Event::Is(health)) => standing(health),
             (Serving | Quarantined { .. }, Event::Unreachable(now)) => {
                 (self.failures, self.ejected) = (self.failures.saturating_add(1), false);
                 quarantine(self.failures, now, limits)
@@ -325,11 +341,25 @@ impl Dyno {
         };
     }
 
+    /// What the control plane says of its process, and with it of its lane.
+    fn told(&mut self, health: DynoHealth) -> Standing {
+        let (standing, lane) = match health {
+            DynoHealth::Staged => (Standing::Staged, Lane::Main),
+            DynoHealth::Booting => (Standing::Booting, self.lane),
+            DynoHealth::Ready => (Standing::Serving, Lane::Main),
+            DynoHealth::Canary => (Standing::Serving, Lane::Canary),
+            DynoHealth::Crashed => (Standing::Crashed, self.lane),
+        };
+        self.lane = lane;
+        standing
+    }
+
     pub(crate) fn snapshot(&self) -> DynoSnapshot {
         DynoSnapshot {
             address: self.info.address,
             name: self.info.name.clone(),
             release: self.info.release.clone(),
+            lane: self.lane,
             state: self.state(),
             concurrency: self.info.concurrency,
             in_flight: self.in_flight,
@@ -371,15 +401,6 @@ fn info(spec: &DynoSpec, release: &ReleaseId) -> DynoInfo {
         name: spec.name.clone(),
         release: spec.release.as_ref().unwrap_or(release).clone(),
         concurrency: spec.concurrency.max(1),
-    }
-}
-
-fn standing(health: DynoHealth) -> Standing {
-    match health {
-        DynoHealth::Staged => Standing::Staged,
-        DynoHealth::Booting => Standing::Booting,
-        DynoHealth::Ready => Standing::Serving,
-        DynoHealth::Crashed => Standing::Crashed,
     }
 }
 

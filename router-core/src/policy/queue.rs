@@ -1,20 +1,23 @@
-//! Who waits: one first-come-first-served line per app, from which anybody may leave in O(1).
+//! Who waits: one line per app, with a lane for the canary beside the main one. Each lane is first come, first served,
+//! and anybody may leave in O(1).
 //!
 //! # State
 //!
-//! Each request in line has a slot. Slots form a doubly linked list in order of arrival; a freed slot is used
-//! again with its next turn, so a [`TicketId`] names one request for ever. Requests that had a dyno and lost it
-//! before anything was sent re-enter *before* the list, among themselves in order of first arrival. The order is
-//! that of the numbers the queue gives on first arrival: times of two threads may be read the wrong way round.
+//! Each request in line has a slot. The slots of a lane form a doubly linked list in order of arrival; a freed slot is
+//! used again with its next turn, so a [`TicketId`] names one request for ever. Requests that had a dyno and lost it
+//! before anything was sent re-enter *before* the list of their lane, among themselves in order of first arrival. The
+//! order is that of the numbers the queue gives on first arrival, over both lanes: times of two threads may be read
+//! the wrong way round.
 //!
 //! # Invariants (walked by `check_invariants`)
 //!
-//! * `len` and `bytes` are those of the requests in line, always.
-//! * Whoever stands in front of another has the lower number: it came first.
+//! * `len` and `bytes` of a lane are those of its requests in line, always.
+//! * Whoever stands in front of another of its lane has the lower number: it came first.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crate::canary::Lane;
 use crate::fault::Fault;
 use crate::ids::TicketId;
 
@@ -31,6 +34,8 @@ pub(crate) struct Waiting {
     pub(crate) bytes: u64,
     /// Its place among all that ever arrived; the queue gives it on first arrival, re-entry keeps it.
     pub(crate) number: u64,
+    /// Which dynos it waits for.
+    pub(crate) lane: Lane,
     /// It had a dyno already and lost it: this is how, and it stands before all who never had one.
     pub(crate) failed: Option<Fault>,
     /// Dynos it has been offered to.
@@ -42,13 +47,19 @@ pub(crate) struct Waiting {
 pub(crate) struct Queue {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    lanes: [List; 2],
+    next_number: u64,
+}
+
+/// The requests of one lane.
+#[derive(Debug, Default)]
+struct List {
     first: Option<u32>,
     last: Option<u32>,
     /// Those who re-entered, by number. Never more than there are dynos.
     front: BTreeMap<u64, u32>,
     len: usize,
     bytes: u64,
-    next_number: u64,
 }
 
 #[derive(Debug)]
@@ -60,16 +71,16 @@ struct Slot {
 }
 
 impl Queue {
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    pub(crate) fn len(&self, lane: Lane) -> usize {
+        self.lanes[lane as usize].len
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+    pub(crate) fn bytes(&self, lane: Lane) -> u64 {
+        self.lanes[lane as usize].bytes
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+    pub(crate) fn is_empty(&self, lane: Lane) -> bool {
+        self.len(lane) == 0
     }
 
     /// A number for a request that arrives now: later ones get higher ones.
@@ -89,27 +100,29 @@ impl Queue {
         slot.waiting.as_ref()
     }
 
-    /// Puts a request at the end of the line, or, if it had a dyno before, before all who never had one.
+    /// Puts a request at the end of its lane, or, if it had a dyno before, before all who never had one.
     pub(crate) fn enter(&mut self, waiting: Waiting) -> TicketId {
-        self.len += 1;
-        self.bytes += waiting.bytes;
         let slot = self.take_slot(waiting);
+        let lane = &mut self.lanes[waiting.lane as usize];
+        lane.len += 1;
+        lane.bytes += waiting.bytes;
         if waiting.failed.is_some() {
-            self.front.insert(waiting.number, slot);
+            lane.front.insert(waiting.number, slot);
         } else {
-            self.slots[slot as usize].before = self.last;
-            match self.last {
+            self.slots[slot as usize].before = lane.last;
+            match lane.last {
                 Some(last) => self.slots[last as usize].after = Some(slot),
-                None => self.first = Some(slot),
+                None => lane.first = Some(slot),
             }
-            self.last = Some(slot);
+            lane.last = Some(slot);
         }
         TicketId { slot, turn: self.slots[slot as usize].turn }
     }
 
-    /// Who is next.
-    pub(crate) fn first(&self) -> Option<(TicketId, &Waiting)> {
-        let slot = self.front.first_key_value().map(|(_, slot)| *slot).or(self.first)?;
+    /// Who is next in a lane.
+    pub(crate) fn first(&self, lane: Lane) -> Option<(TicketId, &Waiting)> {
+        let lane = &self.lanes[lane as usize];
+        let slot = lane.front.first_key_value().map(|(_, slot)| *slot).or(lane.first)?;
         let entry = &self.slots[slot as usize];
         Some((TicketId { slot, turn: entry.turn }, entry.waiting.as_ref()?))
     }
@@ -123,26 +136,23 @@ impl Queue {
         let waiting = entry.waiting.take()?;
         let (before, after) = (entry.before.take(), entry.after.take());
         entry.turn = entry.turn.wrapping_add(1);
+        let lane = &mut self.lanes[waiting.lane as usize];
+        lane.len -= 1;
+        lane.bytes -= waiting.bytes;
         if waiting.failed.is_some() {
-            self.front.remove(&waiting.number);
+            lane.front.remove(&waiting.number);
         } else {
-            self.unlink(before, after);
+            match before {
+                Some(before) => self.slots[before as usize].after = after,
+                None => lane.first = after,
+            }
+            match after {
+                Some(after) => self.slots[after as usize].before = before,
+                None => lane.last = before,
+            }
         }
         self.free.push(ticket.slot);
-        self.len -= 1;
-        self.bytes -= waiting.bytes;
         Some(waiting)
-    }
-
-    fn unlink(&mut self, before: Option<u32>, after: Option<u32>) {
-        match before {
-            Some(before) => self.slots[before as usize].after = after,
-            None => self.first = after,
-        }
-        match after {
-            Some(after) => self.slots[after as usize].before = before,
-            None => self.last = before,
-        }
     }
 
     fn take_slot(&mut self, waiting: Waiting) -> u32 {
@@ -155,24 +165,29 @@ impl Queue {
         slot
     }
 
-    /// The line from first to last.
-    fn in_order(&self) -> impl Iterator<Item = &Waiting> {
-        let again = self.front.values().copied();
-        let rest = std::iter::successors(self.first, |slot| self.slots[*slot as usize].after);
+    /// A lane from first to last.
+    fn in_order(&self, lane: &List) -> impl Iterator<Item = &Waiting> {
+        let again = lane.front.values().copied();
+        let rest = std::iter::successors(lane.first, |slot| self.slots[*slot as usize].after);
         again.chain(rest).filter_map(|slot| self.slots[slot as usize].waiting.as_ref())
     }
 
     /// Panics if the line is not as the head of this file says. O(n): for tests and debug builds.
     pub(crate) fn check_invariants(&self) {
-        let line: Vec<_> = self.in_order().collect();
-        assert_eq!(line.len(), self.len, "len counts the requests in line");
-        assert_eq!(line.iter().map(|w| w.bytes).sum::<u64>(), self.bytes, "bytes are those in line");
-        let taken = self.slots.iter().filter(|slot| slot.waiting.is_some()).count();
-        assert_eq!(taken, self.len, "no slot is taken by somebody who is not in line");
-        assert_eq!(self.free.len() + taken, self.slots.len(), "each slot is taken or free");
-        for pair in line.windows(2) {
-            assert!(pair[0].number < pair[1].number, "first come, first served");
+        let mut len = 0;
+        for (name, lane) in Lane::ALL.iter().zip(&self.lanes) {
+            let line: Vec<_> = self.in_order(lane).collect();
+            assert_eq!(line.len(), lane.len, "len counts the requests of the lane");
+            assert_eq!(line.iter().map(|w| w.bytes).sum::<u64>(), lane.bytes, "bytes are those of the lane");
+            assert!(line.iter().all(|waiting| waiting.lane == *name), "everybody is in its lane");
+            for pair in line.windows(2) {
+                assert!(pair[0].number < pair[1].number, "first come, first served");
+            }
+            len += line.len();
         }
+        let taken = self.slots.iter().filter(|slot| slot.waiting.is_some()).count();
+        assert_eq!(taken, len, "no slot is taken by somebody who is not in line");
+        assert_eq!(self.free.len() + taken, self.slots.len(), "each slot is taken or free");
     }
 }
 
@@ -190,6 +205,7 @@ mod tests {
             deadline: arrived + Duration::from_secs(5),
             bytes: 3,
             number,
+            lane: Lane::Main,
             failed: None,
             tries: 0,
         }
@@ -210,8 +226,8 @@ mod tests {
             assert!(queue.leave(middle).is_none(), "a ticket leaves once");
             queue.check_invariants();
         }
-        assert_eq!(queue.first().map(|(id, _)| id), Some(tickets[1]));
-        assert_eq!((queue.len(), queue.bytes()), (2, 6));
+        assert_eq!(queue.first(Lane::Main).map(|(id, _)| id), Some(tickets[1]));
+        assert_eq!((queue.len(Lane::Main), queue.bytes(Lane::Main)), (2, 6));
     }
 
     #[test]
@@ -227,10 +243,29 @@ mod tests {
         let early = queue.enter(early);
         queue.check_invariants();
         let mut order = Vec::new();
-        while let Some((id, _)) = queue.first() {
+        while let Some((id, _)) = queue.first(Lane::Main) {
             order.push(id);
             queue.leave(id);
         }
         assert_eq!(order, [early, second, late]);
+    }
+    #[test]
+    fn each_lane_has_its_own_order_and_its_own_counts() {
+        let start = Clock::manual().now();
+        let mut queue = Queue::default();
+        let lanes = [Lane::Main, Lane::Canary, Lane::Main, Lane::Canary];
+        let tickets = lanes.map(|lane| {
+            let entry = Waiting { lane, ..waiting(&mut queue, start) };
+            queue.enter(entry)
+        });
+        let first = |queue: &Queue| Lane::ALL.map(|lane| queue.first(lane).map(|(id, _)| id));
+        assert_eq!(first(&queue), [Some(tickets[0]), Some(tickets[1])]);
+        queue.leave(tickets[1]);
+        queue.leave(tickets[0]);
+        queue.check_invariants();
+        assert_eq!(first(&queue), [Some(tickets[2]), Some(tickets[3])]);
+        queue.leave(tickets[3]);
+        queue.check_invariants();
+        assert_eq!(Lane::ALL.map(|lane| (queue.len(lane), queue.bytes(lane))), [(1, 3), (0, 0)]);
     }
 }

@@ -297,6 +297,7 @@ impl Records {
                 | Change::PutApp(_)
                 | Change::RemoveApp(_)
                 | Change::SetDyno(..)
+                | Change::SetCanary(..)
                 | Change::Hold(..) => continue,
             }
             self.retry_at = Some(now + RETRY);

@@ -45,7 +45,7 @@ impl Smoothed {
 pub(crate) struct Line {
     pub(crate) requests: usize,
     pub(crate) bytes: u64,
-    /// Requests that the app's dynos can work on at once.
+    /// Requests that the dynos they wait for can work on at once.
     pub(crate) slots: u64,
 }
 
@@ -56,6 +56,11 @@ impl Shed {
         if well {
             self.usual.add(held);
         }
+    }
+
+    /// Forgets how long dynos are held: others come.
+    pub(crate) fn forget(&mut self) {
+        (self.service, self.usual) = (Smoothed::default(), Smoothed::default());
     }
 
     /// The smoothed service time.

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::fault::Fault;
 use crate::proxy::answer::fault_page;
 use crate::proxy::body::Body;
+use crate::proxy::canary;
 use crate::proxy::forward::{Attempt, Failed, send};
 use crate::proxy::inspect::{self, Rules, Target};
 use crate::proxy::record::{Hook, Open, Record};
@@ -139,7 +140,8 @@ impl Proxy {
             let (method, headers) = (head.method, head.headers);
             let mut attempt = Attempt { method, path: target.path, headers, upload, interim };
             let mut entered = self.router.clock().now();
-            let mut ticket = self.router.ticket(found, attempt.upload.held())?; // 3
+            let lane = found.lane(|canary| canary::carries(canary, &attempt.headers));
+            let mut ticket = self.router.ticket_on(found, lane, attempt.upload.held())?; // 3
             loop {
                 let lease = turn::wait(ticket).await?; // 4
                 open.note(|record| dispatched(record, &lease, entered));

@@ -41,7 +41,8 @@ impl Control {
                 Change::PutApp(AppSpec { id, .. }) | Change::RemoveApp(id) => {
                     self.let_hosts_go(id, &mut undo)
                 }
-                Change::AddDyno(..) | Change::RemoveDyno(..) | Change::SetDyno(..) | Change::Hold(..) => {}
+                Change::AddDyno(..) | Change::RemoveDyno(..) => {}
+                Change::SetDyno(..) | Change::SetCanary(..) | Change::Hold(..) => {}
             }
         }
         for change in changes {
@@ -71,8 +72,9 @@ impl Control {
                 self.set_dyno(app, *address, false, undo)
             }
             Change::SetDyno(app, address, _) => self.dyno(app, *address),
-            Change::Hold(app, _) if self.apps.contains_key(app) => Ok(()),
-            Change::Hold(app, _) => Err(ChangeError::NoSuchApp(app.clone())),
+            Change::SetCanary(app, _) | Change::Hold(app, _) => {
+                self.apps.get(app).map(|_| ()).ok_or_else(|| ChangeError::NoSuchApp(app.clone()))
+            }
         }
     }
 

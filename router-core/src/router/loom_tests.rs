@@ -17,6 +17,7 @@ use loom::thread;
 
 use super::hub::Hub;
 use super::shared::{Entered, Granted, InLine, Op, Owed, SharedApp};
+use crate::canary::Lane;
 use crate::change::{DynoSpec, Hold};
 use crate::clock::Clock;
 use crate::fault::Fault;
@@ -68,7 +69,7 @@ impl World {
     }
 
     fn granted(&self) -> Granted {
-        match self.app.arrive(0) {
+        match self.app.arrive(Lane::Main, 0) {
             Ok(Entered::Granted(granted)) => granted,
             Ok(Entered::InLine(_)) => panic!("it has to wait"),
             Err(fault) => panic!("refused: {fault}"),
@@ -76,7 +77,7 @@ impl World {
     }
 
     fn in_line(&self) -> InLine {
-        match self.app.arrive(0) {
+        match self.app.arrive(Lane::Main, 0) {
             Ok(Entered::InLine(place)) => place,
             Ok(Entered::Granted(_)) => panic!("it need not wait"),
             Err(fault) => panic!("refused: {fault}"),
@@ -165,7 +166,7 @@ fn check_in_meets_arrival() {
         let held = world.granted();
         let checks_in = world.clone();
         let first = thread::spawn(move || checks_in.check_in(&held));
-        let granted = match world.app.arrive(0) {
+        let granted = match world.app.arrive(Lane::Main, 0) {
             Ok(Entered::Granted(granted)) => Ok(granted),
             Ok(Entered::InLine(place)) => world.wait(place),
             Err(fault) => Err(fault),
@@ -193,7 +194,7 @@ fn a_dyno_that_flaps_while_it_is_checked_in_is_given_once() {
             flaps.remove(1);
             flaps.add(1);
         });
-        let granted = match world.app.arrive(0) {
+        let granted = match world.app.arrive(Lane::Main, 0) {
             Ok(Entered::Granted(granted)) => Some(granted),
             Ok(Entered::InLine(place)) => world.wait(place).ok(),
             Err(Fault::NoDynos) => None,

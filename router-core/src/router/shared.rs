@@ -15,8 +15,9 @@ use std::sync::Arc as StdArc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
+use crate::canary::{Canary, Lane, is_in_share};
 use crate::change::{DynoHealth, DynoSpec, Hold};
 use crate::clock::Clock;
 use crate::fault::Fault;
@@ -37,6 +38,9 @@ pub(crate) struct SharedApp {
     clock: Clock,
     hub: Arc<Hub>,
     limits: ArcSwap<Limits>,
+    canary: ArcSwapOption<Canary>,
+    /// Requests that were asked whether they are in the canary's share.
+    shares: AtomicU64,
     state: Mutex<State>,
     /// For those who look without the lock; a moment old.
     waiting: AtomicU64,
@@ -97,6 +101,7 @@ pub(crate) enum Op {
     Remove(Address),
     Set(Address, DynoHealth),
     Hold(Hold),
+    Canary(Option<Canary>),
     Close,
 }
 
@@ -132,6 +137,8 @@ impl SharedApp {
             clock,
             hub,
             limits: ArcSwap::from_pointee(limits),
+            canary: ArcSwapOption::empty(),
+            shares: AtomicU64::new(0),
             state: Mutex::new(state),
             waiting: AtomicU64::new(0),
             idle: AtomicU64::new(0),
@@ -164,9 +171,24 @@ impl SharedApp {
         self.idle.load(Ordering::Relaxed)
     }
 
-    /// A request arrives.
-    pub(crate) fn arrive(&self, bytes: u64) -> Result<Entered, Fault> {
-        self.step(|state, now| match state.app.arrive(now, bytes) {
+    pub(crate) fn canary(&self) -> Option<StdArc<Canary>> {
+        self.canary.load_full()
+    }
+
+    /// The lane of a request that takes its ticket now; `carries` says whether it has the canary's header or cookie.
+    pub(crate) fn lane(&self, carries: impl FnOnce(&Canary) -> bool) -> Lane {
+        let canary = self.canary.load();
+        let Some(canary) = canary.as_deref() else { return Lane::Main };
+        let is_canarys = match canary {
+            Canary::Share(share) => is_in_share(*share, self.shares.fetch_add(1, Ordering::Relaxed)),
+            Canary::Header { .. } | Canary::Cookie { .. } => carries(canary),
+        };
+        if is_canarys { Lane::Canary } else { Lane::Main }
+    }
+
+    /// A request of that lane arrives.
+    pub(crate) fn arrive(&self, lane: Lane, bytes: u64) -> Result<Entered, Fault> {
+        self.step(|state, now| match state.app.arrive(now, lane, bytes) {
             Arrived::Granted(grant) => Ok(Entered::Granted(state.hand_over(grant))),
             Arrived::InLine { ticket } => Ok(Entered::InLine(state.wait(ticket))),
             Arrived::Refused(fault) => Err(fault),
@@ -275,7 +297,11 @@ impl SharedApp {
                         state.app.set(*address, *health);
                     }
                     Op::Hold(hold) => state.app.hold(*hold, now),
-                    Op::Close => state.app.close(now),
+                    Op::Canary(canary) => self.canary.store(canary.clone().map(StdArc::new)),
+                    Op::Close => {
+                        self.canary.store(None);
+                        state.app.close(now);
+                    }
                 }
             }
         });

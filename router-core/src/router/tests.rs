@@ -251,3 +251,41 @@ fn an_app_that_is_taken_away_before_its_dyno_is_free_never_gets_the_dyno() {
     router.apply(&[add("a", 1)]).unwrap();
     assert_eq!(lease(&mut ticket(&router, "a")).dyno().address, address(1));
 }
+
+#[test]
+fn the_lane_of_a_request_is_as_the_canary_says() {
+    let router = router(&[put("a"), add("a", 1)]);
+    let app = app(&router, "a");
+    let canary = |canary| router.apply(&[Change::SetCanary("a".into(), canary)]).unwrap();
+    assert_eq!(app.lane(|_| true), Lane::Main, "there is no canary");
+    canary(Some(Canary::Share(7)));
+    let lanes: Vec<_> = (0..1000).map(|_| app.lane(|_| panic!("a share is counted"))).collect();
+    let canarys = |lanes: &[Lane]| lanes.iter().filter(|lane| **lane == Lane::Canary).count();
+    assert!(lanes.windows(100).all(|hundred| canarys(hundred) == 7));
+    let beta = Canary::Header { name: "x-beta".into(), value: "1".into() };
+    canary(Some(beta.clone()));
+    assert_eq!([app.lane(|asked| *asked == beta), app.lane(|_| false)], [Lane::Canary, Lane::Main]);
+    router.apply(&[put("a")]).unwrap();
+    assert_eq!(app.canary().as_deref(), Some(&beta), "new limits are no reason to end it");
+    let unknown = Change::SetCanary("b".into(), None);
+    assert_eq!(router.apply(&[unknown]), Err(ChangeError::NoSuchApp("b".into())));
+    router.apply(&[Change::RemoveApp("a".into())]).unwrap();
+    assert_eq!(app.lane(|_| true), Lane::Main, "it went with its app");
+}
+
+#[test]
+fn a_ticket_on_the_canarys_lane_gets_the_canarys_dyno() {
+    let tried = DynoSpec { state: DynoHealth::Canary, ..DynoSpec::new(address(2)) };
+    let router = router(&[put("a"), add("a", 1), Change::AddDyno("a".into(), tried)]);
+    let app = app(&router, "a");
+    let on = |lane| router.ticket_on(&app, lane, 3).unwrap();
+    let held = lease(&mut on(Lane::Canary));
+    assert_eq!(held.dyno().address, address(2));
+    let mut waits = on(Lane::Canary);
+    assert_eq!(lease(&mut on(Lane::Main)).dyno().address, address(1));
+    let seen = app.snapshot();
+    assert_eq!((seen.waiting, seen.waiting_canary, seen.waiting_bytes), (1, 1, 3));
+    assert_eq!(seen.dynos.iter().map(|dyno| dyno.lane).collect::<Vec<_>>(), Lane::ALL);
+    held.check_in(Outcome::Served);
+    assert_eq!(lease(&mut waits).dyno().address, address(2));
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use router_core::limits::Limits;
 use router_core::{Outcome, Probed};
 
+use router_core::canary::Lane;
 use router_core::change::{DynoHealth, DynoSpec};
 use router_core::ids::ReleaseId;
 use router_core::snapshot::{DynoSnapshot, DynoState};
@@ -45,7 +46,8 @@ impl Dyno {
         let (ejected, bad, probes, probing) = (false, Vec::new(), Vec::new(), false);
         #[rustfmt::skip]
         let dyno = Self {
-            spec, release, standing, in_flight, lingering, failures, dispatched, answered, ejected, bad, probes, probing,
+            spec, release, standing, in_flight, lingering, failures, dispatched, answered, ejected, bad, probes,
+            probing,
         };
         dyno
     }
@@ -154,6 +156,7 @@ impl Dyno {
             address: self.spec.address,
             name: self.spec.name.clone(),
             release: self.release.clone(),
+            lane: Lane::Main,
             state: self.state(),
             concurrency: self.spec.concurrency.max(1),
             in_flight: self.in_flight,
@@ -192,7 +195,7 @@ pub(crate) fn standing(health: DynoHealth) -> Standing {
     match health {
         DynoHealth::Staged => Standing::Staged,
         DynoHealth::Booting => Standing::Booting,
-        DynoHealth::Ready => Standing::Serving,
+        DynoHealth::Ready | DynoHealth::Canary => Standing::Serving,
         DynoHealth::Crashed => Standing::Crashed,
     }
 }

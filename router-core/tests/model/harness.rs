@@ -343,19 +343,6 @@ impl Harness {
         self.check(&seen, news);
     }
 
-    fn linger(&mut self, at: usize) {
-        let held = &mut self.leases[at];
-        held.lease.linger();
-        if std::mem::replace(&mut held.lingers, true) {
-            return;
-        }
-        let (app, address) = (held.app.clone(), held.address);
-        let (seen, mut news) = (self.router.snapshot(), News::new());
-        self.world.app(&app).linger(address);
-        self.world.finish(&app, &seen, &mut news);
-        self.check(&seen, news);
-    }
-
     /// A dyno is given to a request: it must have room, counted over all apps.
     pub(crate) fn granted(&self, address: Address) {
         let untaken = self.tickets.iter().filter(|live| live.told == Some(Told::Granted(address))).count();

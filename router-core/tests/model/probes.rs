@@ -1,4 +1,4 @@
-//! Probes in the model test: leases on one given dyno.
+//! Probes in the model test: leases on one given dyno; and leases that linger.
 
 use router_core::ids::AppId;
 
@@ -7,6 +7,19 @@ use super::ops;
 use super::reference::{News, Waiting};
 
 impl Harness {
+    pub(crate) fn linger(&mut self, at: usize) {
+        let held = &mut self.leases[at];
+        held.lease.linger();
+        if std::mem::replace(&mut held.lingers, true) {
+            return;
+        }
+        let (app, address) = (held.app.clone(), held.address);
+        let (seen, mut news) = (self.router.snapshot(), News::new());
+        self.world.app(&app).linger(address);
+        self.world.finish(&app, &seen, &mut news);
+        self.check(&seen, news);
+    }
+
     /// Asks for a lease on one given dyno.
     pub(crate) fn probe(&mut self, app: &AppId, dyno: u8) {
         let address = ops::address(dyno);

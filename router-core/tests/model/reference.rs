@@ -342,6 +342,7 @@ impl App {
             id: self.id.clone(),
             release: self.release.clone(),
             waiting: self.line.len(),
+            waiting_canary: 0,
             waiting_bytes: self.line.iter().map(|waiting| waiting.bytes).sum(),
             oldest_wait: self.first().map(|first| now - first.arrived).unwrap_or_default(),
             service_time: Duration::from_secs_f64(self.service.0),

@@ -152,6 +152,7 @@ impl World {
                     return Err(ChangeError::DynoTaken { address, has, wants });
                 }
             },
+            Change::SetCanary(..) => {}
             Change::RemoveDyno(_, address) | Change::SetDyno(_, address, _) => {
                 if self.owner(*address) != Some(id) {
                     return Err(ChangeError::NoSuchDyno(id.clone(), *address));
@@ -198,6 +199,7 @@ impl World {
                 let now = self.now;
                 self.app(id).hold(*hold, now);
             }
+            Change::SetCanary(..) => {}
             Change::SetDyno(_, address, health) => {
                 if self.app(id).has(*address) {
                     self.app(id).set(*address, *health);
@@ -217,6 +219,7 @@ fn app_of(change: &Change) -> &AppId {
         | Change::AddDyno(id, _)
         | Change::RemoveDyno(id, _)
         | Change::Hold(id, _)
-        | Change::SetDyno(id, _, _) => id,
+        | Change::SetDyno(id, _, _)
+        | Change::SetCanary(id, _) => id,
     }
 }

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use router_core::canary::Lane;
 use router_core::ids::{AppId, DynoName, ReleaseId};
 use router_core::snapshot::{AppSnapshot, DynoSnapshot, DynoState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +22,7 @@ fn snapshot() -> Snapshot {
         address: ([127, 0, 0, 1], 3001).into(),
         name: DynoName::from("web.1"),
         release: ReleaseId::from("v1"),
+        lane: Lane::Main,
         state: DynoState::Busy,
         concurrency: 1,
         in_flight: 1,
@@ -32,6 +34,7 @@ fn snapshot() -> Snapshot {
         id: AppId::from("shop"),
         release: ReleaseId::from("v1"),
         waiting: 3,
+        waiting_canary: 0,
         waiting_bytes: 10,
         oldest_wait: Duration::from_micros(1_250),
         service_time: Duration::from_millis(18),

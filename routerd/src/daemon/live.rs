@@ -169,11 +169,8 @@ impl Live {
         self.discover(&old, false).await;
         let gone = added.iter().filter_map(|change| match change {
             Change::PutApp(spec) => Some(Change::RemoveApp(spec.id.clone())),
-            Change::RemoveApp(_)
-            | Change::AddDyno(..)
-            | Change::RemoveDyno(..)
-            | Change::SetDyno(..)
-            | Change::Hold(..) => None,
+            Change::RemoveApp(_) | Change::AddDyno(..) | Change::RemoveDyno(..) => None,
+            Change::SetDyno(..) | Change::SetCanary(..) | Change::Hold(..) => None,
         });
         // They were added a moment ago.
         let _ = lasting.router.apply(&gone.collect::<Vec<_>>());

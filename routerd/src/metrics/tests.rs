@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use router_core::DynoInfo;
+use router_core::canary::Lane;
 use router_core::fault::{Backlog, Fault};
 use router_core::ids::{AppId, DynoName, ReleaseId};
 use router_core::proxy::Record;
@@ -40,6 +41,7 @@ fn app(name: &str, release: &str) -> AppSnapshot {
         address: ([127, 0, 0, 1], port).into(),
         name: DynoName::new(format!("web.{port}")),
         release: ReleaseId::from("v1"),
+        lane: Lane::Main,
         state,
         concurrency: 1,
         in_flight: 0,
@@ -51,6 +53,7 @@ fn app(name: &str, release: &str) -> AppSnapshot {
         id: AppId::from(name),
         release: ReleaseId::from(release),
         waiting: 7,
+        waiting_canary: 0,
         waiting_bytes: 4096,
         oldest_wait: Duration::from_millis(1500),
         service_time: Duration::from_millis(18),

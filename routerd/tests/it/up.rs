@@ -119,11 +119,8 @@ impl Running {
         let changes = self.changes.borrow();
         let mut specs = changes.iter().rev().filter_map(|(_, change)| match change {
             Change::AddDyno(_, spec) => Some(spec),
-            Change::PutApp(_)
-            | Change::RemoveApp(_)
-            | Change::RemoveDyno(..)
-            | Change::SetDyno(..)
-            | Change::Hold(..) => None,
+            Change::PutApp(_) | Change::RemoveApp(_) | Change::RemoveDyno(..) => None,
+            Change::SetDyno(..) | Change::SetCanary(..) | Change::Hold(..) => None,
         });
         specs.find(|spec| spec.name.as_str() == dyno).unwrap().address
     }
@@ -145,7 +142,7 @@ fn short(change: &Change) -> String {
         Change::SetDyno(app, _, health) => format!("{app}: {health:?}"),
         Change::Hold(app, hold) => format!("{app}: {hold:?}"),
         Change::RemoveDyno(app, _) => format!("{app}: removed"),
-        Change::PutApp(_) | Change::RemoveApp(_) => "a change of the app".to_owned(),
+        Change::PutApp(_) | Change::RemoveApp(_) | Change::SetCanary(..) => "a change of the app".to_owned(),
     }
 }
 

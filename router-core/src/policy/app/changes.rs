@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{App, Counts, Gone, Seat, Tally};
+use crate::canary::Lane;
 use crate::change::{DynoHealth, DynoSpec, Hold};
 use crate::ids::{Address, AppId, DynoId, ReleaseId};
 use crate::limits::Limits;
@@ -15,10 +16,12 @@ impl App {
     pub(crate) fn put(&mut self, limits: Limits, release: ReleaseId, seed: u64) {
         self.closed = false;
         self.release = release;
-        let reorder = limits.order != self.idle.order();
+        let reorder = limits.order != self.limits.order;
         self.limits = limits;
         if reorder {
-            self.idle = Idle::new(self.limits.order, seed);
+            for crew in &mut self.crews {
+                crew.idle = Idle::new(self.limits.order, seed);
+            }
             for slot in 0..self.dynos.len() as u32 {
                 self.settle(slot);
             }
@@ -36,7 +39,7 @@ impl App {
             return;
         }
         let dyno = Dyno::new(spec, &self.release, epoch);
-        self.counts.change(&dyno, 1);
+        self.crews[dyno.lane() as usize].counts.change(&dyno, 1);
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.dynos[slot as usize].dyno = Some(dyno);
@@ -81,7 +84,7 @@ impl App {
 
     /// Whether the app was closed and nothing of it is left.
     pub(crate) fn is_over(&self) -> bool {
-        self.closed && self.by_address.is_empty() && self.queue.is_empty()
+        self.closed && self.by_address.is_empty() && self.gauges().0 == 0
     }
 
     /// Makes a dyno's move.
@@ -93,41 +96,45 @@ impl App {
     /// that nothing keeps any more goes.
     pub(super) fn with_dyno(&mut self, slot: u32, change: impl FnOnce(&mut Dyno, &Limits)) {
         let Some(dyno) = self.dynos[slot as usize].dyno.as_mut() else { return };
-        let before = (dyno.standing(), dyno.soon());
-        self.counts.change(dyno, -1);
+        let crew = &mut self.crews[dyno.lane() as usize];
+        crew.counts.change(dyno, -1);
+        crew.idle.remove(slot);
+        if let Standing::Quarantined { until, .. } = dyno.standing() {
+            self.until.remove(&(until, slot));
+        }
+        if let Some(soon) = dyno.soon() {
+            crew.soon.remove(&(soon, slot));
+        }
         change(dyno, &self.limits);
-        let after = (dyno.standing(), dyno.soon());
-        self.counts.change(dyno, 1);
-        if before != after {
-            if let Standing::Quarantined { until, .. } = before.0 {
-                self.until.remove(&(until, slot));
-            }
-            if let Some(soon) = before.1 {
-                self.soon.remove(&(soon, slot));
-            }
-            if let Standing::Quarantined { until, .. } = after.0 {
-                self.until.insert((until, slot));
-            }
-            if let Some(soon) = after.1 {
-                self.soon.insert((soon, slot));
-            }
+        let crew = &mut self.crews[dyno.lane() as usize];
+        crew.counts.change(dyno, 1);
+        if let Standing::Quarantined { until, .. } = dyno.standing() {
+            self.until.insert((until, slot));
+        }
+        if let Some(soon) = dyno.soon() {
+            crew.soon.insert((soon, slot));
         }
         self.settle(slot);
+        let canary = &mut self.crews[Lane::Canary as usize];
+        if !canary.is_open() {
+            // The next canary is another release.
+            canary.shed.forget();
+        }
     }
 
-    /// Brings the idle list in step with a dyno, and lets the dyno go if nothing keeps it.
+    /// Puts a dyno that has room into the idle list of its lane, and lets the dyno go if nothing keeps it.
     fn settle(&mut self, slot: u32) {
-        self.idle.remove(slot);
         let seat = &mut self.dynos[slot as usize];
         let Some(dyno) = seat.dyno.as_ref() else { return };
+        let crew = &mut self.crews[dyno.lane() as usize];
         if dyno.room() > 0 {
-            self.idle.add(slot, dyno.in_flight(), dyno.is_last_choice());
+            crew.idle.add(slot, dyno.in_flight(), dyno.is_last_choice());
         }
         if dyno.is_gone() {
             let id = DynoId { slot, turn: seat.turn };
             let address = dyno.info().address;
             self.gone.push_back(Gone { id, address, epoch: dyno.epoch() });
-            self.counts.change(dyno, -1);
+            crew.counts.change(dyno, -1);
             self.by_address.remove(&address);
             seat.dyno = None;
             seat.turn = seat.turn.wrapping_add(1);
@@ -138,13 +145,15 @@ impl App {
     /// The app as it is now.
     pub(crate) fn snapshot(&self, id: &AppId, now: Instant) -> AppSnapshot {
         let Tally { dispatched, refused, left, ejected } = self.tally;
+        let first = |lane| self.queue.first(lane).map(|(_, waiting)| now.duration_since(waiting.arrived));
         AppSnapshot {
             id: id.clone(),
             release: self.release.clone(),
-            waiting: self.queue.len(),
-            waiting_bytes: self.queue.bytes(),
-            oldest_wait: self.queue.first().map(|(_, w)| now.duration_since(w.arrived)).unwrap_or_default(),
-            service_time: self.shed.service_time(),
+            waiting: self.gauges().0,
+            waiting_canary: self.queue.len(Lane::Canary),
+            waiting_bytes: self.queue.bytes(Lane::Main) + self.queue.bytes(Lane::Canary),
+            oldest_wait: Lane::ALL.into_iter().filter_map(first).max().unwrap_or_default(),
+            service_time: self.crew(Lane::Main).shed.service_time(),
             dispatched,
             refused,
             left,
@@ -161,7 +170,7 @@ impl App {
 
     /// What a client that is refused now should be told to wait: the line's expected wait, 1 to 60 s.
     pub(crate) fn retry_after(&self) -> u64 {
-        let secs = self.shed.expected_wait(self.line()).as_secs_f64().ceil();
+        let secs = self.crew(Lane::Main).shed.expected_wait(self.line(Lane::Main)).as_secs_f64().ceil();
         secs.clamp(1.0, 60.0) as u64
     }
 
@@ -169,16 +178,19 @@ impl App {
     /// [`next`](App::next) has returned `None`.
     pub(crate) fn check_invariants(&self, now: Instant) {
         self.queue.check_invariants();
-        let (mut counts, mut early) = (Counts::default(), 0);
+        let (mut counts, mut early) = ([Counts::default(); 2], [0; 2]);
         for (slot, seat) in self.dynos.iter().enumerate() {
             let slot = slot as u32;
             let Some(dyno) = &seat.dyno else {
-                assert!(!self.idle.contains(slot), "an empty seat is not idle");
+                assert!(!self.crews.iter().any(|crew| crew.idle.contains(slot)), "an empty seat is not idle");
                 continue;
             };
             dyno.check_invariants();
-            counts.change(dyno, 1);
-            assert_eq!(self.idle.contains(slot), dyno.room() > 0, "idle exactly while there is room");
+            counts[dyno.lane() as usize].change(dyno, 1);
+            for lane in Lane::ALL {
+                let room = dyno.room() > 0 && dyno.lane() == lane;
+                assert_eq!(self.crew(lane).idle.contains(slot), room, "idle exactly while there is room");
+            }
             assert_eq!(
                 self.by_address.get(&dyno.info().address),
                 Some(&slot),
@@ -188,16 +200,25 @@ impl App {
                 assert!(self.until.contains(&(until, slot)), "quarantine has its end");
             }
             if let Some(soon) = dyno.soon() {
-                assert!(self.soon.contains(&(soon, slot)), "who may be tried early is known");
-                early += 1;
+                assert!(
+                    self.crew(dyno.lane()).soon.contains(&(soon, slot)),
+                    "who may be tried early is known"
+                );
+                early[dyno.lane() as usize] += 1;
             }
         }
-        assert_eq!(counts, self.counts, "the counts are those of the dynos");
-        assert_eq!(self.until.len(), counts.quarantined as usize, "no times without quarantine");
-        assert_eq!(self.soon.len(), early, "nobody else may be tried early");
         let line_now = self.gate.line_time(now);
-        let first_can_go = self.queue.first().is_some_and(|(_, first)| first.deadline > line_now);
-        let held = self.gate.opens(counts.in_flight, counts.slots).is_some_and(|opens| opens > now);
-        assert!(!first_can_go || held || self.idle.is_empty(), "nobody waits while a dyno has room");
+        let quarantined = counts.iter().map(|counts| counts.quarantined as usize).sum::<usize>();
+        assert_eq!(self.until.len(), quarantined, "no times without quarantine");
+        for (lane, counts) in Lane::ALL.into_iter().zip(counts) {
+            let crew = self.crew(lane);
+            assert_eq!(counts, crew.counts, "the counts are those of the dynos");
+            assert_eq!(crew.soon.len(), early[lane as usize], "nobody else may be tried early");
+            let first_can_go = self.first(lane).is_some_and(|(_, first)| first.deadline > line_now);
+            let rests = crew.idle.is_empty() || !self.is_open(now);
+            assert!(!first_can_go || rests, "nobody waits while a dyno has room");
+        }
+        let served = Lane::ALL.into_iter().any(|lane| self.first(lane).is_some());
+        assert_eq!(served, self.gauges().0 > 0, "whoever waits, waits for somebody");
     }
 }

@@ -9,20 +9,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{App, Ending, Grant, Place};
+use crate::canary::Lane;
 use crate::ids::{Address, DynoId};
-use crate::policy::dyno::Event;
-use crate::policy::health::{Outcome, Probed, may_lose_one};
+use crate::policy::dyno::{Dyno, Event};
+use crate::policy::health::{Outcome, Probed};
 
 impl App {
     /// A request in flight has ended and the dyno is free of it.
     pub(crate) fn check_in(&mut self, now: Instant, dyno: DynoId, ending: Ending) {
         let Ending { held, lingered, outcome } = ending;
-        if outcome != Outcome::Unused {
-            self.shed.served(held, outcome == Outcome::Served);
-        }
         let Some(slot) = self.slot_of(dyno) else { return };
-        let usual = self.shed.usual_time();
-        let may_lose_one = may_lose_one(self.counts.serving, self.counts.out, &self.limits);
+        let Some(lane) = self.lane_of(slot) else { return };
+        let crew = &mut self.crews[lane as usize];
+        if outcome != Outcome::Unused {
+            crew.shed.served(held, outcome == Outcome::Served);
+        }
+        let (usual, may_lose_one) = (crew.shed.usual_time(), crew.may_lose_one(&self.limits));
         let mut ejected = false;
         self.with_dyno(slot, |dyno, limits| {
             dyno.check_in(lingered);
@@ -34,20 +36,25 @@ impl App {
         self.tally.ejected += u64::from(ejected);
     }
 
+    fn lane_of(&self, slot: u32) -> Option<Lane> {
+        self.dynos[slot as usize].dyno.as_ref().map(Dyno::lane)
+    }
+
     /// The dyno's slot, if the dyno is idle, takes requests, and nobody waits; or if it gets none because it is ill.
     /// Not while the line is held: what an app is paused for may well look like an illness of its dynos.
     pub(crate) fn probe(&mut self, now: Instant, address: Address) -> Option<Grant> {
         let slot = self.by_address.get(&address).copied()?;
         let seat = &self.dynos[slot as usize];
-        let nobody_waits = self.queue.is_empty();
         let free = seat.dyno.as_ref().filter(|dyno| {
-            dyno.in_flight() == 0 && (dyno.is_unhealthy() || (dyno.room() > 0 && nobody_waits))
+            let nobody_waits = || self.first(dyno.lane()).is_none();
+            dyno.in_flight() == 0 && (dyno.is_unhealthy() || (dyno.room() > 0 && nobody_waits()))
         });
         let dyno = free.filter(|_| !self.gate.is_held(now))?;
         let (id, info) = (DynoId { slot, turn: seat.turn }, Arc::clone(dyno.info()));
         self.with_dyno(slot, |dyno, _| dyno.begin_probe());
         let since = self.gate.line_time(now);
-        let place = Place { number: 0, arrived: now, since, bytes: 0, tries: 1, patience: Duration::ZERO };
+        let (lane, patience) = (Lane::Main, Duration::ZERO);
+        let place = Place { number: 0, lane, arrived: now, since, bytes: 0, tries: 1, patience };
         Some(Grant { dyno: id, info, place, at: now, probe: true })
     }
 
@@ -61,7 +68,8 @@ impl App {
     /// What a probe says of the dyno.
     pub(crate) fn probed(&mut self, now: Instant, address: Address, good: bool) -> Probed {
         let Some(slot) = self.by_address.get(&address).copied() else { return Probed::Same };
-        let may_lose_one = may_lose_one(self.counts.serving, self.counts.out, &self.limits);
+        let Some(lane) = self.lane_of(slot) else { return Probed::Same };
+        let may_lose_one = self.crew(lane).may_lose_one(&self.limits);
         let mut probed = Probed::Same;
         self.with_dyno(slot, |dyno, limits| probed = dyno.probed(good, may_lose_one, now, limits));
         probed

@@ -104,6 +104,11 @@ impl Gate {
         Some(held.until + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
     }
 
+    /// Whether no hold makes anything different.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.held.is_none() && self.misled == 0
+    }
+
     /// Whether the line is held.
     pub(super) fn is_held(&self, now: Instant) -> bool {
         self.held.is_some_and(|held| now < held.end)

@@ -1,5 +1,10 @@
 //! Single steps of an app, one sentence a test. The model test in `tests/model.rs` takes random walks.
 
+#[cfg(test)]
+mod health;
+#[cfg(test)]
+mod hold;
+
 use super::*;
 use crate::change::{DynoHealth, DynoSpec, Hold};
 use crate::clock::Clock;
@@ -41,20 +46,37 @@ impl World {
     }
 
     fn arrive(&mut self) -> Arrived {
-        let arrived = self.app.arrive(self.clock.now(), 0);
+        self.arrive_in(Lane::Main)
+    }
+
+    fn arrive_in(&mut self, lane: Lane) -> Arrived {
+        let arrived = self.app.arrive(self.clock.now(), lane, 0);
         self.settle();
         arrived
     }
 
     fn granted_at_once(&mut self) -> Grant {
-        match self.arrive() {
+        self.granted_in(Lane::Main)
+    }
+
+    fn granted_in(&mut self, lane: Lane) -> Grant {
+        match self.arrive_in(lane) {
             Arrived::Granted(grant) => grant,
             other @ (Arrived::InLine { .. } | Arrived::Refused(_)) => panic!("not granted: {other:?}"),
         }
     }
 
+    fn set(&mut self, dyno: u16, health: DynoHealth) {
+        self.app.set(address(dyno), health);
+        self.settle();
+    }
+
     fn in_line(&mut self) -> TicketId {
-        match self.arrive() {
+        self.in_line_of(Lane::Main)
+    }
+
+    fn in_line_of(&mut self, lane: Lane) -> TicketId {
+        match self.arrive_in(lane) {
             Arrived::InLine { ticket, .. } => ticket,
             other @ (Arrived::Granted(_) | Arrived::Refused(_)) => panic!("not in line: {other:?}"),
         }
@@ -243,148 +265,150 @@ fn a_quarantined_dyno_that_is_still_busy_is_not_the_one_to_be_tried_early() {
     assert_eq!(ports, [2], "the other has its hands full and would take nobody");
 }
 
-fn pause(world: &mut World, at_most: u64, over: u64) {
-    let (at_most, over) = (Duration::from_secs(at_most), Duration::from_secs(over));
-    world.app.hold(Hold::Pause { at_most, over }, world.clock.now());
-    world.settle();
-}
-
-#[test]
-fn a_pause_lets_running_requests_end_and_costs_nobody_patience() {
-    let mut world = World::with_dynos(1);
-    let running = world.granted_at_once();
-    pause(&mut world, 60, 0);
-    let (first, second) = (world.in_line(), world.in_line());
-    world.check_in(&running);
-    world.pass(Duration::from_millis(59_999));
-    assert!(
-        world.granted.is_empty() && world.refused.is_empty(),
-        "longer than the longest wait, and nobody is refused"
-    );
-    assert_eq!(world.app.next_tick(), Some(world.clock.now() + Duration::from_millis(1)));
-    world.pass(Duration::from_millis(1));
-    assert_eq!(world.granted[0].0, first);
-    world.pass(Duration::from_millis(4999));
-    let deadline = world.app.deadline(second).unwrap();
-    assert_eq!(deadline - world.clock.now(), Duration::from_millis(1), "5 s after the pause");
-    world.pass(Duration::from_millis(1));
-    assert_eq!(world.refused, [(second, Fault::Backlog(Backlog::MaxWait))]);
-}
-
-#[test]
-fn t8_the_line_of_a_paused_app_has_its_bounds_and_who_goes_leaves_it() {
-    let mut world = World::with_dynos(1);
-    pause(&mut world, 60, 1);
-    let line: Vec<_> = (0..50).map(|_| world.in_line()).collect();
-    assert!(matches!(world.arrive(), Arrived::Refused(Fault::Backlog(Backlog::Requests))));
-    for ticket in line {
-        assert!(world.app.cancel(world.clock.now(), ticket));
-    }
-    world.settle();
-    assert_eq!(world.app.next_tick(), None, "nobody waits: nothing is to be done");
-    world.pass(Duration::from_secs(61));
-    world.granted_at_once();
-}
-
-#[test]
-fn t9_after_a_pause_the_number_in_flight_rises_slowly() {
-    let mut world = World::with_dynos(11);
-    pause(&mut world, 10, 1);
-    for _ in 0..50 {
-        world.in_line();
-    }
-    world.pass(Duration::from_secs(10));
-    let mut in_flight = vec![world.granted.len()];
-    while let Some(next) = world.app.next_tick().filter(|_| world.granted.len() < 11) {
-        assert_eq!((next - world.clock.now()).as_millis(), 100);
-        world.pass(next - world.clock.now());
-        in_flight.push(world.granted.len());
-    }
-    assert_eq!(in_flight, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
-}
-
-#[test]
-fn a_resume_before_its_time_does_not_make_anybody_wait_longer_than_they_may() {
-    let mut world = World::with_dynos(1);
-    let _running = world.granted_at_once();
-    pause(&mut world, 3600, 1);
-    let ticket = world.in_line();
-    world.pass(Duration::from_secs(2));
-    let believed = world.app.deadline(ticket).unwrap();
-    world.app.hold(Hold::Resume { over: Duration::ZERO }, world.clock.now());
-    world.settle();
-    let deadline = world.app.deadline(ticket).unwrap();
-    assert_eq!(deadline - world.clock.now(), Duration::from_secs(5));
-    assert!(believed > deadline && world.app.next_tick() == Some(deadline), "the app keeps the time itself");
-    world.pass(Duration::from_secs(5));
-    assert_eq!(world.refused, [(ticket, Fault::Backlog(Backlog::MaxWait))]);
-}
-
-#[test]
-fn in_maintenance_new_requests_are_refused_and_who_is_in_line_is_served() {
-    let mut world = World::with_dynos(1);
-    let running = world.granted_at_once();
-    let waiting = world.in_line();
-    world.app.hold(Hold::Maintenance(true), world.clock.now());
-    assert!(matches!(world.arrive(), Arrived::Refused(Fault::Maintenance)));
-    world.check_in(&running);
-    let (served, grant) = world.granted.pop().unwrap();
-    assert_eq!(served, waiting);
-    world.check_in(&grant);
-    assert!(matches!(world.arrive(), Arrived::Refused(Fault::Maintenance)), "though a dyno is idle");
-    world.app.hold(Hold::Maintenance(false), world.clock.now());
-    world.granted_at_once();
-}
-
-#[test]
-fn a_quarantine_that_could_end_early_waits_for_the_pause_to_end() {
-    let mut world = World::with_dynos(1);
-    let grant = world.granted_at_once();
-    pause(&mut world, 3, 0);
-    world.app.again(world.clock.now(), grant.dyno, grant.place, false, Fault::ConnectRefused).unwrap();
-    world.settle();
-    let next = world.app.next_tick().unwrap();
-    assert_eq!(next - world.clock.now(), Duration::from_secs(3), "and nobody looks at the clock until then");
-    world.pass(Duration::from_secs(3));
-    assert_eq!(world.granted.len(), 1);
-}
-
-#[test]
-fn a_probe_takes_an_idle_dyno_alone_and_counts_for_nothing() {
+/// One main dyno, and the second one for the canary.
+fn with_canary() -> World {
     let mut world = World::with_dynos(2);
-    let now = world.clock.now();
-    let probe = world.app.probe(now, address(2)).unwrap();
-    world.settle();
-    assert!(world.app.probe(now, address(2)).is_none(), "it is busy with the first");
-    let request = world.granted_at_once();
-    assert_eq!(request.info.address, address(1), "never two on one dyno");
-    let waiting = world.in_line();
-    assert!(world.app.probe(now, address(1)).is_none());
-    world.app.end_probe(probe.dyno, false);
-    world.settle();
-    assert_eq!(world.granted.pop().unwrap().0, waiting);
-    let seen = world.app.snapshot(&"a".into(), now);
-    assert_eq!((seen.dispatched, seen.dynos[1].dispatched, seen.service_time), (2, 1, Duration::ZERO));
-    assert!(world.app.probe(now, address(7)).is_none(), "no such dyno");
+    world.set(2, DynoHealth::Canary);
+    world
 }
 
 #[test]
-fn a_probe_of_an_idle_dyno_leaves_the_order_of_the_others_as_it_is() {
-    let mut world = World::with_dynos(3);
-    for port in [3, 1] {
-        let probe = world.app.probe(world.clock.now(), address(port)).unwrap();
-        world.app.end_probe(probe.dyno, false);
+fn each_lane_is_served_by_its_own_dynos_in_its_own_order() {
+    let mut world = with_canary();
+    let (main, canary) = (world.granted_in(Lane::Main), world.granted_in(Lane::Canary));
+    assert_eq!([main.info.address, canary.info.address], [address(1), address(2)]);
+    let line = [Lane::Main, Lane::Canary, Lane::Main, Lane::Canary].map(|lane| world.in_line_of(lane));
+    world.check_in(&canary);
+    let canary = world.granted[0].1.clone();
+    world.check_in(&canary);
+    assert_eq!(world.granted.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), [line[1], line[3]]);
+    assert!(world.granted.iter().all(|(_, grant)| grant.info.address == address(2)));
+    let canary = world.granted[1].1.clone();
+    world.check_in(&canary);
+    assert_eq!(world.granted.len(), 2, "the canary's dyno is idle, and who waits is not the canary's");
+    world.check_in(&main);
+    assert_eq!((world.granted[2].0, world.granted[2].1.info.address), (line[0], address(1)));
+}
+
+#[test]
+fn when_a_canary_ends_its_requests_are_served_by_first_arrival_and_nobody_is_refused() {
+    for crashes in [false, true] {
+        let mut world = with_canary();
+        let (main, canary) = (world.granted_in(Lane::Main), world.granted_in(Lane::Canary));
+        let line = [Lane::Main, Lane::Canary, Lane::Main, Lane::Canary].map(|lane| world.in_line_of(lane));
+        if crashes {
+            world.app.set(address(2), DynoHealth::Crashed);
+        } else {
+            world.app.remove(address(2));
+        }
         world.settle();
+        let last = world.in_line_of(Lane::Canary);
+        world.check_in(&canary);
+        assert!(world.granted.is_empty() && world.refused.is_empty());
+        world.check_in(&main);
+        for nth in 0..5 {
+            let grant = world.granted[nth].1.clone();
+            world.check_in(&grant);
+        }
+        let order: Vec<_> = world.granted.iter().map(|(ticket, _)| *ticket).collect();
+        assert_eq!(order, [&line[..], &[last]].concat());
+        assert!(world.granted.iter().all(|(_, grant)| grant.info.address == address(1)));
+        world.granted_in(Lane::Canary);
     }
-    let ports: Vec<_> = (0..3).map(|_| world.granted_at_once().info.address.port()).collect();
-    assert_eq!(ports, [2, 3, 1]);
 }
 
 #[test]
-fn a_held_app_is_not_probed() {
-    let mut world = World::with_dynos(1);
-    pause(&mut world, 1, 1);
-    assert!(world.app.probe(world.clock.now(), address(1)).is_none());
-    world.pass(Duration::from_secs(2));
-    assert!(world.app.probe(world.clock.now(), address(1)).is_some());
+fn a_canary_that_is_cut_over_takes_the_requests_of_both_lanes() {
+    let mut world = with_canary();
+    let _held = [world.granted_in(Lane::Main), world.granted_in(Lane::Canary)];
+    let line = [world.in_line_of(Lane::Canary), world.in_line_of(Lane::Main)];
+    world.set(2, DynoHealth::Ready);
+    assert!(world.granted.is_empty(), "it is still busy");
+    world.check_in(&_held[1]);
+    world.check_in(&_held[0]);
+    assert_eq!(world.granted.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), line);
+}
+
+#[test]
+fn a_main_lane_without_dynos_is_refused_while_the_canary_serves() {
+    let mut world = with_canary();
+    world.app.remove(address(1));
+    world.settle();
+    assert!(matches!(world.arrive(), Arrived::Refused(Fault::NoDynos)));
+    world.granted_in(Lane::Canary);
+}
+
+#[test]
+fn each_lane_has_its_own_bounds_and_a_shut_one_those_of_all() {
+    let mut world = with_canary();
+    world.app.put(Limits::default().with_queue_max_requests_per_dyno(2), "v1".into(), 1);
+    let _held = [world.granted_in(Lane::Main), world.granted_in(Lane::Canary)];
+    let _line: Vec<_> = [Lane::Canary, Lane::Canary, Lane::Main].map(|lane| world.in_line_of(lane)).into();
+    let full = |arrived| matches!(arrived, Arrived::Refused(Fault::Backlog(Backlog::Requests)));
+    assert!(full(world.arrive_in(Lane::Canary)), "two wait for one dyno");
+    world.in_line_of(Lane::Main);
+    world.app.remove(address(2));
+    world.settle();
+    assert!(full(world.arrive_in(Lane::Main)) && full(world.arrive_in(Lane::Canary)), "four wait for one");
+}
+
+#[test]
+fn a_slow_canary_shuts_no_door_of_the_main_lane_and_is_forgotten_when_it_ends() {
+    let mut world = with_canary();
+    let slow = |world: &mut World, grant: &Grant| {
+        world.end(grant, Outcome::Served, 60_000);
+    };
+    let canary = world.granted_in(Lane::Canary);
+    slow(&mut world, &canary);
+    let _held = [world.granted_in(Lane::Main), world.granted_in(Lane::Canary)];
+    let mut next = |lane| [world.arrive_in(lane), world.arrive_in(lane)];
+    let at_the_door =
+        |arrived: &Arrived| matches!(arrived, Arrived::Refused(Fault::Backlog(Backlog::ExpectedWait)));
+    assert!(next(Lane::Main).iter().all(|arrived| matches!(arrived, Arrived::InLine { .. })));
+    assert!(at_the_door(&next(Lane::Canary)[1]), "a minute for the one ahead is too long");
+
+    let mut world = with_canary();
+    let canary = world.granted_in(Lane::Canary);
+    slow(&mut world, &canary);
+    world.app.remove(address(2));
+    world.app.add(&DynoSpec { state: DynoHealth::Canary, ..DynoSpec::new(address(3)) }, 3);
+    let _held = world.granted_in(Lane::Canary);
+    assert!(
+        [world.arrive_in(Lane::Canary), world.arrive_in(Lane::Canary)]
+            .iter()
+            .all(|arrived| !at_the_door(arrived))
+    );
+}
+
+#[test]
+fn a_canary_in_quarantine_keeps_its_lane_and_its_requests_in_order() {
+    let mut world = with_canary();
+    let _main = world.granted_in(Lane::Main);
+    let grant = world.granted_in(Lane::Canary);
+    let behind = world.in_line_of(Lane::Canary);
+    let now = world.clock.now();
+    let again = world.app.again(now, grant.dyno, grant.place, false, Fault::ConnectRefused).unwrap();
+    world.settle();
+    world.check_in(&_main);
+    assert!(world.granted.is_empty(), "it waits for its own release");
+    assert_eq!(
+        world.app.next_tick(),
+        Some(now + Duration::from_millis(100)),
+        "tried soon: it is alone in its lane"
+    );
+    world.pass(Duration::from_millis(100));
+    let (first, grant) = world.granted.pop().unwrap();
+    assert_eq!((first, grant.info.address), (again, address(2)), "at the front of its lane");
+    world.check_in(&grant);
+    assert_eq!(world.granted[0].0, behind);
+}
+
+#[test]
+fn a_canary_that_boots_stays_in_its_lane() {
+    let mut world = with_canary();
+    world.set(2, DynoHealth::Booting);
+    let waits = world.in_line_of(Lane::Canary);
+    world.granted_in(Lane::Main);
+    world.set(2, DynoHealth::Canary);
+    assert_eq!(world.granted[0].0, waits);
 }

@@ -29,6 +29,8 @@ pub(super) struct Bed {
     proven: BTreeSet<Address>,
     /// What was told, for example `serve 11`.
     log: Vec<String>,
+    /// Requests are set apart for the canary.
+    canary: bool,
     pub(super) ended: Option<Outcome>,
     entered: State,
     /// Dynos that are out of it: new ones that failed, old ones that crashed or were lost.
@@ -69,6 +71,7 @@ impl Bed {
             asked: BTreeSet::new(),
             proven: BTreeSet::new(),
             log: Vec::new(),
+            canary: false,
             ended: None,
             entered: State::Staged,
             dead: BTreeSet::new(),
@@ -160,6 +163,7 @@ impl Bed {
             *seen = Seen::Absent;
         }
         self.asked.clear();
+        self.canary = false;
         self.proven = before.clone();
         let (touched, hurt) = (self.touched, self.hurt);
         self.dead.retain(|dyno| !crashed.contains(dyno) || self.deploy.side(*dyno) == Some(Side::New));
@@ -198,6 +202,11 @@ impl Bed {
                     self.entered = *state;
                     state.to_string()
                 }
+                Effect::CanaryIs(canary) => {
+                    assert_ne!(self.canary, canary.is_some(), "a canary begins once and ends once");
+                    self.canary = canary.is_some();
+                    if self.canary { "canary is".into() } else { "canary is not".into() }
+                }
                 Effect::Add(dyno) => {
                     self.dead.remove(&dyno.address);
                     self.told_of("add", dyno, &[Seen::Absent], Seen::Booting)
@@ -234,6 +243,13 @@ impl Bed {
             self.hold_floor(&effect);
         }
         assert_eq!(self.deploy.state().is_end(), self.ended.is_some());
+        assert_eq!(
+            self.deploy.state() == State::Canary,
+            self.canary,
+            "a canary's requests are apart in its state"
+        );
+        let canaries = self.in_state(Seen::Canary).len();
+        assert!(canaries == 0 || self.canary || self.deploy.state() == State::CuttingOver);
     }
 
     fn told_of(&mut self, word: &str, dyno: &DynoSpec, from: &[Seen], to: Seen) -> String {

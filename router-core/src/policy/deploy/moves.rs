@@ -56,7 +56,8 @@ impl Deploy {
             State::Warming => {
                 (self.count(Side::New, &[DynoStage::Ready]) >= self.need).then_some(State::Ready)
             }
-            State::Ready if self.plan.canary.is_some() => Some(State::Canary),
+            // Without an old release nobody would serve the requests that are not the canary's.
+            State::Ready if self.plan.canary.is_some() && !self.is_first() => Some(State::Canary),
             State::Ready => Some(State::CuttingOver),
             State::Canary if is_over(self.plan.canary_time) => {
                 let text = format!("the canary was not promoted within {:?}", self.plan.canary_time);
@@ -80,8 +81,12 @@ impl Deploy {
     /// What comes with a state once.
     pub(super) fn enter(&mut self, state: State, now: Instant) {
         use DynoStage::{Canary, Draining, Gone, Ready, Staged, Warming};
-        (self.state, self.since) = (state, now);
+        let before = std::mem::replace(&mut self.state, state);
+        self.since = now;
         self.effects.push_back(Effect::Enters(state));
+        if before == State::Canary {
+            self.effects.push_back(Effect::CanaryIs(None));
+        }
         match state {
             State::Warming => {
                 self.step_all(Side::New, &[Staged], Event::Warm(self.added()), now, usize::MAX);
@@ -96,7 +101,8 @@ impl Deploy {
                 self.end();
             }
             State::Done | State::RolledBack => self.end(),
-            State::Staged | State::Ready | State::Canary => {}
+            State::Canary => self.effects.push_back(Effect::CanaryIs(self.plan.canary.clone())),
+            State::Staged | State::Ready => {}
             State::CuttingOver | State::Baking | State::Draining => {}
         }
     }

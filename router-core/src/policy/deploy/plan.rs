@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::canary::Canary;
 use crate::ids::Address;
 use crate::limits::setters;
 
@@ -50,7 +51,8 @@ pub struct Plan {
     pub probe_every: Duration,
     /// The longest a dyno may take from being added to being ready.
     pub boot_timeout: Duration,
-    /// Which requests the new release serves before it is promoted; `None`: it is not asked to wait.
+    /// Which requests the new release serves before it is promoted; `None`: it is not asked to wait. Without an old
+    /// release it is not either.
     pub canary: Option<Canary>,
     /// The longest a canary waits to be promoted.
     pub canary_time: Duration,
@@ -97,27 +99,6 @@ pub enum Pace {
         percent: u32,
         /// From one step to the next.
         every: Duration,
-    },
-}
-
-/// Which requests are the canary's. Plain data: whoever routes a request decides by it, a deploy only says when.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Canary {
-    /// So many requests in a hundred.
-    Share(u32),
-    /// Those with a header of that name and value.
-    Header {
-        /// The header's name.
-        name: String,
-        /// Its value.
-        value: String,
-    },
-    /// Those with a cookie of that name and value.
-    Cookie {
-        /// The cookie's name.
-        name: String,
-        /// Its value.
-        value: String,
     },
 }
 

@@ -170,12 +170,13 @@ fn a_stuck_old_dyno_is_given_up_and_the_deploy_ends() {
 #[test]
 fn a_canary_waits_to_be_promoted() {
     let mut bed = Bed::warmed(1, 2, canary());
-    assert!(bed.told().ends_with("ready, canary, canary 200, canary 201"));
+    assert!(bed.told().ends_with("ready, canary, canary is, canary 200, canary 201"));
     bed.pass(3599 * SECOND);
     assert_eq!(bed.deploy.state(), State::Canary);
     bed.deploy.promote(bed.now).unwrap();
     bed.pump();
-    assert_eq!(bed.told(), "cutting over, serve 200, serve 201, drain 100, baking, draining");
+    let told = "cutting over, canary is not, serve 200, serve 201, drain 100, baking, draining";
+    assert_eq!(bed.told(), told);
     let refused = bed.deploy.promote(bed.now).unwrap_err();
     assert_eq!(refused.to_string(), "the deploy is draining: only a canary can be promoted");
 }
@@ -185,7 +186,7 @@ fn a_canary_that_nobody_promotes_is_rolled_back() {
     let mut bed = Bed::warmed(1, 1, canary());
     bed.told();
     bed.pass(3600 * SECOND);
-    assert_eq!(bed.told(), "rolling back, drain 200");
+    assert_eq!(bed.told(), "rolling back, canary is not, drain 200");
     bed.gone(new(0));
     assert_eq!((cause(&bed).kind, way_back(&bed)), (CauseKind::NotPromoted, [0, 0, 0]));
     assert!(!bed.touched);
@@ -305,6 +306,12 @@ fn a_first_deploy_has_nothing_to_go_back_to() {
     assert_eq!(bed.deploy.state(), State::Baking, "one is left and serves");
     bed.crash(new(1), "signal 9");
     assert_eq!(cause(&bed).kind, CauseKind::Crashed);
+}
+
+#[test]
+fn a_first_deploy_has_no_canary() {
+    let mut bed = Bed::warmed(0, 1, canary());
+    assert!(bed.told().ends_with("ready, cutting over, serve 200, baking, draining, done"));
 }
 
 #[test]

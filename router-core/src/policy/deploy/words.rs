@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::canary::Canary;
 use crate::change::{Change, DynoHealth, DynoSpec};
 use crate::ids::{AppId, DynoName, ReleaseId};
 
@@ -235,9 +236,11 @@ pub enum Effect {
     /// Ask the dyno once whether it is ready, and tell the answer to [`probed`](super::Deploy::probed). Only dynos
     /// that get no requests are probed, so a probe never meets a request.
     Probe(DynoSpec),
-    /// The dyno serves what the plan's canary names, and nothing else.
+    /// These requests are the canary's from now on; `None`: there is no canary any more.
+    CanaryIs(Option<Canary>),
+    /// The dyno serves the canary's requests, and nothing else.
     Canary(DynoSpec),
-    /// The dyno takes requests from the app's line; the canary's requests are no longer apart.
+    /// The dyno takes requests from the app's line.
     Serve(DynoSpec),
     /// The dyno gets no further request. Tell [`gone`](super::Deploy::gone) when its last one has ended. Its process
     /// has to live until [`Ended`](Self::Ended): a rollback may want it back.
@@ -254,22 +257,21 @@ pub enum Effect {
 
 impl Effect {
     /// What the effect asks of the router. Apply the changes of all effects that came together as **one** list, so
-    /// that nothing is dispatched in between. [`Canary`](Self::Canary) asks for nothing here: which requests are the
-    /// canary's is decided before the line.
+    /// that nothing is dispatched in between. They are all that a router has to be told of a deploy.
     pub fn changes(&self, app: &AppId) -> Vec<Change> {
         let add = |spec: &DynoSpec, state| Change::AddDyno(app.clone(), DynoSpec { state, ..spec.clone() });
+        // Added again in case somebody has taken it away since; set for one that is there.
+        let put = |spec: &DynoSpec, state| {
+            vec![add(spec, state), Change::SetDyno(app.clone(), spec.address, state)]
+        };
         match self {
             Self::Add(dyno) => vec![add(dyno, dyno.state)],
-            // Added again in case somebody has taken it away since; set for one that is there.
-            Self::Serve(dyno) => vec![
-                add(dyno, DynoHealth::Ready),
-                Change::SetDyno(app.clone(), dyno.address, DynoHealth::Ready),
-            ],
+            Self::CanaryIs(canary) => vec![Change::SetCanary(app.clone(), canary.clone())],
+            Self::Canary(dyno) => put(dyno, DynoHealth::Canary),
+            Self::Serve(dyno) => put(dyno, DynoHealth::Ready),
             Self::Resume(dyno) => vec![add(dyno, DynoHealth::Ready)],
             Self::Drain(dyno) | Self::Remove(dyno) => vec![Change::RemoveDyno(app.clone(), dyno.address)],
-            Self::Enters(_) | Self::Probe(_) | Self::Canary(_) | Self::GivenUp(_) | Self::Ended(_) => {
-                Vec::new()
-            }
+            Self::Enters(_) | Self::Probe(_) | Self::GivenUp(_) | Self::Ended(_) => Vec::new(),
         }
     }
 }

@@ -40,9 +40,8 @@ impl Bed {
                     assert!(spec.concurrency > 1 || self.router.insert(spec.address), "added twice");
                 }
                 Change::RemoveDyno(_, address) => assert!(self.router.remove(address), "removed twice"),
-                Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) | Change::Hold(..) => {
-                    panic!("{change:?}")
-                }
+                Change::PutApp(_) | Change::RemoveApp(_) => panic!("{change:?}"),
+                Change::SetDyno(..) | Change::SetCanary(..) | Change::Hold(..) => panic!("{change:?}"),
             }
         }
         changes
