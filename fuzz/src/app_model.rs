@@ -1,10 +1,16 @@
 //! The model test of router-core, with operations read from the input instead of drawn: the router against its
 //! reference, everything that can be seen compared after each step.
 
+#[path = "../../router-core/tests/model/dyno.rs"]
+mod dyno;
+#[path = "../../router-core/tests/model/gate.rs"]
+mod gate;
 #[path = "../../router-core/tests/model/harness.rs"]
 mod harness;
 #[path = "../../router-core/tests/model/ops.rs"]
 mod ops;
+#[path = "../../router-core/tests/model/probes.rs"]
+mod probes;
 #[path = "../../router-core/tests/model/reference.rs"]
 mod reference;
 #[path = "../../router-core/tests/model/world.rs"]
@@ -56,6 +62,8 @@ fn op(input: &mut Input<'_>) -> Option<Op> {
         12 if kind < 128 => Op::Again { lease: number },
         12 => Op::Linger { lease: number },
         13 if kind < 128 => Op::DropLease { lease: number },
+        13 if kind < 160 => Op::Probe { app: number / 16, dyno: number },
+        13 => Op::Probed { app: number / 16, dyno: number, good: number < 80 },
         _ => {
             let count = 1 + kind / 16 % 3;
             Op::Apply((0..count).map_while(|_| edit(input)).collect())
@@ -64,9 +72,11 @@ fn op(input: &mut Input<'_>) -> Option<Op> {
 }
 
 fn outcome(kind: u8) -> Outcome {
-    match kind / 16 % 3 {
+    match kind / 16 % 5 {
         0 => Outcome::Served,
-        1 => Outcome::Failed,
+        1 => Outcome::Errored,
+        2 => Outcome::Failed,
+        3 => Outcome::Cut,
         _ => Outcome::Unused,
     }
 }
@@ -88,6 +98,7 @@ fn edit(input: &mut Input<'_>) -> Option<Edit> {
         9 => Edit::RemoveFrom { app, dyno },
         10..=12 => Edit::Set { dyno, health },
         13 => Edit::Move { dyno },
+        14 => Edit::Hold { app, kind: concurrency + dyno % 2 * 4, ms: u16::from(dyno) * 16 },
         _ => Edit::Flap { dyno },
     })
 }

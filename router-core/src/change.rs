@@ -1,6 +1,7 @@
 //! What the control plane may ask of a router: one [`Change`] at a time, or several applied as one. Plain data.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::canary::Canary;
 use crate::ids::{Address, AppId, DynoName, ReleaseId};
@@ -61,6 +62,38 @@ pub enum DynoHealth {
     Crashed,
 }
 
+/// What the control plane does to requests of an app that have no dyno yet. Those at dynos go on in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// No request gets a dyno; new ones wait in line, within its bounds. The time does not count as waiting. An app
+    /// that is paused already is paused for that long from now.
+    Pause {
+        /// After this long the app resumes by itself. Default 30 s, at most 1 h; more counts as that.
+        at_most: Duration,
+        /// How long it then takes: see `Resume`.
+        over: Duration,
+    },
+    /// The pause ends. An app that is not paused takes no notice.
+    Resume {
+        /// Over this time the number of requests in flight may rise from 1 to all that the dynos take, so that a
+        /// database behind them is not run over. Zero: at once. Default 1 s, at most 10 min; more counts as that.
+        over: Duration,
+    },
+    /// `true`: each new request is refused at once with H80; who is in line is served. `false`: no longer.
+    Maintenance(bool),
+}
+
+impl Hold {
+    /// How long a pause lasts at the most if nobody says.
+    pub const PAUSE_DEFAULT: Duration = Duration::from_secs(30);
+    /// The longest pause.
+    pub const PAUSE_MAX: Duration = Duration::from_secs(3600);
+    /// How long a resume takes if nobody says.
+    pub const RESUME_DEFAULT: Duration = Duration::from_secs(1);
+    /// The longest resume.
+    pub const RESUME_MAX: Duration = Duration::from_secs(600);
+}
+
 /// One instruction to a router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -75,6 +108,8 @@ pub enum Change {
     RemoveDyno(AppId, Address),
     /// The dyno's process came up or went down, or its lane changes. A dyno that crashes or boots stays in its lane.
     SetDyno(AppId, Address, DynoHealth),
+    /// The app's line is paused or resumed, or new requests are refused. An app that is taken away forgets it.
+    Hold(AppId, Hold),
     /// Which requests are the canary's from now on; `None`: none is. It holds for requests that take their ticket
     /// afterwards; who waits stays in its lane.
     SetCanary(AppId, Option<Canary>),

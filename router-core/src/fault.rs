@@ -53,6 +53,8 @@ pub enum Fault {
     ClientIdle,
     /// Every dyno of the app is in quarantine because it did not accept connections.
     Quarantined,
+    /// The app is in maintenance.
+    Maintenance,
     /// The router's own fault.
     Platform,
     /// No app has this host and path.
@@ -181,6 +183,7 @@ impl Fault {
         Self::ClientInterrupted,
         Self::ClientIdle,
         Self::Quarantined,
+        Self::Maintenance,
         Self::Platform,
         Self::NoSuchApp,
     ];
@@ -210,10 +213,12 @@ impl Fault {
         self.row().4
     }
 
-    /// The `at=` of the log line: what clients do to themselves is a warning.
+    /// The `at=` of the log line: what clients do to themselves is a warning, what an operator wants is no more than
+    /// information.
     pub fn level(self) -> Level {
         match self.blame() {
             Blame::Client => Level::Warning,
+            Blame::App if self == Self::Maintenance => Level::Info,
             Blame::App | Blame::Router => Level::Error,
         }
     }
@@ -239,6 +244,7 @@ impl Fault {
             | Self::ClientInterrupted
             | Self::ClientIdle
             | Self::Quarantined
+            | Self::Maintenance
             | Self::Platform
             | Self::NoSuchApp => None,
         }
@@ -269,6 +275,7 @@ impl Fault {
             Self::ClientInterrupted => ("H27", "Client Request Interrupted", 499, Client, IfIdempotent),
             Self::ClientIdle => ("H28", "Client Connection Idle", 499, Client, IfIdempotent),
             Self::Quarantined => ("H34", "All up dynos are quarantined", 503, App, Later),
+            Self::Maintenance => ("H80", "Maintenance mode", 503, App, Later),
             Self::Platform => ("H99", "Platform error", 503, Router, IfIdempotent),
             Self::NoSuchApp => ("M01", "No such app", 404, Client, No),
         }

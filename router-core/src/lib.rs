@@ -40,10 +40,11 @@
 //! ```
 //!
 //! * A [`Ticket`] that is dropped leaves the line; nothing else is needed when a client goes away.
-//! * A ticket has a [`deadline`](Ticket::deadline); wait no longer, then [`expire`](Ticket::expire) it.
+//! * A ticket has a [`deadline`](Ticket::deadline), which moves while its line is paused; wait no longer, then
+//!   [`expire`](Ticket::expire) it.
 //! * A [`Lease`] ends once. If its dyno could not be reached, [`again`](Lease::again) puts the request back to the
 //!   front of the line. What you put into its parcel (a connection) comes back with the dyno's next lease.
-//! * Call [`Router::tick`] when it says so: dynos come back from quarantine by the clock.
+//! * Call [`Router::tick`] when it says so: dynos come back from quarantine, and a pause ends, by the clock.
 //!
 //! # HTTP
 //!
@@ -97,11 +98,14 @@
 //! | `policy/route.rs` | step 2: host and path to app |
 //! | `policy/app.rs` | an app's line and dynos as one state machine |
 //! | `policy/app/changes.rs` | what the control plane does to an app |
+//! | `policy/app/hold.rs` | pause, resume, maintenance |
+//! | `policy/app/health.rs` | what is thought of a dyno when a request or a probe ends |
 //! | `policy/app/crew.rs` | the dynos of one lane of an app |
 //! | `policy/shed.rs` | step 3: may a request wait at all |
 //! | `policy/queue.rs` | step 3: who waits |
 //! | `policy/dispatch.rs` | step 4: which dyno is next |
 //! | `policy/dyno.rs` | what one dyno does |
+//! | `policy/health.rs` | is a dyno well, and how many may be out |
 //! | `policy/deploy.rs` | a new release replaces the present one |
 //! | `policy/deploy/moves.rs` | which state of a deploy comes next, and who leaves for whom |
 //! | `policy/deploy/saved.rs` | a deploy as plain data, and how it goes on after a restart |
@@ -124,7 +128,8 @@
 //! | `sync.rs` | locks: std's, or loom's |
 
 pub use policy::dyno::DynoInfo;
-pub use router::{AppRef, Lease, Outcome, Router, Ticket};
+pub use policy::health::{Outcome, Probed};
+pub use router::{AppRef, Lease, Router, Ticket};
 
 // ring 3: input and output
 #[cfg(feature = "proxy")]

@@ -22,6 +22,10 @@ use std::time::Duration;
 /// | [`max_tries`](Self::max_tries) | 10 | 100 | H21 or H19 |
 /// | [`quarantine`](Self::quarantine) | 5 s | 1 h | doubles with each failure in a row |
 /// | [`quarantine_max`](Self::quarantine_max) | 75 s | 24 h | no longer than this |
+/// | [`eject_after`](Self::eject_after) | 5 | 1,000 | quarantine; 0: never |
+/// | [`eject_max`](Self::eject_max) | 50 % | 100 % | the dyno stays, however ill it is |
+/// | [`health_rise`](Self::health_rise) | 1 | 100 | the dyno gets requests again |
+/// | [`health_fall`](Self::health_fall) | 3 | 100 | the dyno gets no more requests |
 /// | [`request_buffer`](Self::request_buffer) | 64 KiB | 1 GiB | the rest is streamed while the dyno is held |
 /// | [`response_spool`](Self::response_spool) | 1 MiB | 1 GiB | the dyno is held until the client reads |
 ///
@@ -62,10 +66,20 @@ pub struct Limits {
     pub keepalive: Duration,
     /// How many dynos one request is offered to at the most.
     pub max_tries: u32,
-    /// How long a dyno that did not accept a connection is left alone, the first time.
+    /// How long a dyno that did not accept a connection, or failed fast, is left alone, the first time.
     pub quarantine: Duration,
     /// The longest quarantine, after doubling.
     pub quarantine_max: Duration,
+    /// Bad answers in a row (5xx, or none) after which a dyno that gives them faster than its app answers well goes
+    /// into quarantine. 0: never.
+    pub eject_after: u32,
+    /// How many of its dynos an app may lose to bad answers and bad probes at once, in percent of those that serve or
+    /// would.
+    pub eject_max: u32,
+    /// Good probes in a row after which a dyno gets requests again; 0 counts as 1.
+    pub health_rise: u32,
+    /// Bad probes in a row after which a dyno gets no more requests; 0 counts as 1.
+    pub health_fall: u32,
     /// How much of a request body is read before a dyno is taken, in bytes.
     pub request_buffer: usize,
     /// How much of an answer is kept for a slow client so that the dyno is free, in bytes.
@@ -107,6 +121,10 @@ impl Default for Limits {
             max_tries: 10,
             quarantine: Duration::from_secs(5),
             quarantine_max: Duration::from_secs(75),
+            eject_after: 5,
+            eject_max: 50,
+            health_rise: 1,
+            health_fall: 3,
             request_buffer: 64 << 10,
             response_spool: 1 << 20,
             order: Order::Lifo,
@@ -149,6 +167,10 @@ setters! {
     with_max_tries sets max_tries: u32;
     with_quarantine sets quarantine: Duration;
     with_quarantine_max sets quarantine_max: Duration;
+    with_eject_after sets eject_after: u32;
+    with_eject_max sets eject_max: u32;
+    with_health_rise sets health_rise: u32;
+    with_health_fall sets health_fall: u32;
     with_request_buffer sets request_buffer: usize;
     with_response_spool sets response_spool: usize;
     with_order sets order: Order;

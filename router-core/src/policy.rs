@@ -16,6 +16,8 @@ pub(crate) mod dispatch;
 
 pub(crate) mod dyno;
 
+pub(crate) mod health;
+
 pub mod deploy;
 
 pub mod records;

@@ -23,15 +23,16 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 
-pub use lease::{Lease, Outcome};
+pub use lease::Lease;
 pub use ticket::Ticket;
 
 use crate::canary::{Canary, Lane};
 use crate::change::{AppSpec, Change, ChangeError};
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::ids::AppId;
+use crate::ids::{Address, AppId};
 use crate::limits::Limits;
+use crate::policy::health::Probed;
 use crate::policy::route::RouteTable;
 use crate::snapshot::{AppSnapshot, Snapshot};
 use crate::sync::{Arc, Mutex};
@@ -163,6 +164,21 @@ impl Router {
         Ok(Ticket::new(app.clone(), app.shared().arrive(lane, bytes)?))
     }
 
+    /// The right to probe one given dyno, if it is idle at this moment, takes requests, and nobody waits, or if it
+    /// gets none because its probes fail; never waits for it. A probe is one of the dyno's requests, so it never
+    /// overlaps with one, and the lease has the dyno's parcel as any other. It counts for nothing: not as dispatched,
+    /// not in the service time, and its outcome says nothing about the dyno: [`probed`](Self::probed) does. An app that
+    /// is paused or resuming is not probed.
+    pub fn try_lease_dyno(&self, app: &AppRef, address: Address) -> Option<Lease> {
+        Some(Lease::new(app.clone(), app.shared().probe(address)?))
+    }
+
+    /// What a probe of a dyno says: after [`Limits::health_fall`] bad ones in a row the dyno gets no more requests,
+    /// after [`Limits::health_rise`] good ones it gets them again. A good answer to a request ends a row of bad ones.
+    pub fn probed(&self, app: &AppRef, address: Address, good: bool) -> Probed {
+        app.shared().probed(address, good)
+    }
+
     /// Applies the changes, all of them or none, in their order. Changes of one app that stand side by side are one
     /// step for it: nothing is dispatched or refused in between. Apps that no change names notice nothing.
     ///
@@ -198,8 +214,8 @@ impl Router {
         Snapshot { apps }
     }
 
-    /// Does what is due by the clock alone (a quarantine that is over), and says when to call it again; `None`:
-    /// once [`alarm_moved`](Self::alarm_moved) is ready.
+    /// Does what is due by the clock alone (a quarantine or a hold that is over), and says when to call it again;
+    /// `None`: once [`alarm_moved`](Self::alarm_moved) is ready.
     pub fn tick(&self) -> Option<Instant> {
         let (due, _) = self.0.hub.alarm().due(self.0.clock.now());
         for app in due.iter().filter_map(|id| self.app(id)) {
@@ -243,6 +259,11 @@ impl Router {
                     work.turn_to(&app, hub);
                     let op = hub.claim(&app.0, spec.clone());
                     work.add(&app, op, hub);
+                }
+            }
+            Change::Hold(id, hold) => {
+                if let Some(app) = self.app(id) {
+                    work.add(&app, Some(Op::Hold(*hold)), hub);
                 }
             }
             Change::RemoveDyno(id, address) => {

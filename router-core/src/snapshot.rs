@@ -35,6 +35,12 @@ pub struct AppSnapshot {
     pub refused: u64,
     /// Requests that left the line by themselves: their client was gone.
     pub left: u64,
+    /// Times a dyno was put into quarantine because it failed fast.
+    pub ejected: u64,
+    /// The line is held: paused or resuming.
+    pub held: Option<Held>,
+    /// New requests are refused: maintenance.
+    pub maintenance: bool,
     /// The dynos, ordered by address.
     pub dynos: Vec<DynoSnapshot>,
 }
@@ -44,6 +50,17 @@ impl AppSnapshot {
     pub fn count(&self, state: DynoState) -> usize {
         self.dynos.iter().filter(|dyno| dyno.state == state).count()
     }
+}
+
+/// A line that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// How long it has been held.
+    pub since: Duration,
+    /// How long it stays paused; zero: it is resuming.
+    pub paused: Duration,
+    /// How long until the hold is over, the resume included.
+    pub left: Duration,
 }
 
 /// One dyno.
@@ -67,8 +84,16 @@ pub struct DynoSnapshot {
     pub lingering: u32,
     /// Requests it was given, since it was added.
     pub dispatched: u64,
-    /// Connections it did not accept, in a row.
+    /// Connections it did not accept and times it was ejected, in a row.
     pub failures: u32,
+    /// Requests it answered well, since it was added.
+    pub answered: u64,
+    /// Answers in a row that were bad: 5xx, or none.
+    pub bad_answers: u32,
+    /// Probes in a row that were bad.
+    pub bad_probes: u32,
+    /// One of its requests is a probe.
+    pub probing: bool,
 }
 
 /// What a dyno does.
@@ -87,15 +112,17 @@ pub enum DynoState {
     Busy,
     /// Works on a request that nobody waits for any more, and can take no other.
     Lingering,
-    /// Did not accept a connection; is left alone for a while.
+    /// Did not accept a connection, or failed fast; is left alone for a while.
     Quarantined,
+    /// Its probes fail; gets no requests until they do not.
+    Unhealthy,
     /// Leaves once its requests have ended.
     Draining,
 }
 
 impl DynoState {
     /// Every state, in the order above.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Staged,
         Self::Booting,
         Self::Crashed,
@@ -103,6 +130,7 @@ impl DynoState {
         Self::Busy,
         Self::Lingering,
         Self::Quarantined,
+        Self::Unhealthy,
         Self::Draining,
     ];
 
@@ -116,6 +144,7 @@ impl DynoState {
             Self::Busy => "busy",
             Self::Lingering => "lingering",
             Self::Quarantined => "quarantined",
+            Self::Unhealthy => "unhealthy",
             Self::Draining => "draining",
         }
     }

@@ -157,7 +157,8 @@ impl Bed {
                         Change::PutApp(_)
                         | Change::RemoveApp(_)
                         | Change::SetDyno(..)
-                        | Change::SetCanary(..) => {
+                        | Change::SetCanary(..)
+                        | Change::Hold(..) => {
                             panic!("{change:?}")
                         }
                     }

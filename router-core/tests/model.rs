@@ -43,10 +43,16 @@
 mod by_name;
 #[path = "model/draw.rs"]
 mod draw;
+#[path = "model/dyno.rs"]
+mod dyno;
+#[path = "model/gate.rs"]
+mod gate;
 #[path = "model/harness.rs"]
 mod harness;
 #[path = "model/ops.rs"]
 mod ops;
+#[path = "model/probes.rs"]
+mod probes;
 #[path = "model/reference.rs"]
 mod reference;
 #[path = "model/world.rs"]

@@ -5,12 +5,15 @@
 //! the command that replays it; then it is pinned in [`PINNED`].
 //!
 //! Invariants 1 (overlaps), 2 (nobody waits beside a free dyno; first come, first served), 3 (capacity is whole at
-//! the end), 4 (who is gone is not dispatched; lingering) and 7 (same seed, same run) of the design are held here.
+//! the end), 4 (who is gone is not dispatched; lingering) and 7 (same seed, same run) of the design are held here; and
+//! that a hold costs nobody patience.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "simulation/dynos.rs"]
 mod dynos;
+#[path = "simulation/holds.rs"]
+mod holds;
 #[path = "simulation/misfortune.rs"]
 mod misfortune;
 #[path = "simulation/totals.rs"]
@@ -88,11 +91,13 @@ fn run(seeds: &[u64], requests: u64) -> Totals {
             }
         }
     });
-    let Totals { requests, served, failed, refused, timed_out, gone, again, blows, overlaps, .. } = sum;
+    let Totals { requests, served, failed, refused, timed_out, gone, again, blows, holds, overlaps, .. } =
+        sum;
     let _ = writeln!(
         std::io::stderr(),
         "simulation: {} seeds, {requests} requests (served {served}, refused {refused}, failed {failed}, \
-         timed out {timed_out}, gone {gone}), tried again {again}, misfortunes {blows}, overlaps: {overlaps}",
+         timed out {timed_out}, gone {gone}), tried again {again}, misfortunes {blows}, holds {holds}, \
+         overlaps: {overlaps}",
         seeds.len()
     );
     sum
@@ -114,8 +119,15 @@ fn no_seed_breaks_the_router() {
     let totals = run(&seeds, each);
     assert!(totals.requests >= count * each, "all requests were made");
     assert_eq!(totals.overlaps, 0);
-    let interesting =
-        [totals.served, totals.failed, totals.refused, totals.timed_out, totals.gone, totals.again];
+    let interesting = [
+        totals.served,
+        totals.failed,
+        totals.refused,
+        totals.timed_out,
+        totals.gone,
+        totals.again,
+        totals.holds,
+    ];
     assert!(count < 16 || interesting.iter().all(|happened| *happened > 0), "misfortune reaches everything");
 }
 

@@ -144,9 +144,8 @@ fn note(apps: &mut BTreeMap<AppId, Entry>, feed: FeedId, change: &Change) -> boo
         Change::AddDyno(app, spec) => (app, Some(spec), spec.address),
         Change::RemoveDyno(app, address) => (app, None, *address),
         // What is known of processes is true whatever is being deployed.
-        Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) | Change::SetCanary(..) => {
-            return true;
-        }
+        Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) => return true,
+        Change::SetCanary(..) | Change::Hold(..) => return true,
     };
     let entry = apps.entry(app.clone()).or_default();
     let found = entry.feeds.entry(feed).or_default();

@@ -126,8 +126,12 @@ impl ProxyHttp for Front {
 
     async fn logging(&self, _: &mut Session, error: Option<&Error>, trip: &mut Self::CTX) {
         let Some(lease) = trip.get_mut().lease.take() else { return };
-        let client = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
-        lease.check_in(if error.is_none() || client { Outcome::Served } else { Outcome::Failed });
+        let outcome = match error.map(Error::esource) {
+            None => Outcome::Served,
+            Some(ErrorSource::Downstream) => Outcome::Cut,
+            Some(_) => Outcome::Failed,
+        };
+        lease.check_in(outcome);
     }
 }
 
@@ -160,10 +164,15 @@ impl Timekeeper {
 
 /// Waits for a dyno, but no longer than the ticket's deadline: a ticket has no timer of its own.
 async fn wait(mut ticket: Ticket) -> Result<Lease, Fault> {
-    let Some(deadline) = ticket.deadline() else { return ticket.await };
-    match timeout_at(deadline.into(), &mut ticket).await {
-        Ok(granted) => granted,
-        Err(_) => ticket.expire(),
+    loop {
+        let Some(deadline) = ticket.deadline() else { return ticket.await };
+        if let Ok(granted) = timeout_at(deadline.into(), &mut ticket).await {
+            return granted;
+        }
+        // It moves while the line is paused.
+        if ticket.deadline().is_none_or(|now| now <= deadline) {
+            return ticket.expire();
+        }
     }
 }
 

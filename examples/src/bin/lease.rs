@@ -77,10 +77,15 @@ async fn call(router: &Router, app: &AppRef, question: &str) -> Result<String, F
 ///
 /// This future may be dropped at any time: then the ticket leaves the line.
 async fn wait(mut ticket: Ticket) -> Result<Lease, Fault> {
-    let Some(deadline) = ticket.deadline() else { return ticket.await };
-    match timeout_at(deadline.into(), &mut ticket).await {
-        Ok(granted) => granted,
-        Err(_) => ticket.expire(),
+    loop {
+        let Some(deadline) = ticket.deadline() else { return ticket.await };
+        if let Ok(granted) = timeout_at(deadline.into(), &mut ticket).await {
+            return granted;
+        }
+        // It moves while the line is paused.
+        if ticket.deadline().is_none_or(|now| now <= deadline) {
+            return ticket.expire();
+        }
     }
 }
 

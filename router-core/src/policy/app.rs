@@ -35,13 +35,15 @@
 //! # Invariants (walked by `check_invariants`)
 //!
 //! * After `next` has returned `None`, nobody waits while a dyno that may serve it has room (invariant 2 of the
-//!   design).
+//!   design), unless the line is held (`hold.rs`).
 //! * A dyno is in the idle list of its lane, and in no other, exactly while it has room; never more than `concurrency`
 //!   requests are in flight on it, whatever is done to it (invariant 1).
 //! * The counts by standing are those of each lane's dynos; a staged dyno stands in none of them.
 
 mod changes;
 mod crew;
+mod health;
+mod hold;
 #[cfg(test)]
 mod tests;
 
@@ -54,9 +56,11 @@ use crate::fault::{Backlog, Fault};
 use crate::ids::{Address, DynoId, ReleaseId, TicketId};
 use crate::limits::Limits;
 use crate::policy::dyno::{Dyno, DynoInfo, Event};
+use crate::policy::health::Outcome;
 use crate::policy::queue::{Queue, Waiting};
 use crate::policy::shed::Line;
 use crew::{Counts, Crew};
+use hold::Gate;
 
 /// The line and the dynos of one app.
 #[derive(Debug)]
@@ -72,6 +76,7 @@ pub(crate) struct App {
     /// Quarantined dynos by the end of their quarantine.
     until: BTreeSet<(Instant, u32)>,
     gone: VecDeque<Gone>,
+    gate: Gate,
     closed: bool,
     tally: Tally,
 }
@@ -89,6 +94,7 @@ pub(crate) struct Tally {
     pub(crate) dispatched: u64,
     pub(crate) refused: u64,
     pub(crate) left: u64,
+    pub(crate) ejected: u64,
 }
 
 /// A request's right to a dyno.
@@ -99,6 +105,8 @@ pub(crate) struct Grant {
     pub(crate) place: Place,
     /// When it was granted.
     pub(crate) at: Instant,
+    /// It is no request but a probe: see `health.rs`.
+    pub(crate) probe: bool,
 }
 
 /// What a request takes along when it has to go back into the line.
@@ -107,6 +115,8 @@ pub(crate) struct Place {
     pub(crate) number: u64,
     pub(crate) lane: Lane,
     pub(crate) arrived: Instant,
+    /// The same by the line's clock.
+    pub(crate) since: Instant,
     pub(crate) bytes: u64,
     pub(crate) tries: u32,
     /// How much longer it may wait in line, over all its waits; the time at dynos does not count.
@@ -117,7 +127,7 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) enum Arrived {
     Granted(Grant),
-    InLine { ticket: TicketId, deadline: Instant },
+    InLine { ticket: TicketId },
     Refused(Fault),
 }
 
@@ -143,12 +153,11 @@ pub(crate) struct Gone {
 /// How a request on a dyno ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
-    /// How long the dyno was held; `None` when it did no work.
-    pub(crate) held: Option<Duration>,
+    /// How long the dyno was held.
+    pub(crate) held: Duration,
     /// The request lingered: [`App::linger`] was called for it.
     pub(crate) lingered: bool,
-    /// The dyno answered.
-    pub(crate) proven: bool,
+    pub(crate) outcome: Outcome,
 }
 
 impl App {
@@ -164,6 +173,7 @@ impl App {
             by_address: BTreeMap::new(),
             until: BTreeSet::new(),
             gone: VecDeque::new(),
+            gate: Gate::default(),
             closed: false,
             tally: Tally::default(),
         }
@@ -172,9 +182,11 @@ impl App {
     /// A request of that lane arrives with that many bytes of body to hold while it waits.
     pub(crate) fn arrive(&mut self, now: Instant, lane: Lane, bytes: u64) -> Arrived {
         let patience = self.limits.queue_max_wait;
-        let place = Place { number: self.queue.number(), lane, arrived: now, bytes, tries: 0, patience };
+        let (number, since) = (self.queue.number(), self.gate.line_time(now));
+        let place = Place { number, lane, arrived: now, since, bytes, tries: 0, patience };
         let server = self.server(lane);
         if self.first(server).is_none()
+            && !self.gate.maintenance
             && let Some(slot) = self.pick(server, now)
         {
             return Arrived::Granted(self.grant(slot, place, now));
@@ -182,6 +194,7 @@ impl App {
         let line = self.line(server);
         let refusal = match self.nobody_can_serve(server) {
             Some(fault) => Some(fault),
+            None if self.gate.maintenance => Some(Fault::Maintenance),
             None => self.crew(server).shed.admit(&self.limits, line, bytes).err().map(Fault::Backlog),
         };
         if let Some(fault) = refusal {
@@ -190,11 +203,10 @@ impl App {
         }
         // With nothing but booting dynos the wait is for a boot, which takes its own time.
         let counts = &self.crew(server).counts;
-        let all_boot = counts.serving + counts.quarantined == 0;
+        let all_boot = counts.serving + counts.quarantined + counts.unhealthy == 0;
         let patience = if all_boot { self.limits.boot } else { patience };
-        let deadline = now + patience;
-        let ticket = self.enter(place, deadline, None, now);
-        Arrived::InLine { ticket, deadline }
+        let ticket = self.enter(place, since + patience, None, now);
+        Arrived::InLine { ticket }
     }
 
     /// The dyno could not be reached and has seen nothing of the request: the dyno goes into quarantine, the
@@ -207,10 +219,10 @@ impl App {
         place: Place,
         lingered: bool,
         failed: Fault,
-    ) -> Result<(TicketId, Instant), Fault> {
+    ) -> Result<TicketId, Fault> {
         if let Some(slot) = self.slot_of(dyno) {
             self.with_dyno(slot, |dyno, limits| {
-                dyno.check_in(lingered, false);
+                dyno.check_in(lingered);
                 dyno.step(Event::Unreachable(now), limits);
             });
         }
@@ -223,8 +235,9 @@ impl App {
         }
         // What is left of its wait. With the time that dynos took not to answer it ends at last after that of a boot.
         let patience = place.patience.min(self.limits.queue_max_wait);
-        let deadline = (now + patience).min(place.arrived + self.limits.boot).max(now);
-        Ok((self.enter(place, deadline, Some(failed), now), deadline))
+        let line_now = self.gate.line_time(now);
+        let deadline = (line_now + patience).min(place.since + self.limits.boot).max(line_now);
+        Ok(self.enter(place, deadline, Some(failed), now))
     }
 
     /// Nobody waits any more for a request in flight; the dyno stays busy until the check-in.
@@ -236,15 +249,9 @@ impl App {
         }
     }
 
-    /// A request in flight has ended and the dyno is free of it.
-    pub(crate) fn check_in(&mut self, dyno: DynoId, ending: Ending) {
-        let Some(slot) = self.slot_of(dyno) else { return };
-        if let Some(held) = ending.held
-            && let Some(dyno) = &self.dynos[slot as usize].dyno
-        {
-            self.crews[dyno.lane() as usize].shed.served(held);
-        }
-        self.with_dyno(slot, |dyno, _| dyno.check_in(ending.lingered, ending.proven));
+    /// When a request in line has waited long enough, if its line is not held (further). `None`: it is not in line.
+    pub(crate) fn deadline(&self, ticket: TicketId) -> Option<Instant> {
+        self.queue.get(ticket).map(|waiting| self.gate.time_of(waiting.deadline))
     }
 
     /// The client is gone: the request leaves the line. `false`: it was not in line.
@@ -272,18 +279,30 @@ impl App {
 
     /// When [`tick`](Self::tick) and [`next`](Self::next) have something to do by the clock alone.
     pub(crate) fn next_tick(&self) -> Option<Instant> {
-        let until = self.until.first().map(|(until, _)| *until)?;
-        let desperate = Lane::ALL.into_iter().filter(|lane| self.is_desperate(*lane));
-        let soon = desperate.filter_map(|lane| self.crew(lane).soon.first().map(|(soon, _)| *soon));
-        soon.chain([until]).min()
+        let until = self.until.first().map(|(until, _)| *until);
+        if self.gate.is_quiet() && self.crews.iter().all(|crew| crew.soon.is_empty()) {
+            return until;
+        }
+        let opens = self.opens();
+        let lanes = Lane::ALL.into_iter().flat_map(|lane| {
+            let first = self.first(lane).map(|(_, first)| first);
+            let late = first.filter(|first| self.gate.has_misled(first.number));
+            let idle = opens.filter(|_| first.is_some() && !self.crew(lane).idle.is_empty());
+            let soon = self.crew(lane).soon.first().filter(|_| self.is_desperate(lane));
+            let soon = soon.map(|(soon, _)| opens.map_or(*soon, |opens| opens.max(*soon)));
+            [late.map(|first| self.gate.time_of(first.deadline)), idle, soon]
+        });
+        lanes.flatten().chain(until).min()
     }
 
     /// What is to be done now. Call it after each input until it returns `None`.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Effect> {
+        self.gate.settle(now);
         if let Some(gone) = self.gone.pop_front() {
             return Some(Effect::Gone(gone));
         }
-        self.next_for(Lane::Main, now).or_else(|| self.next_for(Lane::Canary, now))
+        let [one, other] = if self.canary_is_first() { [Lane::Canary, Lane::Main] } else { Lane::ALL };
+        self.next_for(one, now).or_else(|| self.next_for(other, now))
     }
 
     /// What is to be done now about who waits for the dynos of a lane.
@@ -296,22 +315,23 @@ impl App {
         if self.crew(server).counts.all_present() == 0 {
             return self.refuse(now, ticket, Fault::NoDynos);
         }
-        if first.deadline <= now {
+        let line_now = self.gate.line_time(now);
+        if first.deadline <= line_now {
             let fault = self.fault_of_waiting(&first);
             return self.refuse(now, ticket, fault);
         }
-        if !self.crew(server).can_pick(now) {
+        if !self.crew(server).can_pick(now) || !self.is_open(now) {
             return None;
         }
         let shed = &self.crew(first.lane).shed;
-        if first.failed.is_none() && shed.too_long_in_standing_line(&self.limits, first.arrived, now) {
+        if first.failed.is_none() && shed.too_long_in_standing_line(&self.limits, first.since, line_now) {
             return self.refuse(now, ticket, Fault::Backlog(Backlog::StandingLine));
         }
         let slot = self.pick(server, now)?;
         self.leave(now, ticket);
-        let Waiting { number, lane, arrived, bytes, tries, deadline, .. } = first;
-        let patience = deadline.duration_since(now);
-        let grant = self.grant(slot, Place { number, lane, arrived, bytes, tries, patience }, now);
+        let Waiting { number, lane, arrived, since, bytes, tries, deadline, .. } = first;
+        let patience = deadline.duration_since(line_now);
+        let grant = self.grant(slot, Place { number, lane, arrived, since, bytes, tries, patience }, now);
         Some(Effect::Grant(ticket, grant))
     }
 
@@ -319,6 +339,25 @@ impl App {
     pub(crate) fn gauges(&self) -> (usize, usize) {
         let [main, canary] = &self.crews;
         (self.queue.len(Lane::Main) + self.queue.len(Lane::Canary), main.idle.len() + canary.idle.len())
+    }
+
+    /// While a line is held there may be room for one request alone: then it is for the one who came first.
+    fn canary_is_first(&self) -> bool {
+        let number = |lane| self.first(lane).map(|(_, first)| first.number);
+        !self.gate.is_quiet()
+            && number(Lane::Canary).is_some_and(|canary| number(Lane::Main).is_none_or(|main| canary < main))
+    }
+
+    /// From when on a request may be dispatched, if the line is held.
+    fn opens(&self) -> Option<Instant> {
+        let [main, canary] = &self.crews;
+        let in_flight = main.counts.in_flight + canary.counts.in_flight;
+        self.gate.opens(in_flight, main.counts.slots + canary.counts.slots)
+    }
+
+    /// Whether a request may be dispatched.
+    fn is_open(&self, now: Instant) -> bool {
+        self.opens().is_none_or(|opens| opens <= now)
     }
 
     fn crew(&self, lane: Lane) -> &Crew {
@@ -347,6 +386,9 @@ impl App {
 
     /// The slot that serves next, out of the idle list. With nobody serving, a dyno leaves its quarantine early.
     fn pick(&mut self, server: Lane, now: Instant) -> Option<u32> {
+        if !self.is_open(now) {
+            return None;
+        }
         let crew = &mut self.crews[server as usize];
         if let Some(slot) = crew.idle.pick() {
             return Some(slot);
@@ -365,21 +407,23 @@ impl App {
         dyno.grant();
         let info = Arc::clone(dyno.info());
         if dyno.room() > 0 {
-            let (in_flight, doubtful) = (dyno.in_flight(), dyno.on_probation());
-            self.crews[dyno.lane() as usize].idle.add(slot, in_flight, doubtful);
+            let (in_flight, last) = (dyno.in_flight(), dyno.is_last_choice());
+            self.crews[dyno.lane() as usize].idle.add(slot, in_flight, last);
         }
-        Grant { dyno: id, info, place, at: now }
+        self.crews[dyno.lane() as usize].counts.in_flight += 1;
+        Grant { dyno: id, info, place, at: now, probe: false }
     }
 
     fn enter(&mut self, place: Place, deadline: Instant, failed: Option<Fault>, now: Instant) -> TicketId {
-        let Place { number, lane, arrived, bytes, tries, .. } = place;
-        self.crews[lane as usize].shed.line_is(false, now);
-        self.queue.enter(Waiting { arrived, deadline, bytes, number, lane, failed, tries })
+        let Place { number, lane, arrived, since, bytes, tries, .. } = place;
+        self.crews[lane as usize].shed.line_is(false, self.gate.line_time(now));
+        self.queue.enter(Waiting { arrived, since, deadline, bytes, number, lane, failed, tries })
     }
 
     fn leave(&mut self, now: Instant, ticket: TicketId) -> Option<Waiting> {
         let waiting = self.queue.leave(ticket)?;
-        self.crews[waiting.lane as usize].shed.line_is(self.queue.is_empty(waiting.lane), now);
+        let (empty, line_now) = (self.queue.is_empty(waiting.lane), self.gate.line_time(now));
+        self.crews[waiting.lane as usize].shed.line_is(empty, line_now);
         Some(waiting)
     }
 
@@ -399,10 +443,10 @@ impl App {
         Line { requests, bytes, slots: self.crew(server).counts.slots }
     }
 
-    /// Only dynos in quarantine are left to serve who waits for the dynos of a lane.
+    /// Only dynos in quarantine or unhealthy ones are left to serve who waits for the dynos of a lane.
     fn is_desperate(&self, server: Lane) -> bool {
         let counts = &self.crew(server).counts;
-        counts.serving == 0 && counts.quarantined > 0 && self.first(server).is_some()
+        counts.serving == 0 && counts.quarantined + counts.unhealthy > 0 && self.first(server).is_some()
     }
 
     /// Why it makes no sense at all to wait for the dynos of a lane.
@@ -427,7 +471,7 @@ impl App {
             fault
         } else if counts.serving > 0 {
             Fault::Backlog(Backlog::MaxWait)
-        } else if counts.quarantined > 0 {
+        } else if counts.quarantined + counts.unhealthy > 0 {
             Fault::Quarantined
         } else {
             Fault::BootTimeout

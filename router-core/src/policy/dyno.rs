@@ -9,8 +9,11 @@
 //! | serving | staged | booting | – | crashed | quarantined | – |
 //! | quarantined | staged | booting | serving | crashed | quarantined, longer | serving, on probation |
 //! | crashed | staged | booting | serving | – | – | – |
+//! | unhealthy | staged | booting | serving | crashed | – | serving |
 //! | draining | – | – | – | – | – | – |
 //!
+//! `FailsFast` makes of a serving dyno a quarantined one, `Ill` an unhealthy one, `Well` of an unhealthy dyno a serving
+//! one; all three leave every other as it is.
 //! `Leaves` makes every dyno draining, or gone. `Returns` makes of a draining dyno what the control plane says, and
 //! leaves every other as it is. `–` leaves the standing as it is. A staged dyno counts for nothing: no request waits
 //! for it.
@@ -29,12 +32,13 @@
 //! * `lingering <= in_flight`.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::canary::Lane;
 use crate::change::{DynoHealth, DynoSpec};
 use crate::ids::{Address, DynoName, ReleaseId};
 use crate::limits::Limits;
+use crate::policy::health::{Health, Outcome, Probed};
 use crate::snapshot::{DynoSnapshot, DynoState};
 
 /// What a lease needs to know of its dyno: fixed while the dyno is there.
@@ -60,9 +64,17 @@ pub(crate) struct Dyno {
     lane: Lane,
     in_flight: u32,
     lingering: u32,
-    /// Failures to connect in a row; above zero a serving dyno is on probation.
+    /// Failures to connect and ejections in a row; above zero a serving dyno is on probation.
     failures: u32,
+    /// The last of them was an ejection.
+    ejected: bool,
+    health: Health,
     dispatched: u64,
+    answered: u64,
+    /// One of its requests is a probe.
+    probing: bool,
+    /// It was probed and has had no request since.
+    probed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +87,11 @@ pub(crate) enum Standing {
     Crashed,
     /// It takes requests. → staged, quarantined, booting, crashed, draining.
     Serving,
-    /// It did not accept a connection. → serving once `until` has come, or `soon` if nobody else can serve.
+    /// It did not accept a connection, or failed fast. → serving once `until` has come, or `soon` if nobody else can
+    /// serve.
     Quarantined { until: Instant, soon: Instant },
+    /// Its probes fail. → serving once they do not, or now if nobody else can serve (it fell ill at `soon`).
+    Unhealthy { soon: Instant },
     /// It leaves. → gone when its last request has ended, or back.
     Draining,
 }
@@ -88,7 +103,13 @@ pub(crate) enum Event {
     Is(DynoHealth),
     /// A connection could not be opened.
     Unreachable(Instant),
-    /// Its quarantine is over.
+    /// It failed fast.
+    FailsFast(Instant),
+    /// Its probes fail.
+    Ill(Instant),
+    /// Its probes succeed.
+    Well,
+    /// Its quarantine is over, or nobody else can serve.
     Again,
     /// The control plane takes it away.
     Leaves,
@@ -106,7 +127,12 @@ impl Dyno {
             in_flight: 0,
             lingering: 0,
             failures: 0,
+            ejected: false,
+            health: Health::default(),
             dispatched: 0,
+            answered: 0,
+            probing: false,
+            probed: false,
         };
         dyno.standing = dyno.told(spec.state);
         dyno
@@ -137,13 +163,49 @@ impl Dyno {
         self.failures > 0
     }
 
+    pub(crate) fn is_serving(&self) -> bool {
+        self.standing == Standing::Serving
+    }
+
+    pub(crate) fn is_unhealthy(&self) -> bool {
+        matches!(self.standing, Standing::Unhealthy { .. })
+    }
+
+    /// Would it serve if it were not ejected or unhealthy?
+    pub(crate) fn is_out(&self) -> bool {
+        match self.standing {
+            Standing::Quarantined { .. } => self.ejected,
+            Standing::Unhealthy { .. } => true,
+            Standing::Staged | Standing::Booting | Standing::Crashed => false,
+            Standing::Serving | Standing::Draining => false,
+        }
+    }
+
+    /// When it may be tried early. With an older request in flight it could not take the one for whose sake it is
+    /// tried.
+    pub(crate) fn soon(&self) -> Option<Instant> {
+        match self.standing {
+            Standing::Quarantined { soon, .. } | Standing::Unhealthy { soon } if self.in_flight == 0 => {
+                Some(soon)
+            }
+            Standing::Quarantined { .. } | Standing::Unhealthy { .. } => None,
+            Standing::Staged | Standing::Booting | Standing::Crashed => None,
+            Standing::Serving | Standing::Draining => None,
+        }
+    }
+
+    /// Is it the last choice among its equals: in doubt, or busy with nothing but a probe when it was busy last?
+    pub(crate) fn is_last_choice(&self) -> bool {
+        self.on_probation() || self.probed
+    }
+
     /// How many more requests it may be given.
     pub(crate) fn room(&self) -> u32 {
         let most = if self.on_probation() { 1 } else { self.info.concurrency };
         match self.standing {
             Standing::Serving => most.saturating_sub(self.in_flight),
             Standing::Staged | Standing::Booting | Standing::Crashed => 0,
-            Standing::Quarantined { .. } | Standing::Draining => 0,
+            Standing::Quarantined { .. } | Standing::Unhealthy { .. } | Standing::Draining => 0,
         }
     }
 
@@ -157,6 +219,20 @@ impl Dyno {
         debug_assert!(self.room() > 0, "a dyno without room gets no request");
         self.in_flight += 1;
         self.dispatched += 1;
+        self.probed = false;
+    }
+
+    /// It is probed.
+    pub(crate) fn begin_probe(&mut self) {
+        debug_assert!(self.in_flight == 0, "only an idle dyno is probed");
+        self.in_flight += 1;
+        (self.probing, self.probed) = (true, true);
+    }
+
+    /// The probe is over.
+    pub(crate) fn end_probe(&mut self, lingered: bool) {
+        self.probing = false;
+        self.check_in(lingered);
     }
 
     /// Nobody waits any more for one of its requests.
@@ -165,13 +241,55 @@ impl Dyno {
         self.lingering += 1;
     }
 
-    /// One of its requests has ended. `proven`: it answered, so it is alive and well.
-    pub(crate) fn check_in(&mut self, lingered: bool, proven: bool) {
+    /// One of its requests has ended.
+    pub(crate) fn check_in(&mut self, lingered: bool) {
         debug_assert!(self.in_flight > 0, "only a request in flight is checked in");
         self.in_flight = self.in_flight.saturating_sub(1);
         self.lingering = self.lingering.saturating_sub(u32::from(lingered));
-        if proven {
-            self.failures = 0;
+    }
+
+    /// What the end of a request says of it. `true`: it fails fast. `usual`: what a good answer takes.
+    pub(crate) fn ended(
+        &mut self,
+        outcome: Outcome,
+        held: Duration,
+        usual: Option<Duration>,
+        limits: &Limits,
+    ) -> bool {
+        match outcome {
+            Outcome::Served => {
+                self.answered += 1;
+                (self.failures, self.ejected) = (0, false);
+                self.health.answered_well();
+                false
+            }
+            Outcome::Errored | Outcome::Failed => {
+                // That it can be reached is no answer to the doubt whether it fails fast.
+                if outcome == Outcome::Errored && !self.ejected {
+                    self.failures = 0;
+                }
+                let again = self.ejected && self.on_probation();
+                self.health.answered_badly(held, usual, again, limits)
+            }
+            Outcome::Cut | Outcome::Unused => false,
+        }
+    }
+
+    /// What a probe says of it.
+    pub(crate) fn probed(&mut self, good: bool, may_go: bool, now: Instant, limits: &Limits) -> Probed {
+        self.health.probed(good);
+        match self.standing {
+            Standing::Serving if !good && self.health.is_ill(limits) && may_go => {
+                self.step(Event::Ill(now), limits);
+                Probed::Out
+            }
+            Standing::Serving if !good && self.health.is_ill(limits) => Probed::Kept,
+            Standing::Unhealthy { .. } if good && self.health.is_well(limits) => {
+                self.step(Event::Well, limits);
+                Probed::Back
+            }
+            Standing::Staged | Standing::Booting | Standing::Crashed | Standing::Serving => Probed::Same,
+            Standing::Quarantined { .. } | Standing::Unhealthy { .. } | Standing::Draining => Probed::Same,
         }
     }
 
@@ -186,7 +304,7 @@ impl Dyno {
 
     /// Makes the move of the table at the head of this file.
     pub(crate) fn step(&mut self, event: Event, limits: &Limits) {
-        use Standing::{Booting, Crashed, Draining, Quarantined, Serving, Staged};
+        use Standing::{Booting, Crashed, Draining, Quarantined, Serving, Staged, Unhealthy};
         self.standing = match (self.standing, event) {
             (_, Event::Leaves) => Draining,
             (Draining, Event::Returns(health)) => {
@@ -195,20 +313,29 @@ impl Dyno {
             }
             // It leaves: how its process is makes no difference any more.
             (Draining, Event::Is(_) | Event::Unreachable(_) | Event::Again) => Draining,
+            (Draining, Event::FailsFast(_) | Event::Ill(_) | Event::Well) => Draining,
             (before, Event::Is(health)) => {
                 let after = self.told(health);
                 if after == Serving && before != Serving {
                     // Its process is new: what the old one did is no reason for doubt.
-                    self.failures = 0;
+                    (self.failures, self.ejected, self.health) = (0, false, Health::default());
                 }
                 after
             }
             (Serving | Quarantined { .. }, Event::Unreachable(now)) => {
-                self.failures = self.failures.saturating_add(1);
+                (self.failures, self.ejected) = (self.failures.saturating_add(1), false);
                 quarantine(self.failures, now, limits)
             }
-            (stays @ (Staged | Booting | Crashed), Event::Unreachable(_)) => stays,
-            (Quarantined { .. }, Event::Again) => Serving,
+            (stays @ (Staged | Booting | Crashed | Unhealthy { .. }), Event::Unreachable(_)) => stays,
+            (Serving, Event::FailsFast(now)) => {
+                (self.failures, self.ejected) = (self.failures.saturating_add(1), true);
+                self.health.ejected();
+                quarantine(self.failures, now, limits)
+            }
+            (Serving, Event::Ill(now)) => Unhealthy { soon: now },
+            (Unhealthy { .. }, Event::Well) => Serving,
+            (stays, Event::FailsFast(_) | Event::Ill(_) | Event::Well) => stays,
+            (Quarantined { .. } | Unhealthy { .. }, Event::Again) => Serving,
             (stays @ (Staged | Booting | Crashed | Serving), Event::Again) => stays,
             (stays, Event::Returns(_)) => stays,
         };
@@ -239,6 +366,10 @@ impl Dyno {
             lingering: self.lingering,
             dispatched: self.dispatched,
             failures: self.failures,
+            answered: self.answered,
+            bad_answers: self.health.bad_answers(),
+            bad_probes: self.health.bad_probes(),
+            probing: self.probing,
         }
     }
 
@@ -248,6 +379,7 @@ impl Dyno {
             Standing::Booting => DynoState::Booting,
             Standing::Crashed => DynoState::Crashed,
             Standing::Quarantined { .. } => DynoState::Quarantined,
+            Standing::Unhealthy { .. } => DynoState::Unhealthy,
             Standing::Draining => DynoState::Draining,
             Standing::Serving if self.room() > 0 => DynoState::Idle,
             Standing::Serving if self.lingering == self.in_flight && self.lingering > 0 => {
@@ -285,7 +417,6 @@ fn quarantine(failures: u32, now: Instant, limits: &Limits) -> Standing {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use std::time::Duration;
 
     fn dyno(concurrency: u32) -> Dyno {
         let spec = DynoSpec { concurrency, ..DynoSpec::new(([127, 0, 0, 1], 3000).into()) };
@@ -308,7 +439,8 @@ mod tests {
         assert_eq!(dyno.room(), 1, "one probe at a time");
         dyno.grant();
         assert_eq!(dyno.room(), 0);
-        dyno.check_in(false, true);
+        dyno.check_in(false);
+        dyno.ended(Outcome::Served, Duration::ZERO, None, &limits);
         assert_eq!(dyno.room(), 3);
     }
 
@@ -321,7 +453,7 @@ mod tests {
         assert!(!dyno.is_gone());
         dyno.step(Event::Returns(DynoHealth::Ready), &limits);
         assert_eq!((dyno.room(), dyno.snapshot().state), (0, DynoState::Busy));
-        dyno.check_in(false, true);
+        dyno.check_in(false);
         assert_eq!(dyno.room(), 1);
     }
 

@@ -26,7 +26,9 @@ use crate::ids::TicketId;
 pub(crate) struct Waiting {
     /// When it arrived first; re-entry keeps this.
     pub(crate) arrived: Instant,
-    /// When it has waited long enough.
+    /// The same by the line's clock.
+    pub(crate) since: Instant,
+    /// When it has waited long enough, by the line's clock.
     pub(crate) deadline: Instant,
     /// How many bytes of request body it holds while it waits.
     pub(crate) bytes: u64,
@@ -85,6 +87,17 @@ impl Queue {
     pub(crate) fn number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number
+    }
+
+    /// The number of the youngest request.
+    pub(crate) fn last_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// A request in line.
+    pub(crate) fn get(&self, ticket: TicketId) -> Option<&Waiting> {
+        let slot = self.slots.get(ticket.slot()).filter(|slot| slot.turn == ticket.turn)?;
+        slot.waiting.as_ref()
     }
 
     /// Puts a request at the end of its lane, or, if it had a dyno before, before all who never had one.
@@ -188,6 +201,7 @@ mod tests {
         let number = queue.number();
         Waiting {
             arrived,
+            since: arrived,
             deadline: arrived + Duration::from_secs(5),
             bytes: 3,
             number,

@@ -297,7 +297,8 @@ impl Records {
                 | Change::PutApp(_)
                 | Change::RemoveApp(_)
                 | Change::SetDyno(..)
-                | Change::SetCanary(..) => continue,
+                | Change::SetCanary(..)
+                | Change::Hold(..) => continue,
             }
             self.retry_at = Some(now + RETRY);
         }

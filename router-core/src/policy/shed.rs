@@ -16,9 +16,28 @@ const SMOOTHING: f64 = 32.0;
 /// What the door knows.
 #[derive(Debug, Default)]
 pub(crate) struct Shed {
-    service_secs: f64,
-    samples: f64,
+    service: Smoothed,
+    /// The same of good answers alone.
+    usual: Smoothed,
     standing_since: Option<Instant>,
+}
+
+/// A time, smoothed.
+#[derive(Debug, Default)]
+struct Smoothed {
+    secs: f64,
+    samples: f64,
+}
+
+impl Smoothed {
+    fn add(&mut self, time: Duration) {
+        self.samples = (self.samples + 1.0).min(SMOOTHING);
+        self.secs += (time.as_secs_f64() - self.secs) / self.samples;
+    }
+
+    fn time(&self) -> Duration {
+        Duration::try_from_secs_f64(self.secs).unwrap_or_default()
+    }
 }
 
 /// How long the line is.
@@ -31,25 +50,32 @@ pub(crate) struct Line {
 }
 
 impl Shed {
-    /// A dyno was held for this long by one request.
-    pub(crate) fn served(&mut self, held: Duration) {
-        self.samples = (self.samples + 1.0).min(SMOOTHING);
-        self.service_secs += (held.as_secs_f64() - self.service_secs) / self.samples;
+    /// A dyno was held for this long by one request. `well`: it answered well.
+    pub(crate) fn served(&mut self, held: Duration, well: bool) {
+        self.service.add(held);
+        if well {
+            self.usual.add(held);
+        }
     }
 
     /// Forgets how long dynos are held: others come.
     pub(crate) fn forget(&mut self) {
-        (self.service_secs, self.samples) = (0.0, 0.0);
+        (self.service, self.usual) = (Smoothed::default(), Smoothed::default());
     }
 
     /// The smoothed service time.
     pub(crate) fn service_time(&self) -> Duration {
-        Duration::try_from_secs_f64(self.service_secs).unwrap_or_default()
+        self.service.time()
+    }
+
+    /// The smoothed service time of requests that were answered well; `None`: there was none.
+    pub(crate) fn usual_time(&self) -> Option<Duration> {
+        (self.usual.samples > 0.0).then(|| self.usual.time())
     }
 
     /// What a request would wait if it joined the line now.
     pub(crate) fn expected_wait(&self, line: Line) -> Duration {
-        let secs = line.requests as f64 * self.service_secs / line.slots.max(1) as f64;
+        let secs = line.requests as f64 * self.service.secs / line.slots.max(1) as f64;
         Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX)
     }
 
@@ -96,7 +122,7 @@ mod tests {
         let line = Line { requests: 101, bytes: 0, slots: 2 };
         assert_eq!(shed.admit(&limits, line, 0), Ok(()), "nothing is known yet");
         for _ in 0..100 {
-            shed.served(Duration::from_millis(100));
+            shed.served(Duration::from_millis(100), true);
         }
         assert_eq!(shed.admit(&limits, line, 0), Err(Backlog::ExpectedWait));
         assert_eq!(shed.admit(&limits, Line { requests: 99, ..line }, 0), Ok(()));

@@ -22,10 +22,11 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::fault::{Fault, Restriction};
 use crate::limits::Limits;
+use crate::policy::health::Outcome;
 use crate::proxy::dial::Conn;
 use crate::proxy::spool::{End, Gone, Writer};
 use crate::proxy::upload::{Progress, ToDyno, Waits};
-use crate::router::{Lease, Outcome};
+use crate::router::Lease;
 
 type Unsent = TrySendError<Request<ToDyno>>;
 type Head = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Unsent>> + Send>>;
@@ -41,6 +42,8 @@ struct Parts {
     heard_before: u64,
     sent: std::time::Instant,
     stage: Stage,
+    /// What the answer says of the dyno, if it comes to its end.
+    outcome: Outcome,
 }
 
 enum Stage {
@@ -77,7 +80,8 @@ impl Flight {
         let heard_before = conn.heard();
         let sent = lease.app().shared().now();
         let head: Head = Box::pin(conn.sender.try_send_request(request));
-        Self(Some(Parts { lease, conn, limits, progress, heard_before, sent, stage: Stage::Head(head) }))
+        let (stage, outcome) = (Stage::Head(head), Outcome::Served);
+        Self(Some(Parts { lease, conn, limits, progress, heard_before, sent, stage, outcome }))
     }
 
     /// Waits for the head of the answer: `first_byte` after the request has been sent, and no longer than `idle` for
@@ -89,7 +93,7 @@ impl Flight {
         match result {
             Ok(response) => {
                 let (head, body) = response.into_parts();
-                parts.stage = Stage::Body(body);
+                parts.answered(&head, body);
                 Ok(head)
             }
             Err(None) => {
@@ -101,7 +105,7 @@ impl Flight {
                 let Some(parts) = self.0.take() else { return Err(Trouble::Over(Fault::Platform)) };
                 if let Some(fault) = parts.progress.as_ref().and_then(|progress| progress.fault()) {
                     // The client broke the request off; the dyno has half of it and loses its connection.
-                    parts.fail();
+                    parts.fail(Outcome::Cut);
                     return Err(Trouble::Over(fault));
                 }
                 let silent = parts.conn.heard() == parts.heard_before;
@@ -175,7 +179,7 @@ impl Flight {
                 Err(Fault::IdleConnection)
             }
             Err(fault) => {
-                self.0.take().into_iter().for_each(Parts::fail);
+                self.fail();
                 Err(fault)
             }
         }
@@ -191,7 +195,7 @@ impl Flight {
                 None => self.served(),
                 // Silent or unread: the dyno may still be at it.
                 Some(Fault::IdleConnection | Fault::ClientIdle | Fault::ClientInterrupted) => self.abandon(),
-                Some(_) => self.0.take().into_iter().for_each(Parts::fail),
+                Some(_) => self.fail(),
             }
             writer.end(End { service, fault });
         });
@@ -242,16 +246,16 @@ impl Flight {
 
     /// What the dyno sent is unusable and its connection with it.
     pub(crate) fn fail(&mut self) {
-        self.0.take().into_iter().for_each(Parts::fail);
+        self.0.take().into_iter().for_each(|parts| parts.fail(Outcome::Failed));
     }
 
     fn served(&mut self) {
         if let Some(parts) = self.0.take() {
-            let Parts { mut lease, conn, .. } = parts;
+            let Parts { mut lease, conn, outcome, .. } = parts;
             if conn.parked.is_some() {
                 lease.put_parcel(conn);
             }
-            lease.check_in(Outcome::Served);
+            lease.check_in(outcome);
         }
     }
 
@@ -290,6 +294,13 @@ impl Parts {
             timer.as_mut().reset(Instant::now() + patience);
         }
         Poll::Pending
+    }
+
+    fn answered(&mut self, head: &http::response::Parts, body: Incoming) {
+        self.stage = Stage::Body(body);
+        if head.status.is_server_error() {
+            self.outcome = Outcome::Errored;
+        }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
@@ -332,11 +343,11 @@ impl Parts {
     }
 
     /// The connection is closed and with it the request.
-    fn fail(self) {
+    fn fail(self, outcome: Outcome) {
         let Self { lease, conn, .. } = self;
         // Closed before the dyno is given to the next request: never two connections to one dyno.
         drop(conn);
-        lease.check_in(Outcome::Failed);
+        lease.check_in(outcome);
     }
 
     fn linger(mut self) {
@@ -344,17 +355,17 @@ impl Parts {
         let runtime = tokio::runtime::Handle::try_current();
         let (Ok(runtime), true, false) = (runtime, whole, self.limits.close_frees_dyno) else {
             // Half a request never becomes an answer.
-            self.fail();
+            self.fail(Outcome::Cut);
             return;
         };
         self.lease.linger();
         let most = self.limits.linger;
         runtime.spawn(async move {
             let end = tokio::time::timeout(most, poll_fn(|cx| self.poll_to_end(cx))).await;
-            if end == Ok(true) {
-                Flight(Some(self)).served();
-            } else {
-                self.fail();
+            match end {
+                Ok(true) => Flight(Some(self)).served(),
+                Ok(false) => self.fail(Outcome::Failed),
+                Err(_) => self.fail(Outcome::Cut),
             }
         });
     }
@@ -365,7 +376,10 @@ impl Parts {
             if let Stage::Head(head) = &mut self.stage {
                 let _ = self.conn.poll_drive(cx);
                 match head.as_mut().poll(cx) {
-                    Poll::Ready(Ok(response)) => self.stage = Stage::Body(response.into_body()),
+                    Poll::Ready(Ok(response)) => {
+                        let (head, body) = response.into_parts();
+                        self.answered(&head, body);
+                    }
                     Poll::Ready(Err(_)) => return Poll::Ready(false),
                     Poll::Pending => return Poll::Pending,
                 }

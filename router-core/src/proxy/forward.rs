@@ -14,6 +14,7 @@ use http_body::Frame;
 use crate::clock::Clock;
 use crate::fault::{Fault, Restriction};
 use crate::limits::Limits;
+use crate::policy::health::Outcome;
 use crate::proxy::body::Body;
 use crate::proxy::dial::Conn;
 use crate::proxy::flight::{Collected, Flight, Trouble};
@@ -22,7 +23,7 @@ use crate::proxy::record::Open;
 use crate::proxy::request::Interim;
 use crate::proxy::spool::{Reader, spool};
 use crate::proxy::upload::{ToDyno, Upload};
-use crate::router::{Lease, Outcome};
+use crate::router::Lease;
 
 /// The longest Set-Cookie line of an answer, in bytes.
 const COOKIE_MAX: usize = 8192;

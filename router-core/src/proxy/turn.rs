@@ -6,16 +6,20 @@ use tokio::time::{Instant, sleep_until};
 use crate::fault::Fault;
 use crate::router::{Lease, Router, Ticket};
 
-/// Waits for the request's turn, until its deadline.
+/// Waits for the request's turn, until its deadline, which moves while its line is held.
 pub(crate) async fn wait(mut ticket: Ticket) -> Result<Lease, Fault> {
-    let Some(deadline) = ticket.deadline() else { return ticket.await };
-    tokio::select! {
-        // A turn that has come counts, however late it is noticed.
-        biased;
-        lease = &mut ticket => return lease,
-        () = sleep_until(Instant::from_std(deadline)) => {}
+    loop {
+        let Some(deadline) = ticket.deadline() else { return ticket.await };
+        tokio::select! {
+            // A turn that has come counts, however late it is noticed.
+            biased;
+            lease = &mut ticket => return lease,
+            () = sleep_until(Instant::from_std(deadline)) => {}
+        }
+        if ticket.deadline().is_none_or(|now| now <= deadline) {
+            return ticket.expire();
+        }
     }
-    ticket.expire()
 }
 
 /// The task that lets dynos out of quarantine; it ends with this.

@@ -42,7 +42,7 @@ impl Control {
                     self.let_hosts_go(id, &mut undo)
                 }
                 Change::AddDyno(..) | Change::RemoveDyno(..) => {}
-                Change::SetDyno(..) | Change::SetCanary(..) => {}
+                Change::SetDyno(..) | Change::SetCanary(..) | Change::Hold(..) => {}
             }
         }
         for change in changes {
@@ -72,7 +72,7 @@ impl Control {
                 self.set_dyno(app, *address, false, undo)
             }
             Change::SetDyno(app, address, _) => self.dyno(app, *address),
-            Change::SetCanary(app, _) => {
+            Change::SetCanary(app, _) | Change::Hold(app, _) => {
                 self.apps.get(app).map(|_| ()).ok_or_else(|| ChangeError::NoSuchApp(app.clone()))
             }
         }

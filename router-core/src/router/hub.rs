@@ -120,7 +120,7 @@ impl Hub {
     }
 }
 
-/// When apps have something to do by the clock alone: only while a dyno is in quarantine.
+/// When apps have something to do by the clock alone: only while a dyno is in quarantine or a line is held.
 #[derive(Default)]
 pub(crate) struct Alarm(Mutex<Due>);
 

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::fault::Fault;
 use crate::limits::Limits;
-use crate::policy::app::{Ending, Grant};
+use crate::policy::app::Grant;
 use crate::policy::dyno::DynoInfo;
+use crate::policy::health::Outcome;
 use crate::router::AppRef;
 use crate::router::shared::{Granted, Parcel};
 use crate::router::ticket::Ticket;
@@ -30,17 +31,6 @@ pub struct Lease {
     grant: Option<Grant>,
     parcel: Option<Parcel>,
     lingers: bool,
-}
-
-/// How a lease ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The dyno answered. Ends any doubt about it.
-    Served,
-    /// The dyno worked on the request and failed: it closed the connection or fell silent.
-    Failed,
-    /// The dyno has seen nothing of the request.
-    Unused,
 }
 
 impl Lease {
@@ -113,11 +103,16 @@ impl Lease {
     ///
     /// # Errors
     /// `failed`, when the request has been offered to [`Limits::max_tries`] dynos;
-    /// [`Fault::NoSuchApp`] when its app has been taken away.
+    /// [`Fault::NoSuchApp`] when its app has been taken away. `failed`, when this is the lease of a probe, which has no
+    /// place in line.
     pub fn again(mut self, failed: Fault) -> Result<Ticket, Fault> {
         let Some(grant) = self.grant.take() else { return Err(Fault::Platform) };
         // The connection that could not be used goes now, not when the ticket does.
         self.parcel = None;
+        if grant.probe {
+            self.grant = Some(grant);
+            return Err(failed);
+        }
         let place = self.app.shared().again(&grant, self.lingers, failed)?;
         Ok(Ticket::in_line(self.app.clone(), place))
     }
@@ -128,11 +123,8 @@ impl Lease {
 
     fn end(&mut self, outcome: Outcome) {
         let Some(grant) = self.grant.take() else { return };
-        let worked = outcome != Outcome::Unused;
-        let (lingered, proven) = (self.lingers, outcome == Outcome::Served);
-        let ending = |held| Ending { held: worked.then_some(held), lingered, proven };
         let parcel = self.parcel.take();
-        self.app.shared().check_in(&grant, ending, parcel);
+        self.app.shared().check_in(&grant, self.lingers, outcome, parcel);
     }
 }
 

@@ -9,6 +9,7 @@
 
 use std::sync::Arc as StdArc;
 use std::task::{Wake, Waker};
+use std::time::Duration;
 
 use loom::sync::Notify;
 use loom::sync::atomic::AtomicUsize;
@@ -17,12 +18,12 @@ use loom::thread;
 use super::hub::Hub;
 use super::shared::{Entered, Granted, InLine, Op, Owed, SharedApp};
 use crate::canary::Lane;
-use crate::change::DynoSpec;
+use crate::change::{DynoSpec, Hold};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::ids::Address;
 use crate::limits::Limits;
-use crate::policy::app::Ending;
+use crate::policy::health::Outcome;
 use crate::snapshot::DynoState;
 use crate::sync::{Arc, Ordering};
 
@@ -31,6 +32,7 @@ use crate::sync::{Arc, Ordering};
 struct World {
     app: Arc<SharedApp>,
     hub: Arc<Hub>,
+    clock: Clock,
 }
 
 fn address(port: u16) -> Address {
@@ -40,9 +42,10 @@ fn address(port: u16) -> Address {
 impl World {
     fn with_dynos(dynos: u16) -> Self {
         let hub = Arc::new(Hub::new());
-        let shared =
-            SharedApp::new("a".into(), Limits::default(), "v1".into(), Clock::manual(), Arc::clone(&hub));
-        let world = Self { app: Arc::new(shared), hub };
+        let clock = Clock::manual();
+        let (limits, release) = (Limits::default(), "v1".into());
+        let shared = SharedApp::new("a".into(), limits, release, clock.clone(), Arc::clone(&hub));
+        let world = Self { app: Arc::new(shared), hub, clock };
         (1..=dynos).for_each(|port| world.add(port));
         world
     }
@@ -94,8 +97,7 @@ impl World {
     }
 
     fn check_in(&self, granted: &Granted) {
-        let ending = Ending { held: None, lingered: false, proven: true };
-        self.app.check_in(&granted.grant, |_| ending, None);
+        self.app.check_in(&granted.grant, false, Outcome::Served, None);
     }
 
     /// Nobody waits, and every dyno is there and idle.
@@ -228,5 +230,35 @@ fn two_check_ins_serve_two_who_wait() {
             thread.join().unwrap();
         }
         world.assert_whole(2);
+    });
+}
+
+/// The clock and arrival: a pause that ends by the clock lets go whoever stands in line then, and none is forgotten.
+#[test]
+fn a_resume_by_the_clock_meets_arrival() {
+    loom::model(|| {
+        let world = World::with_dynos(1);
+        let second = Duration::from_secs(1);
+        world.change(Some(Op::Hold(Hold::Pause { at_most: second, over: Duration::ZERO })));
+        let waits = world.in_line();
+        let ticks = world.clone();
+        let first = thread::spawn(move || {
+            ticks.clock.advance(second);
+            ticks.app.tick();
+        });
+        let arrives = world.clone();
+        let second = thread::spawn(move || {
+            let granted = match arrives.app.arrive(0) {
+                Ok(Entered::Granted(granted)) => Ok(granted),
+                Ok(Entered::InLine(place)) => arrives.wait(place),
+                Err(fault) => Err(fault),
+            };
+            arrives.check_in(&granted.unwrap_or_else(|fault| panic!("refused: {fault}")));
+        });
+        let granted = world.wait(waits).unwrap_or_else(|fault| panic!("refused: {fault}"));
+        world.check_in(&granted);
+        first.join().unwrap();
+        second.join().unwrap();
+        world.assert_whole(1);
     });
 }

@@ -4,7 +4,8 @@
 //! *Lock:* `state`, held for one step of the pure state and nothing else: no I/O, no await, no waker, no drop of a
 //! connection under it. Two apps share no lock. Order of locks: control, claim, app, alarm.
 //! *Wakes:* whoever checks a dyno in, expires, cancels or changes something wakes the requests that got a dyno or
-//! were refused by that, after unlocking.
+//! were refused by that, after unlocking. A line that is held is let go by `tick` (loom:
+//! `a_resume_by_the_clock_meets_arrival`).
 //! *Cancel:* a dropped ticket leaves the line in O(1); one that had been granted a dyno and not taken it hands the
 //! dyno to the next in line (loom: `a_granted_ticket_that_is_dropped_loses_no_dyno`).
 //! *Never:* a lost wake-up (loom: `check_in_meets_arrival`), a dyno granted twice (loom: all models).
@@ -17,12 +18,13 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::canary::{Canary, Lane, is_in_share};
-use crate::change::{DynoHealth, DynoSpec};
+use crate::change::{DynoHealth, DynoSpec, Hold};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::ids::{Address, AppId, DynoId, ReleaseId, TicketId};
 use crate::limits::Limits;
 use crate::policy::app::{App, Arrived, Effect, Ending, Gone, Grant};
+use crate::policy::health::{Outcome, Probed};
 use crate::router::hub::Hub;
 use crate::snapshot::AppSnapshot;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
@@ -76,7 +78,6 @@ enum Waiter {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InLine {
     pub(crate) ticket: TicketId,
-    pub(crate) deadline: Instant,
     waiter: u32,
 }
 
@@ -99,6 +100,7 @@ pub(crate) enum Op {
     Add(DynoSpec, u64),
     Remove(Address),
     Set(Address, DynoHealth),
+    Hold(Hold),
     Canary(Option<Canary>),
     Close,
 }
@@ -188,7 +190,7 @@ impl SharedApp {
     pub(crate) fn arrive(&self, lane: Lane, bytes: u64) -> Result<Entered, Fault> {
         self.step(|state, now| match state.app.arrive(now, lane, bytes) {
             Arrived::Granted(grant) => Ok(Entered::Granted(state.hand_over(grant))),
-            Arrived::InLine { ticket, deadline } => Ok(Entered::InLine(state.wait(ticket, deadline))),
+            Arrived::InLine { ticket } => Ok(Entered::InLine(state.wait(ticket))),
             Arrived::Refused(fault) => Err(fault),
         })
     }
@@ -196,9 +198,27 @@ impl SharedApp {
     /// A request whose dyno could not be reached goes back to the front of the line.
     pub(crate) fn again(&self, grant: &Grant, lingered: bool, failed: Fault) -> Result<InLine, Fault> {
         self.step(|state, now| {
-            let (ticket, deadline) = state.app.again(now, grant.dyno, grant.place, lingered, failed)?;
-            Ok(state.wait(ticket, deadline))
+            let ticket = state.app.again(now, grant.dyno, grant.place, lingered, failed)?;
+            Ok(state.wait(ticket))
         })
+    }
+
+    /// When the request will have waited long enough, as far as is known now; `None`: it no longer waits.
+    pub(crate) fn deadline(&self, place: InLine) -> Option<Instant> {
+        self.state.lock().app.deadline(place.ticket)
+    }
+
+    /// One dyno for a probe, if it is idle and nobody waits.
+    pub(crate) fn probe(&self, address: Address) -> Option<Granted> {
+        self.step(|state, now| {
+            let grant = state.app.probe(now, address)?;
+            Some(state.hand_over(grant))
+        })
+    }
+
+    /// What a probe says of a dyno.
+    pub(crate) fn probed(&self, address: Address, good: bool) -> Probed {
+        self.step(|state, now| state.app.probed(now, address, good))
     }
 
     /// The request's turn, if it has come; else the waker is kept for when it does.
@@ -229,24 +249,23 @@ impl SharedApp {
         self.step(|state, now| {
             state.app.cancel(now, place.ticket);
             if let Waiter::Granted(grant) = state.vacate(place.waiter) {
-                let unused = Ending { held: None, lingered: false, proven: false };
-                state.app.check_in(grant.dyno, unused);
+                let unused = Ending { held: Duration::ZERO, lingered: false, outcome: Outcome::Unused };
+                state.app.check_in(now, grant.dyno, unused);
             }
         });
     }
 
-    /// A request in flight has ended; `ending` is told how long it had the dyno.
-    pub(crate) fn check_in(
-        &self,
-        grant: &Grant,
-        ending: impl FnOnce(Duration) -> Ending,
-        parcel: Option<Parcel>,
-    ) {
+    /// A request in flight has ended.
+    pub(crate) fn check_in(&self, grant: &Grant, lingered: bool, outcome: Outcome, parcel: Option<Parcel>) {
         self.step(|state, now| {
             if let Some(parcel) = parcel {
                 state.park(grant.dyno, parcel);
             }
-            state.app.check_in(grant.dyno, ending(now.duration_since(grant.at)));
+            let held = now.duration_since(grant.at);
+            match grant.probe {
+                true => state.app.end_probe(grant.dyno, lingered),
+                false => state.app.check_in(now, grant.dyno, Ending { held, lingered, outcome }),
+            }
         });
     }
 
@@ -263,7 +282,7 @@ impl SharedApp {
     /// Applies changes as one: nothing is dispatched in between. The caller pays what is owed once it holds no lock,
     /// and tells the hub who is gone.
     pub(crate) fn change(&self, ops: &[Op]) -> Owed {
-        let ((), owed) = self.locked(|state, _| {
+        let ((), owed) = self.locked(|state, now| {
             for op in ops {
                 match op {
                     Op::Put(limits, release) => {
@@ -277,10 +296,11 @@ impl SharedApp {
                     Op::Set(address, health) => {
                         state.app.set(*address, *health);
                     }
+                    Op::Hold(hold) => state.app.hold(*hold, now),
                     Op::Canary(canary) => self.canary.store(canary.clone().map(StdArc::new)),
                     Op::Close => {
                         self.canary.store(None);
-                        state.app.close();
+                        state.app.close(now);
                     }
                 }
             }
@@ -365,7 +385,7 @@ impl State {
     }
 
     /// A waiter for a request that has just joined the line.
-    fn wait(&mut self, ticket: TicketId, deadline: Instant) -> InLine {
+    fn wait(&mut self, ticket: TicketId) -> InLine {
         let fresh = Waiter::Waiting(None);
         let waiter = match self.free_waiters.pop() {
             Some(waiter) => {
@@ -381,7 +401,7 @@ impl State {
             self.waiter_of.resize(ticket.slot() + 1, 0);
         }
         self.waiter_of[ticket.slot()] = waiter;
-        InLine { ticket, deadline, waiter }
+        InLine { ticket, waiter }
     }
 
     fn vacate(&mut self, waiter: u32) -> Waiter {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::*;
+use crate::Outcome;
 use crate::change::{DynoHealth, DynoSpec};
 use crate::ids::Address;
 

@@ -47,15 +47,16 @@ impl Ticket {
         Self(State::InLine(app, place))
     }
 
-    /// When the request has waited long enough; `None` if it need not wait.
+    /// When the request has waited long enough; `None` if it need not wait (any more). It moves when its line is paused
+    /// or resumed: ask again when it has come.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.0 {
-            State::InLine(_, place) => Some(place.deadline),
+            State::InLine(app, place) => app.shared().deadline(*place),
             State::Granted(_) | State::Over => None,
         }
     }
 
-    /// Ends the wait now.
+    /// Ends the wait now, whether or not its time is up.
     ///
     /// # Errors
     /// The fault that says why the request was not served. A dyno that was granted in the meantime is no fault:

@@ -11,7 +11,13 @@ pub(crate) fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let outcome = prop_oneof![Just(Outcome::Served), Just(Outcome::Failed), Just(Outcome::Unused)];
+    let outcome = prop_oneof![
+        3 => Just(Outcome::Served),
+        4 => Just(Outcome::Errored),
+        2 => Just(Outcome::Failed),
+        1 => Just(Outcome::Cut),
+        1 => Just(Outcome::Unused),
+    ];
     prop_oneof![
         30 => (any::<u8>(), 0..200_u16, prop::bool::weighted(0.8))
             .prop_map(|(app, bytes, polled)| Op::Arrive { app, bytes, polled }),
@@ -23,6 +29,9 @@ fn op() -> impl Strategy<Value = Op> {
         4 => any::<u8>().prop_map(|lease| Op::Again { lease }),
         3 => any::<u8>().prop_map(|lease| Op::Linger { lease }),
         4 => any::<u8>().prop_map(|lease| Op::DropLease { lease }),
+        3 => (any::<u8>(), any::<u8>()).prop_map(|(app, dyno)| Op::Probe { app, dyno }),
+        3 => (any::<u8>(), any::<u8>(), prop::bool::weighted(0.3))
+            .prop_map(|(app, dyno, good)| Op::Probed { app, dyno, good }),
         15 => prop::collection::vec(edit(), 1..=3).prop_map(Op::Apply),
     ]
 }
@@ -38,6 +47,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         4 => (any::<u8>(), health()).prop_map(|(dyno, health)| Edit::Set { dyno, health }),
         2 => any::<u8>().prop_map(|dyno| Edit::Move { dyno }),
         3 => any::<u8>().prop_map(|dyno| Edit::Flap { dyno }),
+        2 => (any::<u8>(), any::<u8>(), 0..4000_u16).prop_map(|(app, kind, ms)| Edit::Hold { app, kind, ms }),
     ]
 }
 

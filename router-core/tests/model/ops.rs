@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use router_core::Outcome;
-use router_core::change::{AppSpec, Change, DynoHealth, DynoSpec};
+use router_core::change::{AppSpec, Change, DynoHealth, DynoSpec, Hold};
 use router_core::ids::{Address, AppId};
 use router_core::limits::{Limits, Order};
 
@@ -26,6 +26,8 @@ pub(crate) enum Op {
     Linger { lease: u8 },
     DropLease { lease: u8 },
     Apply(Vec<Edit>),
+    Probe { app: u8, dyno: u8 },
+    Probed { app: u8, dyno: u8, good: bool },
 }
 
 /// One change, or two that belong together.
@@ -58,6 +60,12 @@ pub(crate) enum Edit {
         dyno: u8,
         health: DynoHealth,
     },
+    /// Pauses or resumes an app, or puts it into maintenance.
+    Hold {
+        app: u8,
+        kind: u8,
+        ms: u16,
+    },
     /// Takes a dyno from the app that has it, and gives it to the other.
     Move {
         dyno: u8,
@@ -87,12 +95,23 @@ pub(crate) fn put(id: &AppId, shape: u8) -> Change {
         4 => default.with_order(Order::LeastRecentlyUsed),
         5 => default.with_order(Order::Random),
         6 => default.with_max_tries(2).with_quarantine(ms(1000)).with_quarantine_max(ms(3000)),
-        7 => default.with_standing_after(ms(300)).with_standing_wait(ms(200)),
+        7 => default.with_standing_after(ms(300)).with_standing_wait(ms(200)).with_eject_after(0),
+        8 => default.with_eject_after(1).with_eject_max(100).with_health_fall(1).with_health_rise(2),
         _ => default,
     };
     let hosts = vec![format!("{id}.test")];
     let release = if shape < 5 { "v1" } else { "v2" };
     Change::PutApp(AppSpec { id: id.clone(), hosts, release: release.into(), limits })
+}
+
+pub(crate) fn hold(kind: u8, ms: u16) -> Hold {
+    let (long, over) = (Duration::from_millis(ms.into()), Duration::from_millis(u64::from(ms % 7) * 300));
+    match kind % 8 {
+        0..=2 => Hold::Pause { at_most: long, over },
+        3..=4 => Hold::Resume { over },
+        5 => Hold::Maintenance(true),
+        _ => Hold::Maintenance(false),
+    }
 }
 
 pub(crate) fn add(id: &AppId, dyno: u8, concurrency: u8, health: DynoHealth) -> Change {

@@ -7,12 +7,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use router_core::canary::Lane;
-use router_core::change::{DynoHealth, DynoSpec};
+use router_core::change::{DynoHealth, DynoSpec, Hold};
 use router_core::fault::{Backlog, Fault};
 use router_core::ids::{Address, AppId, ReleaseId};
 use router_core::limits::{Limits, Order};
-use router_core::snapshot::{AppSnapshot, DynoSnapshot, DynoState, Snapshot};
+use router_core::snapshot::{AppSnapshot, Snapshot};
+use router_core::{Outcome, Probed};
+
+use super::dyno::{Dyno, Standing, standing};
+use super::gate::Gate;
 
 /// A request is told what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,31 +39,12 @@ pub(crate) enum Entered {
 pub(crate) struct Waiting {
     pub(crate) request: u64,
     pub(crate) arrived: Duration,
+    /// The same by the line's clock, as is the deadline.
+    pub(crate) since: Duration,
     pub(crate) deadline: Duration,
     pub(crate) bytes: u64,
     pub(crate) failed: Option<Fault>,
     pub(crate) tries: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Standing {
-    Staged,
-    Booting,
-    Crashed,
-    Serving,
-    Quarantined { until: Duration, soon: Duration },
-    Draining,
-}
-
-#[derive(Clone, Debug)]
-struct Dyno {
-    spec: DynoSpec,
-    release: ReleaseId,
-    standing: Standing,
-    in_flight: u32,
-    lingering: u32,
-    failures: u32,
-    dispatched: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -74,72 +58,28 @@ pub(crate) struct App {
     dynos: Vec<Dyno>,
     standing_since: Option<Duration>,
     service: (f64, f64),
-    tally: [u64; 3],
-    /// When the router has promised to look at the clock.
-    pub(crate) alarm: Option<Duration>,
+    /// The same of good answers.
+    usual: (f64, f64),
+    tally: [u64; 4],
+    pub(crate) gate: Gate,
+    /// The youngest request.
+    last: u64,
     /// How much longer each request that has a dyno may wait, should it have to go back.
     patience: BTreeMap<u64, Duration>,
     /// Dynos that have left since somebody last asked.
     pub(crate) gone: Vec<Address>,
 }
 
-impl Dyno {
-    fn room(&self) -> u32 {
-        let most = if self.failures > 0 { 1 } else { self.spec.concurrency.max(1) };
-        if self.standing == Standing::Serving { most.saturating_sub(self.in_flight) } else { 0 }
-    }
-
-    fn state(&self) -> DynoState {
-        match self.standing {
-            Standing::Staged => DynoState::Staged,
-            Standing::Booting => DynoState::Booting,
-            Standing::Crashed => DynoState::Crashed,
-            Standing::Quarantined { .. } => DynoState::Quarantined,
-            Standing::Draining => DynoState::Draining,
-            Standing::Serving if self.room() > 0 => DynoState::Idle,
-            Standing::Serving if self.in_flight == self.lingering && self.lingering > 0 => {
-                DynoState::Lingering
-            }
-            Standing::Serving => DynoState::Busy,
-        }
-    }
-
-    /// When it may be tried early; not while it has an older request, for then it would take none.
-    fn soon(&self) -> Option<Duration> {
-        match self.standing {
-            Standing::Quarantined { soon, .. } if self.in_flight == 0 => Some(soon),
-            Standing::Quarantined { .. } | Standing::Booting | Standing::Crashed => None,
-            Standing::Staged | Standing::Serving | Standing::Draining => None,
-        }
-    }
-
-    /// Whether anybody counts on it.
-    fn is_present(&self) -> bool {
-        !matches!(self.standing, Standing::Staged | Standing::Draining)
-    }
-
-    fn until(&self) -> Option<Duration> {
-        if let Standing::Quarantined { until, .. } = self.standing { Some(until) } else { None }
-    }
-}
-
-fn standing(health: DynoHealth) -> Standing {
-    match health {
-        DynoHealth::Staged => Standing::Staged,
-        DynoHealth::Booting => Standing::Booting,
-        DynoHealth::Ready | DynoHealth::Canary => Standing::Serving,
-        DynoHealth::Crashed => Standing::Crashed,
-    }
-}
-
 impl App {
     pub(crate) fn new(id: AppId, limits: Limits, release: ReleaseId, birth: u64) -> Self {
         let (line, dynos, gone) = (Vec::new(), Vec::new(), Vec::new());
-        let (standing_since, service, tally, alarm) = (None, (0.0, 0.0), [0; 3], None);
-        let (closed, patience) = (false, BTreeMap::new());
+        let (standing_since, service, usual, tally) = (None, (0.0, 0.0), (0.0, 0.0), [0; 4]);
+        let gate = Gate::default();
+        let (closed, patience, last) = (false, BTreeMap::new(), 0);
         #[rustfmt::skip]
         let app = Self {
-            id, birth, limits, release, closed, line, dynos, standing_since, service, tally, alarm, patience, gone,
+            id, birth, limits, release, closed, line, dynos, standing_since, service, usual, tally, gate, last,
+            patience, gone,
         };
         app
     }
@@ -156,8 +96,14 @@ impl App {
         (self.closed, self.limits, self.release) = (false, limits, release);
     }
 
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn hold(&mut self, hold: Hold, now: Duration) {
+        self.gate.set(hold, now, self.last);
+    }
+
+    pub(crate) fn close(&mut self, now: Duration) {
         self.closed = true;
+        self.hold(Hold::Resume { over: Duration::ZERO }, now);
+        self.hold(Hold::Maintenance(false), now);
         for dyno in &mut self.dynos {
             dyno.standing = Standing::Draining;
         }
@@ -173,10 +119,7 @@ impl App {
             }
             return;
         }
-        let standing = standing(spec.state);
-        let spec = spec.clone();
-        #[rustfmt::skip]
-        self.dynos.push(Dyno { spec, release, standing, in_flight: 0, lingering: 0, failures: 0, dispatched: 0 });
+        self.dynos.push(Dyno::new(spec.clone(), release));
     }
 
     pub(crate) fn remove(&mut self, address: Address) {
@@ -190,30 +133,34 @@ impl App {
             return;
         }
         if health == DynoHealth::Ready && dyno.standing != Standing::Serving {
-            dyno.failures = 0;
+            dyno.forget();
         }
         dyno.standing = standing(health);
     }
 
     pub(crate) fn arrive(&mut self, request: u64, bytes: u64, now: Duration, seen: &Snapshot) -> Entered {
+        self.last = request;
         if self.line.is_empty()
+            && !self.gate.maintenance
             && let Some(address) = self.pick(now, seen)
         {
             self.patience.insert(request, self.limits.queue_max_wait);
             return Entered::Granted(self.grant(address));
         }
-        if let Some(fault) = self.nobody_can_serve().or_else(|| self.shed(bytes)) {
+        let maintenance = || self.gate.maintenance.then_some(Fault::Maintenance);
+        if let Some(fault) = self.nobody_can_serve().or_else(maintenance).or_else(|| self.shed(bytes)) {
             self.tally[1] += 1;
             return Entered::Refused(fault);
         }
         let boots = self.dynos.iter().any(|dyno| dyno.standing == Standing::Booting);
-        let tries =
-            self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving || dyno.until().is_some());
+        let tries = self
+            .dynos
+            .iter()
+            .any(|dyno| dyno.standing == Standing::Serving || dyno.until().is_some() || dyno.is_out());
         let patience = if boots && !tries { self.limits.boot } else { self.limits.queue_max_wait };
-        self.enter(
-            Waiting { request, arrived: now, deadline: now + patience, bytes, failed: None, tries: 0 },
-            now,
-        );
+        let since = self.gate.clock;
+        let deadline = since + patience;
+        self.enter(Waiting { request, arrived: now, since, deadline, bytes, failed: None, tries: 0 });
         Entered::InLine
     }
 
@@ -231,11 +178,7 @@ impl App {
         dyno.in_flight -= 1;
         dyno.lingering -= u32::from(lingered);
         if dyno.standing == Standing::Serving || dyno.until().is_some() {
-            dyno.failures += 1;
-            let factor = 1_u32 << (dyno.failures - 1).min(16);
-            let long = (limits.quarantine * factor).min(limits.quarantine_max);
-            let short = (limits.quarantine / 50 * factor).min(limits.quarantine).min(long);
-            dyno.standing = Standing::Quarantined { until: now + long, soon: now + short };
+            dyno.quarantine(now, false, &limits);
         }
         self.sweep();
         if self.closed {
@@ -247,9 +190,31 @@ impl App {
         }
         waiting.failed = Some(failed);
         let left = self.patience[&waiting.request].min(limits.queue_max_wait);
-        waiting.deadline = (now + left).min(waiting.arrived + limits.boot).max(now);
-        self.enter(waiting, now);
+        let clock = self.gate.clock;
+        waiting.deadline = (clock + left).min(waiting.since + limits.boot).max(clock);
+        self.enter(waiting);
         Ok(())
+    }
+
+    /// Takes the dyno's slot for a probe, if nobody is in the way.
+    pub(crate) fn probe(&mut self, address: Address) -> bool {
+        let (nobody_waits, held) = (self.line.is_empty(), self.gate.is_held());
+        let Some(dyno) = self.dynos.iter_mut().find(|dyno| dyno.spec.address == address) else {
+            return false;
+        };
+        let ill = matches!(dyno.standing, Standing::Unhealthy { .. });
+        let may = dyno.in_flight == 0 && (ill || (dyno.room() > 0 && nobody_waits)) && !held;
+        if may {
+            (dyno.in_flight, dyno.probing) = (1, true);
+        }
+        may
+    }
+
+    pub(crate) fn end_probe(&mut self, address: Address, lingered: bool) {
+        let dyno = self.dyno(address);
+        (dyno.in_flight, dyno.probing) = (dyno.in_flight - 1, false);
+        dyno.lingering -= u32::from(lingered);
+        self.sweep();
     }
 
     pub(crate) fn linger(&mut self, address: Address) {
@@ -259,21 +224,41 @@ impl App {
     pub(crate) fn check_in(
         &mut self,
         address: Address,
-        held: Option<Duration>,
+        held: Duration,
         lingered: bool,
-        proven: bool,
+        outcome: Outcome,
+        now: Duration,
     ) {
-        if let Some(held) = held {
-            let samples = (self.service.1 + 1.0).min(32.0);
-            self.service = (self.service.0 + (held.as_secs_f64() - self.service.0) / samples, samples);
+        if outcome != Outcome::Unused {
+            smooth(&mut self.service, held);
         }
+        if outcome == Outcome::Served {
+            smooth(&mut self.usual, held);
+        }
+        let usual = (self.usual.1 > 0.0).then_some(self.usual.0);
+        let (limits, may_lose_one) = (self.limits.clone(), self.may_lose_one());
         let dyno = self.dyno(address);
         dyno.in_flight -= 1;
         dyno.lingering -= u32::from(lingered);
-        if proven {
-            dyno.failures = 0;
+        if dyno.ended(outcome, held, usual, &limits) && may_lose_one && dyno.standing == Standing::Serving {
+            dyno.quarantine(now, true, &limits);
+            dyno.bad.clear();
+            self.tally[3] += 1;
         }
         self.sweep();
+    }
+
+    /// Whether one more that serves may be taken out: no more than `eject_max` percent may be.
+    fn may_lose_one(&self) -> bool {
+        let serving = self.dynos.iter().filter(|dyno| dyno.standing == Standing::Serving).count();
+        let out = self.dynos.iter().filter(|dyno| dyno.is_out()).count();
+        (out + 1) * 100 <= self.limits.eject_max as usize * (serving + out)
+    }
+
+    pub(crate) fn probed(&mut self, address: Address, good: bool, now: Duration) -> Probed {
+        let (limits, may_lose_one) = (self.limits.clone(), self.may_lose_one());
+        let dyno = self.dynos.iter_mut().find(|dyno| dyno.spec.address == address);
+        dyno.map_or(Probed::Same, |dyno| dyno.probed(good, may_lose_one, now, &limits))
     }
 
     /// The request's client is gone. `false`: it was not in line.
@@ -305,11 +290,11 @@ impl App {
                 Some(Fault::NoSuchApp)
             } else if !present {
                 Some(Fault::NoDynos)
-            } else if first.deadline <= now {
+            } else if first.deadline <= self.gate.clock {
                 Some(self.fault_of(&first))
-            } else if self.candidates(now).is_empty() {
+            } else if self.candidates(now).is_empty() || !self.is_open(now) {
                 break;
-            } else if first.failed.is_none() && self.stands_too_long(&first, now) {
+            } else if first.failed.is_none() && self.stands_too_long(&first) {
                 Some(Fault::Backlog(Backlog::StandingLine))
             } else {
                 None
@@ -322,17 +307,36 @@ impl App {
             }
             let Some(address) = self.pick(now, seen) else { break };
             self.leave(first.request);
-            self.patience.insert(first.request, first.deadline - now);
+            self.patience.insert(first.request, first.deadline - self.gate.clock);
             news.push((first.request, Told::Granted(self.grant(address))));
         }
-        let until = self.dynos.iter().filter_map(Dyno::until).min();
-        let desperate = !self.line.is_empty() && self.is_desperate();
-        let soon = self.dynos.iter().filter_map(Dyno::soon).min().filter(|_| desperate);
-        self.alarm = until.into_iter().chain(soon).min();
+    }
+
+    /// Whether there is something to do by the clock alone. A request whose time is up has its own clock, unless it was
+    /// told of a hold that was cut short.
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
+        let late = |first: &Waiting| first.request <= self.gate.misled && first.deadline <= self.gate.clock;
+        let turn = || self.is_open(now) && !self.candidates(now).is_empty();
+        self.dynos.iter().filter_map(Dyno::until).any(|until| until <= now)
+            || self.first().is_some_and(|first| late(first) || turn())
+    }
+
+    /// Whether one more request may be in flight.
+    fn is_open(&self, now: Duration) -> bool {
+        let in_flight = self.dynos.iter().map(|dyno| dyno.in_flight).sum();
+        self.gate.lets(now, in_flight, self.slots())
+    }
+
+    fn slots(&self) -> u32 {
+        let takes = |dyno: &&Dyno| match dyno.standing {
+            Standing::Booting | Standing::Serving | Standing::Quarantined { .. } => true,
+            Standing::Staged | Standing::Crashed | Standing::Unhealthy { .. } | Standing::Draining => false,
+        };
+        self.dynos.iter().filter(takes).map(|dyno| dyno.spec.concurrency.max(1)).sum()
     }
 
     pub(crate) fn snapshot(&self, now: Duration) -> AppSnapshot {
-        let mut dynos: Vec<_> = self.dynos.iter().map(|dyno| self.dyno_snapshot(dyno)).collect();
+        let mut dynos: Vec<_> = self.dynos.iter().map(Dyno::snapshot).collect();
         dynos.sort_by_key(|dyno| dyno.address);
         AppSnapshot {
             id: self.id.clone(),
@@ -345,22 +349,10 @@ impl App {
             dispatched: self.tally[0],
             refused: self.tally[1],
             left: self.tally[2],
+            ejected: self.tally[3],
+            held: self.gate.snapshot(now),
+            maintenance: self.gate.maintenance,
             dynos,
-        }
-    }
-
-    fn dyno_snapshot(&self, dyno: &Dyno) -> DynoSnapshot {
-        DynoSnapshot {
-            address: dyno.spec.address,
-            name: dyno.spec.name.clone(),
-            release: dyno.release.clone(),
-            lane: Lane::Main,
-            state: dyno.state(),
-            concurrency: dyno.spec.concurrency.max(1),
-            in_flight: dyno.in_flight,
-            lingering: dyno.lingering,
-            dispatched: dyno.dispatched,
-            failures: dyno.failures,
         }
     }
 
@@ -380,8 +372,8 @@ impl App {
         self.line.iter().min_by_key(|waiting| (waiting.failed.is_none(), waiting.request))
     }
 
-    fn enter(&mut self, waiting: Waiting, now: Duration) {
-        self.standing_since.get_or_insert(now);
+    fn enter(&mut self, waiting: Waiting) {
+        self.standing_since.get_or_insert(self.gate.clock);
         self.line.push(waiting);
     }
 
@@ -413,6 +405,9 @@ impl App {
     }
 
     fn pick(&mut self, now: Duration, seen: &Snapshot) -> Option<Address> {
+        if !self.is_open(now) {
+            return None;
+        }
         let candidates = self.candidates(now);
         let app = seen.apps.iter().find(|app| app.id == self.id);
         let in_flight = |address: Address| {
@@ -448,9 +443,7 @@ impl App {
     }
 
     fn shed(&self, bytes: u64) -> Option<Fault> {
-        let takes = |dyno: &&Dyno| dyno.is_present() && dyno.standing != Standing::Crashed;
-        let slots: u32 = self.dynos.iter().filter(takes).map(|dyno| dyno.spec.concurrency.max(1)).sum();
-        let slots = slots.max(1);
+        let slots = self.slots().max(1);
         let waiting = self.line.len();
         let held: u64 = self.line.iter().map(|waiting| waiting.bytes).sum();
         let expected = waiting as f64 * self.service.0 / f64::from(slots);
@@ -465,9 +458,9 @@ impl App {
         }
     }
 
-    fn stands_too_long(&self, first: &Waiting, now: Duration) -> bool {
-        let stands = self.standing_since.map_or(Duration::ZERO, |since| now - since);
-        stands >= self.limits.standing_after && now - first.arrived > self.limits.standing_wait
+    fn stands_too_long(&self, first: &Waiting) -> bool {
+        let stands = self.standing_since.map_or(Duration::ZERO, |since| self.gate.clock - since);
+        stands >= self.limits.standing_after && self.gate.clock - first.since > self.limits.standing_wait
     }
 
     fn fault_of(&self, waiting: &Waiting) -> Fault {
@@ -475,10 +468,15 @@ impl App {
             fault
         } else if self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving) {
             Fault::Backlog(Backlog::MaxWait)
-        } else if self.dynos.iter().any(|dyno| dyno.until().is_some()) {
+        } else if self.dynos.iter().any(|dyno| dyno.until().is_some() || dyno.is_out()) {
             Fault::Quarantined
         } else {
             Fault::BootTimeout
         }
     }
+}
+
+fn smooth((mean, samples): &mut (f64, f64), held: Duration) {
+    *samples = (*samples + 1.0).min(32.0);
+    *mean += (held.as_secs_f64() - *mean) / *samples;
 }

@@ -66,8 +66,30 @@ impl World {
         }
     }
 
+    /// Time passes.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        self.now += by;
+        for app in &mut self.apps {
+            app.gate.advance(by, self.now);
+        }
+    }
+
+    /// When a request in line has waited long enough.
+    pub(crate) fn deadline(&mut self, app: &AppId, request: u64) -> Option<Duration> {
+        let now = self.now;
+        let app = self.app(app);
+        let waiting = app.line.iter().find(|waiting| waiting.request == request)?;
+        Some(app.gate.time_of(waiting.deadline, now))
+    }
+
+    /// Whether the app has something to do by the clock.
+    pub(crate) fn is_due(&mut self, app: &AppId) -> bool {
+        let now = self.now;
+        self.app(app).is_due(now)
+    }
+
     pub(crate) fn tick(&mut self, seen: &Snapshot, news: &mut News) {
-        let due = |app: &&App| app.alarm.is_some_and(|alarm| alarm <= self.now);
+        let due = |app: &&App| app.is_due(self.now);
         let due: Vec<_> = self.apps.iter().filter(due).map(|app| app.id.clone()).collect();
         for id in due {
             let now = self.now;
@@ -121,6 +143,7 @@ impl World {
                 self.wanted.retain(|app| app != id);
                 self.owners.retain(|(_, owner)| owner != id);
             }
+            Change::Hold(..) => {}
             Change::AddDyno(_, spec) => match self.owner(spec.address).cloned() {
                 None => self.owners.push((spec.address, id.clone())),
                 Some(has) if has == *id => {}
@@ -154,7 +177,8 @@ impl World {
             }
             Change::RemoveApp(_) => {
                 self.promised.retain(|(next, _)| next != id);
-                self.app(id).close();
+                let now = self.now;
+                self.app(id).close(now);
             }
             Change::AddDyno(_, spec) => {
                 let taken = self.apps.iter().any(|other| other.id != *id && other.has(spec.address));
@@ -170,6 +194,10 @@ impl World {
                 if self.app(id).has(*address) {
                     self.app(id).remove(*address);
                 }
+            }
+            Change::Hold(_, hold) => {
+                let now = self.now;
+                self.app(id).hold(*hold, now);
             }
             Change::SetCanary(..) => {}
             Change::SetDyno(_, address, health) => {
@@ -190,6 +218,7 @@ fn app_of(change: &Change) -> &AppId {
         Change::RemoveApp(id)
         | Change::AddDyno(id, _)
         | Change::RemoveDyno(id, _)
+        | Change::Hold(id, _)
         | Change::SetDyno(id, _, _)
         | Change::SetCanary(id, _) => id,
     }

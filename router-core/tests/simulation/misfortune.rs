@@ -44,7 +44,7 @@ impl World {
         }
     }
 
-    fn apply(&self, changes: &[Change]) {
+    pub(crate) fn apply(&self, changes: &[Change]) {
         if let Err(error) = self.router.apply(changes) {
             panic!("the simulation asks for nothing that cannot be done: {error}");
         }
@@ -103,7 +103,7 @@ impl World {
         self.totals.blows += 1;
         let next = self.draw(40 * MS);
         self.at(next, Event::Blow);
-        let kind = self.rng.u32(..20);
+        let kind = self.rng.u32(..23);
         let Some((port, app)) = self.any_port() else {
             let there = self.apps.iter().position(|there| *there);
             return there.into_iter().for_each(|app| self.add_fresh(app));
@@ -122,6 +122,7 @@ impl World {
                 }
             }
             18 => self.scale(port, app),
+            19..=21 => self.hold(app),
             _ => self.away(app),
         }
     }
@@ -192,6 +193,7 @@ impl World {
 
     fn away(&mut self, app: usize) {
         self.apps[app] = false;
+        self.holds[app].resume(self.now, 0);
         self.owners.retain(|_, of| *of != app);
         self.apply(&[Change::RemoveApp(id(app))]);
         let back = self.rng.u64(..30) * MS;

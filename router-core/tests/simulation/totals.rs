@@ -11,6 +11,8 @@ pub(crate) struct Totals {
     pub(crate) gone: u64,
     pub(crate) again: u64,
     pub(crate) blows: u64,
+    /// Times an app was paused, resumed, or put into maintenance.
+    pub(crate) holds: u64,
     pub(crate) overlaps: u64,
     /// Hash over everything that happened: the same for the same seed.
     pub(crate) trace: u64,
@@ -26,6 +28,7 @@ impl Totals {
         self.gone += other.gone;
         self.again += other.again;
         self.blows += other.blows;
+        self.holds += other.holds;
         self.overlaps += other.overlaps;
         self.trace ^= other.trace;
     }

@@ -13,6 +13,7 @@ use router_core::fault::Fault;
 use router_core::{Lease, Outcome, Router, Ticket};
 
 use super::dynos::{Dynos, Key};
+use super::holds::Holds;
 use super::misfortune::Blow;
 use super::totals::Totals;
 
@@ -37,6 +38,8 @@ pub(crate) enum Event {
     /// The router asked to be called.
     Tick,
     Blow,
+    /// The maintenance of an app ends.
+    Opens(usize),
     /// The second half of a blow.
     After(Blow),
 }
@@ -44,13 +47,15 @@ pub(crate) enum Event {
 /// A request on its way.
 pub(crate) struct Request {
     turn: u64,
-    app: usize,
+    pub(crate) app: usize,
+    /// Since when it waits, and how long it may.
+    pub(crate) waits: Option<(u64, u64)>,
     client_gone: bool,
     hangs: bool,
-    stage: Stage,
+    pub(crate) stage: Stage,
 }
 
-enum Stage {
+pub(crate) enum Stage {
     Over,
     InLine(Ticket),
     /// Has a dyno; nothing sent.
@@ -69,10 +74,12 @@ pub(crate) struct World {
     pub(crate) owners: BTreeMap<u16, usize>,
     /// Apps that are there.
     pub(crate) apps: Vec<bool>,
-    start: Instant,
+    /// What was done to each app's line.
+    pub(crate) holds: Vec<Holds>,
+    pub(crate) start: Instant,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     sequence: u64,
-    requests: Vec<Request>,
+    pub(crate) requests: Vec<Request>,
     free: Vec<u32>,
     /// Who waits, by app: those who had a dyno already, and the others.
     line: Vec<[BTreeSet<u64>; 2]>,
@@ -110,6 +117,7 @@ impl World {
             totals: Totals { trace: 0xCBF2_9CE4_8422_2325, ..Totals::default() },
             owners: BTreeMap::new(),
             apps: vec![false; 3],
+            holds: vec![Holds::default(); 3],
             start,
             events: BinaryHeap::new(),
             sequence: 0,
@@ -162,6 +170,7 @@ impl World {
             Event::Arrive => self.arrival(),
             Event::Tick => self.next_tick(),
             Event::Blow => self.blow(),
+            Event::Opens(app) => self.end_maintenance(app),
             Event::After(blow) => self.after(blow),
             Event::Deadline(slot, turn) => self.deadline(Key { slot, turn }),
             Event::GiveUp(slot, turn) => self.give_up(Key { slot, turn }),
@@ -201,6 +210,7 @@ impl World {
         let request = Request {
             turn: id,
             app,
+            waits: None,
             client_gone: false,
             hangs: self.rng.u32(..500) == 0,
             stage: Stage::Over,
@@ -225,11 +235,11 @@ impl World {
     }
 
     /// The request, if it is still this one.
-    fn request(&mut self, key: Key) -> Option<&mut Request> {
+    pub(crate) fn request(&mut self, key: Key) -> Option<&mut Request> {
         self.requests.get_mut(key.slot as usize).filter(|request| request.turn == key.turn)
     }
 
-    fn take(&mut self, key: Key) -> Option<Stage> {
+    pub(crate) fn take(&mut self, key: Key) -> Option<Stage> {
         self.request(key).map(|request| std::mem::replace(&mut request.stage, Stage::Over))
     }
 
@@ -241,6 +251,7 @@ impl World {
         let (app, id) = (self.requests[key.slot as usize].app, key.turn);
         if let Some(deadline) = ticket.deadline() {
             let deadline = (deadline - self.start).as_nanos() as u64;
+            self.requests[key.slot as usize].waits = Some((self.now, self.patience(app, deadline)));
             self.at(deadline.saturating_sub(self.now), Event::Deadline(key.slot, key.turn));
             self.line[app][usize::from(!again)].insert(id);
             if again {
@@ -262,8 +273,9 @@ impl World {
         }
     }
 
-    fn granted(&mut self, key: Key, lease: Lease) {
+    pub(crate) fn granted(&mut self, key: Key, lease: Lease) {
         let app = self.requests[key.slot as usize].app;
+        self.check_pace(app);
         let first = self.line[app].iter().find_map(|class| class.first().copied());
         if self.leave_line(key) {
             assert_eq!(first, Some(key.turn), "first come, first served");
@@ -281,8 +293,10 @@ impl World {
         self.line[app][usize::from(!again)].remove(&key.turn)
     }
 
-    fn refused(&mut self, key: Key, fault: Fault) {
-        self.leave_line(key);
+    pub(crate) fn refused(&mut self, key: Key, fault: Fault) {
+        if self.leave_line(key) {
+            self.check_refusal(key, fault);
+        }
         self.totals.refused += 1;
         self.note(fault.code(), key.turn, 0);
         self.end(key);
@@ -291,20 +305,6 @@ impl World {
     fn end(&mut self, key: Key) {
         self.requests[key.slot as usize].turn = 0;
         self.free.push(key.slot);
-    }
-
-    fn deadline(&mut self, key: Key) {
-        let now = self.start + Duration::from_nanos(self.now);
-        let over =
-            |stage: &Stage| matches!(stage, Stage::InLine(t) if t.deadline().is_some_and(|at| at <= now));
-        if !self.request(key).is_some_and(|request| over(&request.stage)) {
-            return;
-        }
-        let Some(Stage::InLine(ticket)) = self.take(key) else { return };
-        match ticket.expire() {
-            Ok(lease) => self.granted(key, lease),
-            Err(fault) => self.refused(key, fault),
-        }
     }
 
     fn give_up(&mut self, key: Key) {
@@ -429,7 +429,7 @@ impl World {
             if let Some(app_ref) = self.router.app(&app.to_string().as_str().into()) {
                 let (waiting, idle) = app_ref.gauges();
                 assert!(
-                    waiting == 0 || idle == 0,
+                    waiting == 0 || idle == 0 || self.holds[app].is_held(self.now),
                     "{waiting} wait for app {app} while {idle} dynos have room"
                 );
                 let ours = self.line[app].iter().map(BTreeSet::len).sum::<usize>();

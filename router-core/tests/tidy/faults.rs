@@ -109,6 +109,11 @@ const PROSE: &[(&str, &str, &str)] = &[
         "As H21. A dyno is tried again by itself, at the latest when its quarantine is over.",
     ),
     (
+        "H80",
+        "The app is in maintenance: an operator has asked for it. Requests that were in line or at a dyno are served.",
+        "Nothing, if it is meant. Else end the maintenance.",
+    ),
+    (
         "H99",
         "The router's own fault.",
         "Report it, with the log line. The app and the client have done nothing wrong.",

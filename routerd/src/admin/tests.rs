@@ -29,6 +29,10 @@ fn snapshot() -> Snapshot {
         lingering: 0,
         dispatched: 42,
         failures: 0,
+        answered: 0,
+        bad_answers: 0,
+        bad_probes: 0,
+        probing: false,
     };
     let app = AppSnapshot {
         id: AppId::from("shop"),
@@ -41,6 +45,9 @@ fn snapshot() -> Snapshot {
         dispatched: 42,
         refused: 1,
         left: 2,
+        ejected: 0,
+        held: None,
+        maintenance: false,
         dynos: vec![dyno],
     };
     Snapshot { apps: vec![app] }

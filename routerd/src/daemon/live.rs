@@ -195,7 +195,7 @@ impl Live {
         let gone = added.iter().filter_map(|change| match change {
             Change::PutApp(spec) => Some(Change::RemoveApp(spec.id.clone())),
             Change::RemoveApp(_) | Change::AddDyno(..) | Change::RemoveDyno(..) => None,
-            Change::SetDyno(..) | Change::SetCanary(..) => None,
+            Change::SetDyno(..) | Change::SetCanary(..) | Change::Hold(..) => None,
         });
         // They were added a moment ago.
         let _ = lasting.router.apply(&gone.collect::<Vec<_>>());

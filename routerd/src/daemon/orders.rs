@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use router_core::change::{Change, Hold};
 use router_core::ids::{Address, AppId};
 use router_core::policy::deploy::WrongState;
 use router_core::snapshot::AppSnapshot;
@@ -14,6 +15,7 @@ use super::Inner;
 use super::live::Live;
 use super::release::{self, Refused};
 use crate::config::DynoSource;
+use crate::config::units::Period;
 use crate::control::{
     Actor, AppFacts, CanaryOrder, Control, DecidedBy, DeployView, Mode, Order, PlanOrder, Receipt, Refusal,
     RefusalKind, ReleaseView,
@@ -86,7 +88,7 @@ impl Control for Orders {
                 app: name.to_owned(),
                 source: if decided { DecidedBy::Api } else { DecidedBy::File },
                 file_release: file.spec.release.to_string(),
-                mode: Mode::Open,
+                mode: mode(app),
                 deploy: running.iter().flatten().find(|deploy| deploy.app == name).cloned(),
                 drained: page.map(drained).unwrap_or_default(),
             })
@@ -139,9 +141,18 @@ async fn carry_out(inner: &Arc<Inner>, actor: &Actor, order: Order) -> Result<Re
         }
         Order::Drain { app, dyno } => live.drain(&app.into(), &dyno, inner).await,
         Order::Undrain { app, dyno } => live.undrain(&app.into(), &dyno, inner).await,
-        Order::Pause { .. } | Order::Resume { .. } | Order::Maintenance { .. } | Order::Restart { .. } => {
-            Err(Refusal::new(RefusalKind::Unsupported, "not yet"))
+        Order::Pause { app, at_most } => {
+            let at_most = at_most.unwrap_or(Hold::PAUSE_DEFAULT).min(Hold::PAUSE_MAX);
+            live.hold(&app.as_str().into(), Hold::Pause { at_most, over: Hold::RESUME_DEFAULT }, inner)?;
+            Ok(said(format!("{app}: requests are held in line, for {} at most", Period(at_most))))
         }
+        Order::Resume { app, over } => {
+            let over = over.unwrap_or(Hold::RESUME_DEFAULT).min(Hold::RESUME_MAX);
+            live.hold(&app.as_str().into(), Hold::Resume { over }, inner)?;
+            Ok(said(format!("{app}: requests are served again, all dynos within {}", Period(over))))
+        }
+        Order::Maintenance { app, on } => live.maintain(&app.into(), on, inner).await,
+        Order::Restart { .. } => Err(Refusal::new(RefusalKind::Unsupported, "not yet")),
         Order::Reload | Order::Upgrade => Err(Refusal::new(RefusalKind::Unsupported, "not yet")),
     }
 }
@@ -208,6 +219,21 @@ impl Live {
         Ok(begun(app, release.as_str(), result?))
     }
 
+    fn hold(&self, app: &AppId, hold: Hold, inner: &Inner) -> Result<(), Refused> {
+        self.app(app)?;
+        let held = inner.lasting.router.apply(&[Change::Hold(app.clone(), hold)]);
+        held.map_err(|error| Refused::NotNow(error.to_string()))
+    }
+
+    async fn maintain(&self, app: &AppId, on: bool, inner: &Arc<Inner>) -> Result<Receipt, Refusal> {
+        self.app(app)?;
+        let kept = inner.lasting.shelf.turn(app, |page| page.maintenance = on).await;
+        kept.map_err(Refused::NotKept)?;
+        self.hold(app, Hold::Maintenance(on), inner)?;
+        let what = if on { "every new request is refused" } else { "requests are served again" };
+        Ok(said(format!("{app}: {what}")))
+    }
+
     async fn drain(&self, app: &AppId, dyno: &str, inner: &Arc<Inner>) -> Result<Receipt, Refusal> {
         self.app(app)?;
         inner.lasting.deploys.busy(app)?;
@@ -240,8 +266,7 @@ impl Live {
 async fn let_go(app: &AppId, inner: &Inner) -> Result<(), Refused> {
     let router = &inner.lasting.router;
     let dynos = || router.app(app).map(|app| app.snapshot().dynos).unwrap_or_default();
-    let leave =
-        dynos().into_iter().map(|dyno| router_core::change::Change::RemoveDyno(app.clone(), dyno.address));
+    let leave = dynos().into_iter().map(|dyno| Change::RemoveDyno(app.clone(), dyno.address));
     router.apply(&leave.collect::<Vec<_>>()).map_err(|error| Refused::NotNow(error.to_string()))?;
     let deadline = Instant::now() + DONOR_DRAIN;
     while let Some(busy) = dynos().first() {
@@ -292,6 +317,15 @@ fn view(
         }
     }
     .with_cause(ended.and_then(|ended| ended.cause.clone()))
+}
+
+fn mode(app: &AppSnapshot) -> Mode {
+    match &app.held {
+        _ if app.maintenance => Mode::Maintenance,
+        Some(held) if held.paused > Duration::ZERO => Mode::Paused,
+        Some(_) => Mode::Resuming,
+        None => Mode::Open,
+    }
 }
 
 fn drained(page: &Page) -> Vec<String> {

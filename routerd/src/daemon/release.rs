@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
-use router_core::change::{Change, DynoHealth, DynoSpec};
+use router_core::change::{Change, DynoHealth, DynoSpec, Hold};
 use router_core::clock;
 use router_core::ids::{Address, AppId};
 use router_core::policy::deploy::{CauseKind, Deploy, Outcome, Release, WrongState};
@@ -315,6 +315,12 @@ impl Live {
         for (app, page) in &book.apps {
             let Some(file) = self.file.app(app).map(Wanted::of) else { continue };
             self.gate.set_drained(app, page.drained.clone());
+            if page.maintenance
+                && let Err(error) =
+                    inner.lasting.router.apply(&[Change::Hold(app.clone(), Hold::Maintenance(true))])
+            {
+                tracing::error!("app {app}: {error}");
+            }
             let Some(begun) = &page.deploy else { continue };
             if file == begun.over {
                 begun.donor.iter().for_each(|donor| self.gate.close(donor));

@@ -48,6 +48,10 @@ fn app(name: &str, release: &str) -> AppSnapshot {
         lingering: 0,
         dispatched: 0,
         failures: 0,
+        answered: 0,
+        bad_answers: 0,
+        bad_probes: 0,
+        probing: false,
     };
     AppSnapshot {
         id: AppId::from(name),
@@ -60,6 +64,9 @@ fn app(name: &str, release: &str) -> AppSnapshot {
         dispatched: 100,
         refused: 5,
         left: 2,
+        ejected: 0,
+        held: None,
+        maintenance: false,
         dynos: vec![dyno(1, DynoState::Busy), dyno(2, DynoState::Busy), dyno(3, DynoState::Idle)],
     }
 }

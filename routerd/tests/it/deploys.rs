@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use router_core::snapshot::DynoState;
 use routerd::config::{Config, Role, Scope};
-use routerd::control::{Actor, DecidedBy, DeployView, Order, PlanOrder, Receipt, Refusal, RefusalKind};
+use routerd::control::{Actor, DecidedBy, DeployView, Mode, Order, PlanOrder, Receipt, Refusal, RefusalKind};
 
 use crate::support::{Client, Dyno, Load, Rig, until};
 
@@ -321,4 +321,26 @@ async fn a_release_in_the_file_that_fails_is_tried_once_and_a_newer_word_is_hear
     until("the last word is in place", || rig.serving().iter().all(|(release, _)| release == "v5")).await;
     rig.serves("v5", &one);
     assert_eq!(count(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_holds_requests_in_line_and_maintenance_refuses_them() {
+    let dynos = Dyno::several(2).await;
+    let rig = Rig::start(&all(&dynos), QUICK).await;
+    let app = || "shop".to_owned();
+    let mode = || rig.daemon.as_ref().unwrap().control().facts()[0].mode;
+    rig.order(Order::Pause { app: app(), at_most: None }).await.unwrap();
+    assert_eq!(mode(), Mode::Paused);
+    let held: Vec<_> = (0..5).map(|_| rig.spawn_get("/")).collect();
+    rig.waiting(5).await;
+    assert_eq!(dynos.iter().map(Dyno::asked).sum::<usize>(), 0);
+    rig.order(Order::Resume { app: app(), over: Some(Duration::ZERO) }).await.unwrap();
+    for answer in held {
+        assert!(answer.await.unwrap().is_ok());
+    }
+    assert_eq!(mode(), Mode::Open);
+    rig.order(Order::Maintenance { app: app(), on: true }).await.unwrap();
+    assert_eq!((mode(), rig.get("/").await.fault()), (Mode::Maintenance, "H80"));
+    rig.order(Order::Maintenance { app: app(), on: false }).await.unwrap();
+    assert!(rig.get("/").await.is_ok());
 }

@@ -120,7 +120,7 @@ impl Running {
         let mut specs = changes.iter().rev().filter_map(|(_, change)| match change {
             Change::AddDyno(_, spec) => Some(spec),
             Change::PutApp(_) | Change::RemoveApp(_) | Change::RemoveDyno(..) => None,
-            Change::SetDyno(..) | Change::SetCanary(..) => None,
+            Change::SetDyno(..) | Change::SetCanary(..) | Change::Hold(..) => None,
         });
         specs.find(|spec| spec.name.as_str() == dyno).unwrap().address
     }
@@ -140,6 +140,7 @@ fn short(change: &Change) -> String {
     match change {
         Change::AddDyno(app, spec) => format!("{app}: {} {:?}", spec.name, spec.state),
         Change::SetDyno(app, _, health) => format!("{app}: {health:?}"),
+        Change::Hold(app, hold) => format!("{app}: {hold:?}"),
         Change::RemoveDyno(app, _) => format!("{app}: removed"),
         Change::PutApp(_) | Change::RemoveApp(_) | Change::SetCanary(..) => "a change of the app".to_owned(),
     }

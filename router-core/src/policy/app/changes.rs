@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{App, Counts, Gone, Seat, Tally};
 use crate::canary::Lane;
-use crate::change::{DynoHealth, DynoSpec};
+use crate::change::{DynoHealth, DynoSpec, Hold};
 use crate::ids::{Address, AppId, DynoId, ReleaseId};
 use crate::limits::Limits;
 use crate::policy::dispatch::Idle;
@@ -68,9 +68,15 @@ impl App {
         true
     }
 
+    /// The line is paused or resumed, or new requests are refused.
+    pub(crate) fn hold(&mut self, hold: Hold, now: Instant) {
+        self.gate.set(hold, now, self.queue.last_number());
+    }
+
     /// The app goes: its line is refused, its dynos leave.
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&mut self, now: Instant) {
         self.closed = true;
+        self.gate.open(now, self.queue.last_number());
         for slot in 0..self.dynos.len() as u32 {
             self.step_dyno(slot, Event::Leaves);
         }
@@ -93,19 +99,20 @@ impl App {
         let crew = &mut self.crews[dyno.lane() as usize];
         crew.counts.change(dyno, -1);
         crew.idle.remove(slot);
-        if let Standing::Quarantined { until, soon } = dyno.standing() {
+        if let Standing::Quarantined { until, .. } = dyno.standing() {
             self.until.remove(&(until, slot));
+        }
+        if let Some(soon) = dyno.soon() {
             crew.soon.remove(&(soon, slot));
         }
         change(dyno, &self.limits);
         let crew = &mut self.crews[dyno.lane() as usize];
         crew.counts.change(dyno, 1);
-        if let Standing::Quarantined { until, soon } = dyno.standing() {
+        if let Standing::Quarantined { until, .. } = dyno.standing() {
             self.until.insert((until, slot));
-            // With an older request in flight it could not take the one for whose sake it is tried early.
-            if dyno.in_flight() == 0 {
-                crew.soon.insert((soon, slot));
-            }
+        }
+        if let Some(soon) = dyno.soon() {
+            crew.soon.insert((soon, slot));
         }
         self.settle(slot);
         let canary = &mut self.crews[Lane::Canary as usize];
@@ -121,7 +128,7 @@ impl App {
         let Some(dyno) = seat.dyno.as_ref() else { return };
         let crew = &mut self.crews[dyno.lane() as usize];
         if dyno.room() > 0 {
-            crew.idle.add(slot, dyno.in_flight(), dyno.on_probation());
+            crew.idle.add(slot, dyno.in_flight(), dyno.is_last_choice());
         }
         if dyno.is_gone() {
             let id = DynoId { slot, turn: seat.turn };
@@ -137,7 +144,7 @@ impl App {
 
     /// The app as it is now.
     pub(crate) fn snapshot(&self, id: &AppId, now: Instant) -> AppSnapshot {
-        let Tally { dispatched, refused, left } = self.tally;
+        let Tally { dispatched, refused, left, ejected } = self.tally;
         let first = |lane| self.queue.first(lane).map(|(_, waiting)| now.duration_since(waiting.arrived));
         AppSnapshot {
             id: id.clone(),
@@ -150,6 +157,9 @@ impl App {
             dispatched,
             refused,
             left,
+            ejected,
+            held: self.gate.snapshot(now),
+            maintenance: self.gate.maintenance,
             dynos: self
                 .by_address
                 .values()
@@ -168,7 +178,7 @@ impl App {
     /// [`next`](App::next) has returned `None`.
     pub(crate) fn check_invariants(&self, now: Instant) {
         self.queue.check_invariants();
-        let mut counts = [Counts::default(); 2];
+        let (mut counts, mut early) = ([Counts::default(); 2], [0; 2]);
         for (slot, seat) in self.dynos.iter().enumerate() {
             let slot = slot as u32;
             let Some(dyno) = &seat.dyno else {
@@ -186,20 +196,27 @@ impl App {
                 Some(&slot),
                 "a dyno is found by its address"
             );
-            let quarantined = matches!(dyno.standing(), Standing::Quarantined { until, soon }
-                if self.until.contains(&(until, slot))
-                    && self.crew(dyno.lane()).soon.contains(&(soon, slot)) == (dyno.in_flight() == 0));
-            let claimed = matches!(dyno.standing(), Standing::Quarantined { .. });
-            assert_eq!(quarantined, claimed, "quarantine has its times");
+            if let Standing::Quarantined { until, .. } = dyno.standing() {
+                assert!(self.until.contains(&(until, slot)), "quarantine has its end");
+            }
+            if let Some(soon) = dyno.soon() {
+                assert!(
+                    self.crew(dyno.lane()).soon.contains(&(soon, slot)),
+                    "who may be tried early is known"
+                );
+                early[dyno.lane() as usize] += 1;
+            }
         }
+        let line_now = self.gate.line_time(now);
         let quarantined = counts.iter().map(|counts| counts.quarantined as usize).sum::<usize>();
         assert_eq!(self.until.len(), quarantined, "no times without quarantine");
         for (lane, counts) in Lane::ALL.into_iter().zip(counts) {
             let crew = self.crew(lane);
             assert_eq!(counts, crew.counts, "the counts are those of the dynos");
-            assert!(crew.soon.len() <= counts.quarantined as usize, "no early times without quarantine");
-            let first_can_go = self.first(lane).is_some_and(|(_, first)| first.deadline > now);
-            assert!(!first_can_go || crew.idle.is_empty(), "nobody waits while a dyno has room");
+            assert_eq!(crew.soon.len(), early[lane as usize], "nobody else may be tried early");
+            let first_can_go = self.first(lane).is_some_and(|(_, first)| first.deadline > line_now);
+            let rests = crew.idle.is_empty() || !self.is_open(now);
+            assert!(!first_can_go || rests, "nobody waits while a dyno has room");
         }
         let served = Lane::ALL.into_iter().any(|lane| self.first(lane).is_some());
         assert_eq!(served, self.gauges().0 > 0, "whoever waits, waits for somebody");

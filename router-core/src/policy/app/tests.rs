@@ -1,7 +1,12 @@
 //! Single steps of an app, one sentence a test. The model test in `tests/model.rs` takes random walks.
 
+#[cfg(test)]
+mod health;
+#[cfg(test)]
+mod hold;
+
 use super::*;
-use crate::change::{DynoHealth, DynoSpec};
+use crate::change::{DynoHealth, DynoSpec, Hold};
 use crate::clock::Clock;
 
 struct World {
@@ -78,8 +83,12 @@ impl World {
     }
 
     fn check_in(&mut self, grant: &Grant) {
-        let ending = Ending { held: Some(Duration::from_millis(10)), lingered: false, proven: true };
-        self.app.check_in(grant.dyno, ending);
+        self.end(grant, Outcome::Served, 10);
+    }
+
+    fn end(&mut self, grant: &Grant, outcome: Outcome, held_ms: u64) {
+        let ending = Ending { held: Duration::from_millis(held_ms), lingered: false, outcome };
+        self.app.check_in(self.clock.now(), grant.dyno, ending);
         self.settle();
     }
 
@@ -123,8 +132,7 @@ fn a_request_whose_dyno_is_unreachable_is_first_again_and_goes_elsewhere() {
     let mut world = World::with_dynos(2);
     let (a, _b) = (world.granted_at_once(), world.granted_at_once());
     let waiting = world.in_line();
-    let (again, _) =
-        world.app.again(world.clock.now(), a.dyno, a.place, false, Fault::ConnectRefused).unwrap();
+    let again = world.app.again(world.clock.now(), a.dyno, a.place, false, Fault::ConnectRefused).unwrap();
     world.settle();
     assert!(world.granted.is_empty(), "one dyno is busy, one in quarantine");
     world.pass(Duration::from_secs(4));
@@ -177,8 +185,8 @@ fn the_waits_between_dynos_add_up_to_the_longest_wait() {
         // The time a dyno takes to be found unreachable is no wait in line.
         world.pass(Duration::from_millis(700));
         let now = world.clock.now();
-        let (_, deadline) =
-            world.app.again(now, grant.dyno, grant.place, false, Fault::ConnectRefused).unwrap();
+        let ticket = world.app.again(now, grant.dyno, grant.place, false, Fault::ConnectRefused).unwrap();
+        let deadline = world.app.deadline(ticket).unwrap();
         assert_eq!(waited + (deadline - now), Duration::from_secs(5), "what is left of the wait");
         world.settle();
         let next = world.app.next_tick().map_or(deadline, |tick| tick.min(deadline));
@@ -211,7 +219,7 @@ fn who_waits_for_booting_dynos_waits_for_the_boot() {
 fn an_app_that_is_taken_away_is_over_when_its_last_request_has_ended() {
     let mut world = World::with_dynos(2);
     let grant = world.granted_at_once();
-    world.app.close();
+    world.app.close(world.clock.now());
     world.settle();
     assert!(!world.app.is_over());
     assert!(matches!(world.arrive(), Arrived::Refused(Fault::NoSuchApp)));
@@ -348,9 +356,7 @@ fn each_lane_has_its_own_bounds_and_a_shut_one_those_of_all() {
 fn a_slow_canary_shuts_no_door_of_the_main_lane_and_is_forgotten_when_it_ends() {
     let mut world = with_canary();
     let slow = |world: &mut World, grant: &Grant| {
-        let ending = Ending { held: Some(Duration::from_secs(60)), lingered: false, proven: true };
-        world.app.check_in(grant.dyno, ending);
-        world.settle();
+        world.end(grant, Outcome::Served, 60_000);
     };
     let canary = world.granted_in(Lane::Canary);
     slow(&mut world, &canary);
@@ -381,7 +387,7 @@ fn a_canary_in_quarantine_keeps_its_lane_and_its_requests_in_order() {
     let grant = world.granted_in(Lane::Canary);
     let behind = world.in_line_of(Lane::Canary);
     let now = world.clock.now();
-    let (again, _) = world.app.again(now, grant.dyno, grant.place, false, Fault::ConnectRefused).unwrap();
+    let again = world.app.again(now, grant.dyno, grant.place, false, Fault::ConnectRefused).unwrap();
     world.settle();
     world.check_in(&_main);
     assert!(world.granted.is_empty(), "it waits for its own release");

@@ -104,7 +104,11 @@ impl Router {
             let (address, added) = match &change {
                 Change::AddDyno(_, spec) => (spec.address, true),
                 Change::RemoveDyno(_, address) => (*address, false),
-                Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) | Change::SetCanary(..) => {
+                Change::PutApp(_)
+                | Change::RemoveApp(_)
+                | Change::SetDyno(..)
+                | Change::SetCanary(..)
+                | Change::Hold(..) => {
                     panic!("{change:?}")
                 }
             };

@@ -41,7 +41,7 @@ impl Bed {
                 }
                 Change::RemoveDyno(_, address) => assert!(self.router.remove(address), "removed twice"),
                 Change::PutApp(_) | Change::RemoveApp(_) => panic!("{change:?}"),
-                Change::SetDyno(..) | Change::SetCanary(..) => panic!("{change:?}"),
+                Change::SetDyno(..) | Change::SetCanary(..) | Change::Hold(..) => panic!("{change:?}"),
             }
         }
         changes
