@@ -9,12 +9,13 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use router_core::Router;
-use router_core::change::ChangeError;
+use router_core::change::{Change, ChangeError};
+use router_core::ids::AppId;
 use router_core::proxy::Proxy;
 use tokio::sync::{Mutex, watch};
 
@@ -29,7 +30,9 @@ use crate::conn::Terms;
 use crate::control::Control;
 use crate::deploys::book::{Book, Shelf};
 use crate::deploys::counts::Counts;
+use crate::deploys::grown::Grower;
 use crate::drain::Drain;
+use crate::gate;
 use crate::log::AccessLog;
 use crate::metrics::Meters;
 
@@ -139,6 +142,7 @@ impl Daemon {
             counts,
             shelf: Shelf::new(Book::default(), None),
             deploys: Deploys::default(),
+            grower: OnceLock::new(),
             log,
             log_is_ours: ours,
             connections: Connections::new(),
@@ -223,6 +227,26 @@ impl Daemon {
     /// What carries out orders, and says how things stand.
     pub fn control(&self) -> Arc<dyn Control> {
         Arc::new(Orders(Arc::downgrade(&self.inner)))
+    }
+
+    /// Where a grid tells what the dynos of its app do. Nothing else finds dynos of that app from now on.
+    pub(crate) async fn sink_of_grid(&self, app: &AppId) -> Arc<dyn Fn(Vec<Change>) + Send + Sync> {
+        let live = self.inner.live.lock().await;
+        // It has started, or there would be no `self`.
+        let gate = live.as_ref().map(|live| Arc::clone(&live.gate));
+        if let Some(gate) = &gate {
+            gate.adopt(app, gate::GRID);
+        }
+        Arc::new(move |changes| {
+            // What is refused is reported there, and a grid has no second try.
+            gate.iter().for_each(|gate| drop(gate.pass(gate::GRID, changes.clone())));
+        })
+    }
+
+    /// From now on that grid starts the dynos for deploys of its app.
+    pub(crate) fn grows(&self, grower: Arc<dyn Grower>) {
+        // There is one grid in a daemon's life.
+        let _ = self.inner.lasting.grower.set(grower);
     }
 
     /// Open connections of clients.

@@ -2,4 +2,5 @@
 
 pub(crate) mod book;
 pub(crate) mod counts;
+pub(crate) mod grown;
 pub(crate) mod run;

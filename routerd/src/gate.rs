@@ -9,13 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use router_core::Router;
-use router_core::change::{Change, DynoSpec};
+use router_core::change::{Change, DynoHealth, DynoSpec};
 use router_core::ids::{Address, AppId};
 use router_core::snapshot::DynoState;
 use router_core::sync::Mutex;
 
 /// Names one discovery of an app.
 pub type FeedId = u64;
+/// What a grid of processes tells, of its one app.
+pub const GRID: FeedId = 0;
 
 /// The gates of all apps.
 pub struct Gate {
@@ -138,13 +140,22 @@ impl Gate {
     }
 }
 
+/// What is known of a process is true whatever is being deployed. Says whether the router has its dyno.
+fn known(apps: &mut BTreeMap<AppId, Entry>, app: &AppId, dyno: Address, health: DynoHealth) -> bool {
+    let Some(entry) = apps.get_mut(app) else { return true };
+    if let Some(dyno) = entry.feeds.get_mut(&entry.own).and_then(|found| found.get_mut(&dyno)) {
+        dyno.state = health;
+    }
+    !entry.drained.contains(&dyno)
+}
+
 /// Writes a change into its feed. Says whether the router is to be told.
 fn note(apps: &mut BTreeMap<AppId, Entry>, feed: FeedId, change: &Change) -> bool {
     let (app, come, address) = match change {
         Change::AddDyno(app, spec) => (app, Some(spec), spec.address),
         Change::RemoveDyno(app, address) => (app, None, *address),
-        // What is known of processes is true whatever is being deployed.
-        Change::PutApp(_) | Change::RemoveApp(_) | Change::SetDyno(..) => return true,
+        Change::SetDyno(app, address, health) => return known(apps, app, *address, *health),
+        Change::PutApp(_) | Change::RemoveApp(_) => return true,
         Change::SetCanary(..) | Change::Hold(..) => return true,
     };
     let entry = apps.entry(app.clone()).or_default();

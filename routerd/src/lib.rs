@@ -22,6 +22,7 @@
 //! | `cli.rs` | The command line: what may be typed, and the help that teaches it |
 //! | `watch.rs` | Notices that a file has been written anew |
 //! | `up.rs` | A local dyno grid: the processes of a Procfile, each with its own `PORT`, watched and started again |
+//! | `up/crew.rs` | Processes of a grid that come and go together |
 //! | `up/formation.rs` | How many processes of each entry of the Procfile run: `web=4,worker=1` |
 //! | `up/grid.rs` | Watches over all processes of a grid |
 //! | `up/output.rs` | What the processes of a grid print, line by line, each with its name in front |
@@ -29,6 +30,7 @@
 //! | `up/process.rs` | One child process: its shell, its environment, its process group, and its end |
 //! | `up/procfile.rs` | Reads a Procfile |
 //! | `up/run.rs` | `routerd up`: the grid of a Procfile with the daemon in front of it |
+//! | `up/watched.rs` | One process of a grid |
 //! | `daemon.rs` | The daemon put together: router, proxy, listeners, discovery, log, metrics and admin |
 //! | `daemon/live.rs` | What a reload changes of a running daemon |
 //! | `daemon/names.rs` | Where the dynos of a configuration come from, as discovery wants it |
@@ -50,6 +52,7 @@
 //! | `control/orders.rs` | Orders |
 //! | `control/views.rs` | What is shown of deploys, releases and apps |
 //! | `deploys.rs` | Deploys of the daemon |
+//! | `deploys/grown.rs` | Dynos that are not found somewhere but started for a deploy |
 //! | `deploys/run.rs` | One deploy while it runs |
 //! | `deploys/counts.rs` | What becomes of the requests of the two releases of a deploy |
 //! | `deploys/book.rs` | What was decided about releases while the daemon ran |

@@ -19,6 +19,7 @@
 //! [`Booting`]: router_core::change::DynoHealth::Booting
 //! [`Ready`]: router_core::change::DynoHealth::Ready
 
+mod crew;
 mod formation;
 mod grid;
 mod output;
@@ -26,6 +27,7 @@ mod port;
 mod process;
 mod procfile;
 mod run;
+mod watched;
 
 use std::fmt;
 

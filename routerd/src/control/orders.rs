@@ -374,9 +374,6 @@ impl Order {
                         "{release:?} is no name for a release; allowed: letters, digits, -, _ and ., at most 100"
                     ));
                 }
-                if dynos.is_empty() {
-                    return invalid("a release needs dynos, and there is none in the list".to_owned());
-                }
                 for dyno in dynos {
                     if let Err(why) = DynoSource::parse(dyno) {
                         return invalid(format!("dyno {dyno:?}: {why}; allowed: {}", DynoSource::ALLOWED));

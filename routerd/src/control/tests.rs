@@ -93,7 +93,6 @@ fn what_makes_no_sense_is_refused_before_anybody_is_asked() {
         assert_eq!(refusal.kind, RefusalKind::Invalid);
         refusal.text
     };
-    assert!(why(deploy(&[], PlanOrder::default())).contains("needs dynos"));
     assert!(why(deploy(&["localhost:1"], PlanOrder::default())).contains("dns:localhost:1"));
     let plan = PlanOrder { rise: Some(11), ..PlanOrder::default() };
     assert_eq!(why(deploy(&["127.0.0.1:1"], plan)), "rise is out of bounds: allowed are 1 to 10");

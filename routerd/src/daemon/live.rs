@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -25,6 +25,7 @@ use crate::config::{self, Config, LogFormat, LogOutput};
 use crate::conn::Terms;
 use crate::deploys::book::Shelf;
 use crate::deploys::counts::Counts;
+use crate::deploys::grown::Grower;
 use crate::discover::Discoveries;
 use crate::drain::Drain;
 use crate::gate::Gate;
@@ -45,6 +46,8 @@ pub(super) struct Lasting {
     pub(super) counts: Counts,
     pub(super) shelf: Shelf,
     pub(super) deploys: Deploys,
+    /// What starts dynos, if something does.
+    pub(super) grower: OnceLock<Arc<dyn Grower>>,
     pub(super) log: Arc<ArcSwapOption<AccessLog>>,
     /// The log is the configuration's, not the caller's: a reload may change it.
     pub(super) log_is_ours: bool,

@@ -5,8 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use router_core::change::{Change, Hold};
-use router_core::ids::{Address, AppId};
-use router_core::policy::deploy::WrongState;
+use router_core::ids::{Address, AppId, ReleaseId};
+use router_core::policy::deploy::{Plan, WrongState};
 use router_core::snapshot::AppSnapshot;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
@@ -21,6 +21,7 @@ use crate::control::{
     RefusalKind, ReleaseView,
 };
 use crate::deploys::book::{Page, Wanted};
+use crate::deploys::grown::Grower;
 use crate::deploys::run::Ask;
 
 /// How long a promotion waits for the last requests of the app that gives its dynos.
@@ -152,7 +153,7 @@ async fn carry_out(inner: &Arc<Inner>, actor: &Actor, order: Order) -> Result<Re
             Ok(said(format!("{app}: requests are served again, all dynos within {}", Period(over))))
         }
         Order::Maintenance { app, on } => live.maintain(&app.into(), on, inner).await,
-        Order::Restart { .. } => Err(Refusal::new(RefusalKind::Unsupported, "not yet")),
+        Order::Restart { app } => live.restart(&app.into(), by, inner).await,
         Order::Reload | Order::Upgrade => Err(Refusal::new(RefusalKind::Unsupported, "not yet")),
     }
 }
@@ -169,6 +170,17 @@ impl Live {
     ) -> Result<Receipt, Refusal> {
         let base = self.app(app)?.plan.clone().with_canary(canary.map(|rule| rule.0));
         let plan = plan.over(base).map_err(|error| invalid(error.to_string()))?;
+        if grower(app, inner).is_some() {
+            if let Some(dyno) = dynos.first() {
+                return Err(invalid(format!(
+                    "the dynos of app {app} are started here: {dyno} is not one of them"
+                )));
+            }
+            return self.grow(app, release.into(), plan, by, true, inner).await;
+        }
+        if dynos.is_empty() {
+            return Err(invalid(format!("release {release} needs dynos, and there is none in the list")));
+        }
         let dynos: Result<Vec<_>, _> = dynos.iter().map(|text| DynoSource::parse(text)).collect();
         let wanted = Wanted { release: release.into(), dynos: dynos.map_err(invalid)? };
         let order = release::Order::new(app, wanted, plan, by);
@@ -176,8 +188,46 @@ impl Live {
         Ok(begun(app, release, deploy))
     }
 
+    /// The same release in new processes.
+    async fn restart(&mut self, app: &AppId, by: String, inner: &Arc<Inner>) -> Result<Receipt, Refusal> {
+        let there = self.app(app)?;
+        if grower(app, inner).is_none() {
+            let why = format!(
+                "the dynos of app {app} are not started here: deploy a release with dynos of its own"
+            );
+            return Err(Refusal::new(RefusalKind::Unsupported, why));
+        }
+        let (release, plan) = (there.spec.release.clone(), there.plan.clone());
+        self.grow(app, release, plan, by, false, inner).await
+    }
+
+    /// A release whose dynos are started for it.
+    async fn grow(
+        &mut self,
+        app: &AppId,
+        release: ReleaseId,
+        plan: Plan,
+        by: String,
+        anew: bool,
+        inner: &Arc<Inner>,
+    ) -> Result<Receipt, Refusal> {
+        inner.lasting.deploys.busy(app)?;
+        let Some(grower) = grower(app, inner) else { return Err(ending()) };
+        let grown = grower.grow(anew).await.map_err(Refused::NotNow)?;
+        let wanted = Wanted { release: release.clone(), dynos: Vec::new() };
+        let order = release::Order { grown: Some(grown), ..release::Order::new(app, wanted, plan, by) };
+        let deploy = self.begin(order, inner).await?;
+        Ok(begun(app, release.as_str(), deploy))
+    }
+
     /// The release before the present one, once more.
     async fn back(&mut self, app: &AppId, by: String, inner: &Arc<Inner>) -> Result<Receipt, Refusal> {
+        if grower(app, inner).is_some() {
+            let why = format!(
+                "the processes of the release before are gone: deploy it again, or restart app {app}"
+            );
+            return Err(Refused::NotNow(why).into());
+        }
         let plan = self.app(app)?.plan.clone();
         let page = inner.lasting.shelf.page(app);
         let Some(previous) = page.previous() else {
@@ -260,6 +310,11 @@ impl Live {
         self.gate.undrain(app, address);
         Ok(said(format!("{app}: {dyno} gets requests again")))
     }
+}
+
+/// Who starts the dynos of that app.
+fn grower(app: &AppId, inner: &Inner) -> Option<Arc<dyn Grower>> {
+    inner.lasting.grower.get().filter(|grower| grower.app() == app).cloned()
 }
 
 /// Takes an app's dynos out of the router and waits for their last requests.

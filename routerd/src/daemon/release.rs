@@ -20,6 +20,7 @@ use super::live::Live;
 use super::{Inner, names};
 use crate::config;
 use crate::deploys::book::{Begun, Book, Page, Wanted};
+use crate::deploys::grown::{Grown, Verdict};
 use crate::deploys::run::{Ask, Keep, Prober, Reply, Run};
 use crate::discover::Feed;
 
@@ -36,8 +37,10 @@ struct Sides {
 
 /// What a deploy needs beside the machine that decides.
 struct Means {
-    begun: Begun,
+    /// Where its dynos are found from its end on; `None`: a grid tells.
     feed: Option<Feed>,
+    verdict: Option<Verdict>,
+    crashes: Option<mpsc::UnboundedReceiver<(Address, String)>>,
     prober: Prober,
 }
 
@@ -48,11 +51,13 @@ impl Live {
         inner.lasting.deploys.busy(&app)?;
         let present = Wanted::of(self.app(&app)?);
         let over = Wanted::of(self.file.app(&app).ok_or_else(|| Refused::NoSuchApp(app.clone()))?);
-        let (feed, prober, found) = match grown {
-            Some((dynos, prober)) => (None, prober, dynos),
+        let (mut means, found) = match grown {
+            Some(Grown { dynos, prober, crashes, verdict }) => {
+                (Means { feed: None, verdict: Some(verdict), crashes: Some(crashes), prober }, dynos)
+            }
             None => {
                 let (feed, found) = self.stage(&app, &wanted).await?;
-                (Some(feed), self.prober(&app), found)
+                (Means { feed: Some(feed), verdict: None, crashes: None, prober: self.prober(&app) }, found)
             }
         };
         let at = now_text();
@@ -78,19 +83,17 @@ impl Live {
                 // It was made a moment ago, so it has not been started before.
                 let _ = deploy.start(inner.lasting.now());
                 let id = begun.id;
-                self.run(&app, deploy, Means { begun, feed, prober }, inner);
+                self.run(&app, deploy, begun, means, inner);
                 Ok(Some(id))
             }
             Ok(None) => {
                 self.gate.close(&app);
-                self.settle_on(&app, &begun, feed, inner).await;
+                self.settle_on(&app, &begun, means.feed.take(), inner).await;
                 self.gate.open(&app);
                 Ok(None)
             }
             Err(refused) => {
-                if let Some(feed) = feed {
-                    self.discoveries.discard(feed).await;
-                }
+                self.not_wanted(means.feed, means.verdict).await;
                 Err(refused)
             }
         }
@@ -157,8 +160,8 @@ impl Live {
     }
 
     /// Lets a deploy run in a task of its own.
-    fn run(&self, app: &AppId, deploy: Deploy, means: Means, inner: &Arc<Inner>) {
-        let Means { begun, feed, prober } = means;
+    fn run(&self, app: &AppId, deploy: Deploy, begun: Begun, means: Means, inner: &Arc<Inner>) {
+        let Means { feed, verdict, crashes, prober } = means;
         let lasting = &inner.lasting;
         self.gate.close(app);
         let (ask, asks) = mpsc::channel(ASKS_MAX);
@@ -171,6 +174,7 @@ impl Live {
             keep: keep(inner, app),
             asks,
             shown,
+            crashes,
             before: lasting.deploys.of_present(app, lasting.meters.tally(app)),
         };
         let (counts, weak, ended_app, id) =
@@ -180,14 +184,14 @@ impl Live {
             // By a task of its own, because this one ends with the deploy's place in the list.
             tokio::spawn(ended(weak, ended_app, id, outcome));
         });
-        let running = Running { begun, feed, asks: ask, progress, task: task.abort_handle() };
+        let running = Running { begun, feed, verdict, asks: ask, progress, task: task.abort_handle() };
         lasting.deploys.begins(app, running);
     }
 
     /// Takes a deploy that is over off the list, and puts in place what came of it.
     async fn ended(&mut self, app: &AppId, id: u64, outcome: Outcome, inner: &Arc<Inner>) {
-        let Some((begun, feed, progress)) = inner.lasting.deploys.ends(app, id) else { return };
-        let grown = feed.is_none();
+        let Some(ending) = inner.lasting.deploys.ends(app, id) else { return };
+        let words::Ending { begun, feed, verdict, progress } = ending;
         let (on_new, cause) = match &outcome {
             Outcome::Done => (true, None),
             Outcome::Failed(cause) => (cause.kind == CauseKind::NoWayBack, Some(cause)),
@@ -195,15 +199,14 @@ impl Live {
         };
         if on_new {
             self.settle_on(app, &begun, feed, inner).await;
-        } else {
-            if let Some(feed) = feed {
-                self.discoveries.discard(feed).await;
+            if let Some(verdict) = verdict {
+                verdict(true).await;
             }
+        } else {
+            self.not_wanted(feed, verdict).await;
             inner.lasting.shelf.stay(app, &begun).await;
         }
-        if !grown {
-            self.gate.open(app);
-        }
+        self.gate.open(app);
         if let Some(donor) = &begun.donor {
             self.gate.open(donor);
         }
@@ -217,6 +220,16 @@ impl Live {
         let progress = Some(progress);
         inner.lasting.deploys.over(Ended { app: app.clone(), begun, at: now_text(), progress, state, cause });
         self.follow(app, inner).await;
+    }
+
+    /// The dynos of a deploy are not those of its app.
+    async fn not_wanted(&self, feed: Option<Feed>, verdict: Option<Verdict>) {
+        if let Some(feed) = feed {
+            self.discoveries.discard(feed).await;
+        }
+        if let Some(verdict) = verdict {
+            verdict(false).await;
+        }
     }
 
     /// The app runs this release from now on.
@@ -300,7 +313,8 @@ impl Live {
             (Ok((feed, _)), Ok(deploy)) => {
                 tracing::info!("app {app}: deploy {} goes on where it was", begun.id);
                 let prober = self.prober(app);
-                self.run(app, deploy, Means { begun, feed: Some(feed), prober }, inner);
+                let means = Means { feed: Some(feed), verdict: None, crashes: None, prober };
+                self.run(app, deploy, begun, means, inner);
             }
             (Err(error), _) | (_, Err(error)) => {
                 tracing::error!("app {app}: deploy {} cannot go on: {error}", begun.id);

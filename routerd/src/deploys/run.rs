@@ -55,6 +55,8 @@ pub(crate) struct Run {
     pub(crate) shown: watch::Sender<Progress>,
     /// What the old release did before.
     pub(crate) before: Tally,
+    /// Dynos whose processes died, if somebody hears of that.
+    pub(crate) crashes: Option<mpsc::UnboundedReceiver<(Address, String)>>,
 }
 
 struct Running {
@@ -96,6 +98,9 @@ impl Running {
             };
             tokio::select! {
                 ask = self.run.asks.recv() => if let Some(ask) = ask { self.ask(ask) },
+                Some((dyno, how)) = crash(&mut self.run.crashes) => {
+                    self.run.deploy.crashed(self.run.router.clock().now(), dyno, &how);
+                }
                 Some(answer) = self.probes.join_next() => self.answered(answer),
                 () = due => self.run.deploy.tick(self.now()),
                 () = sleep(LOOK) => self.look(),
@@ -224,6 +229,16 @@ impl Running {
         }
         // Without anybody who looks it is kept all the same, for who looks later.
         self.run.shown.send_replace(progress);
+    }
+}
+
+/// The next crash; never, if nobody hears of any.
+async fn crash(
+    crashes: &mut Option<mpsc::UnboundedReceiver<(Address, String)>>,
+) -> Option<(Address, String)> {
+    match crashes {
+        Some(crashes) => crashes.recv().await,
+        None => pending().await,
     }
 }
 

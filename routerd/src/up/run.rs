@@ -2,13 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use router_core::ids::AppId;
+use router_core::sync::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use super::grid::{Grow, Planned, plan};
 use super::{Formation, Grid, Options, Output, Procfile, Stop};
 use crate::config::Config;
 use crate::daemon::Daemon;
+use crate::deploys::grown::{Grower, Growing};
 use crate::log::{AccessLog, DEFAULT_CAPACITY, Format};
 
 /// The only app; every Host leads to it.
@@ -34,16 +40,14 @@ pub async fn run(
 
     let directory = procfile.parent().filter(|directory| !directory.as_os_str().is_empty());
     let options = Options::new(APP.into(), directory.unwrap_or_else(|| Path::new(".")), output.clone());
-    let router = daemon.router().clone();
-    let sink = Arc::new(move |changes: Vec<_>| {
-        if let Err(error) = router.apply(&changes) {
-            tracing::warn!("{error}");
-        }
-    });
+    let sink = daemon.sink_of_grid(&APP.into()).await;
     // The grid ends only when the last request has: its processes serve until then.
     let grid_stop = Stop::new();
     let grid = Grid::new(&entries, &formation, options, sink, grid_stop.clone());
     let grid = grid.map_err(|error| error.to_string())?;
+    let planned = Mutex::new(plan(&entries, &formation).map_err(|error| error.to_string())?);
+    let (app, procfile, growth) = (APP.into(), procfile.to_owned(), grid.growth());
+    daemon.grows(Arc::new(UpGrower(Arc::new(Growth { app, procfile, formation, planned, growth }))));
     welcome(&output, &daemon, &grid).await;
 
     let mut running = tokio::spawn(grid.run());
@@ -75,6 +79,39 @@ pub async fn run(
     }
     output.flush().await;
     Ok(())
+}
+
+/// Starts the processes of the Procfile once more, for a deploy.
+struct UpGrower(Arc<Growth>);
+
+struct Growth {
+    app: AppId,
+    procfile: PathBuf,
+    formation: Formation,
+    planned: Mutex<Planned>,
+    growth: mpsc::Sender<Grow>,
+}
+
+impl Grower for UpGrower {
+    fn app(&self) -> &AppId {
+        &self.0.app
+    }
+
+    fn grow(&self, anew: bool) -> Growing {
+        let growth = Arc::clone(&self.0);
+        Box::pin(async move {
+            if anew {
+                let entries = Procfile::read(&growth.procfile).map_err(|error| error.to_string())?;
+                let planned = plan(&entries, &growth.formation).map_err(|error| error.to_string())?;
+                *growth.planned.lock() = planned;
+            }
+            let planned = growth.planned.lock().clone();
+            let (reply, grown) = oneshot::channel();
+            let ending = || "the processes are ending".to_owned();
+            growth.growth.send(Grow { planned, reply }).await.map_err(|_| ending())?;
+            grown.await.map_err(|_| ending())?.map_err(|error| format!("no process can be started: {error}"))
+        })
+    }
 }
 
 async fn daemon(listen: SocketAddr, log: AccessLog) -> Result<Daemon, String> {

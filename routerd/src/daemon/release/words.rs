@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use router_core::change::DynoSpec;
 use router_core::ids::AppId;
 use router_core::policy::deploy::{Plan, Progress, Tally};
 use router_core::sync::Mutex;
@@ -11,7 +10,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::deploys::book::{Begun, Wanted};
-use crate::deploys::run::{Ask, Prober};
+use crate::deploys::grown::{Grown, Verdict};
+use crate::deploys::run::Ask;
 use crate::discover::Feed;
 
 /// Deploys that are remembered once they have ended.
@@ -35,6 +35,8 @@ pub(crate) struct Running {
     pub(crate) begun: Begun,
     /// Where its dynos are found from its end on; `None`: a grid tells.
     pub(super) feed: Option<Feed>,
+    /// A grid's: takes whether its new dynos stay.
+    pub(super) verdict: Option<Verdict>,
     pub(super) asks: mpsc::Sender<Ask>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(super) task: AbortHandle,
@@ -44,6 +46,14 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// A deploy that is about to be over.
+pub(super) struct Ending {
+    pub(super) begun: Begun,
+    pub(super) feed: Option<Feed>,
+    pub(super) verdict: Option<Verdict>,
+    pub(super) progress: Progress,
 }
 
 /// A deploy that is over.
@@ -69,7 +79,7 @@ pub(crate) struct Order {
     /// The file asks for it.
     pub(crate) by_file: bool,
     /// A grid's dynos, and who says when they are ready; `None`: they are found where the sources say.
-    pub(crate) grown: Option<(Vec<DynoSpec>, Prober)>,
+    pub(crate) grown: Option<Grown>,
     /// The app that gives its dynos for it.
     pub(crate) donor: Option<AppId>,
 }
@@ -123,10 +133,11 @@ impl Deploys {
     }
 
     /// The one of that number is about to be over: how it began, where its dynos are found, how it stands.
-    pub(super) fn ends(&self, app: &AppId, id: u64) -> Option<(Begun, Option<Feed>, Progress)> {
+    pub(super) fn ends(&self, app: &AppId, id: u64) -> Option<Ending> {
         let running = &mut self.0.lock().running;
         let it = running.get_mut(app).filter(|it| it.begun.id == id)?;
-        Some((it.begun.clone(), it.feed.take(), it.progress.borrow().clone()))
+        let (feed, verdict) = (it.feed.take(), it.verdict.take());
+        Some(Ending { begun: it.begun.clone(), feed, verdict, progress: it.progress.borrow().clone() })
     }
 
     /// Why another deploy of the app cannot begin, if one runs.
