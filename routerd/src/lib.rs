@@ -54,10 +54,13 @@
 //! | `config/diff.rs` | Two configurations compared |
 //! | `config/dyno.rs` | Where an app's dynos come from: an address, a name that is looked up, or an SRV record |
 //! | `config/error.rs` | What is wrong with a configuration |
+//! | `config/event.rs` | What webhooks can be told of |
 //! | `config/file.rs` | The configuration as written: every key with its meaning, default, floor and ceiling |
+//! | `config/file/trail.rs` | The tables about changes as written |
 //! | `config/host.rs` | What names an app |
 //! | `config/key.rs` | A value of the file together with the place where it is written |
 //! | `config/reference.rs` | The reference of the configuration, made from the schema: `docs/configure.md` |
+//! | `config/trail.rs` | Where changes are recorded, kept and told |
 //! | `config/units.rs` | Durations as `"5s"` and sizes as `"1MiB"`: read from text, shown as text |
 //! | `config/walk.rs` | Holds a parsed file against the schema |
 
