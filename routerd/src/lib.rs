@@ -48,6 +48,12 @@
 //! | `metrics/meters.rs` | Counters and histograms of requests, fed once as each request ends |
 //! | `metrics/process.rs` | CPU time and memory of this process, as Linux tells them in `/proc/self` |
 //! | `metrics/scrape.rs` | What is read when somebody asks |
+//! | `audit.rs` | The audit trail |
+//! | `audit/files.rs` | The files of the audit trail |
+//! | `audit/line.rs` | One line of the audit trail |
+//! | `audit/read.rs` | Reads the audit trail from its end |
+//! | `audit/verify.rs` | Verifies the audit trail |
+//! | `durable.rs` | What files that have to survive a power cut are written with |
 //! | `drain.rs` | One signal for everything that runs: go on, finish what is running and take nothing new, stop now |
 //! | `config.rs` | The checked configuration, as types |
 //! | `config/check.rs` | From the file as written to the checked configuration |
@@ -75,5 +81,7 @@ pub mod log;
 pub mod admin;
 pub mod discover;
 pub mod metrics;
+pub mod audit;
+mod durable;
 mod drain;
 pub mod config;
