@@ -53,6 +53,7 @@
 //! | `audit/line.rs` | One line of the audit trail |
 //! | `audit/read.rs` | Reads the audit trail from its end |
 //! | `audit/verify.rs` | Verifies the audit trail |
+//! | `state.rs` | The state file |
 //! | `durable.rs` | What files that have to survive a power cut are written with |
 //! | `drain.rs` | One signal for everything that runs: go on, finish what is running and take nothing new, stop now |
 //! | `config.rs` | The checked configuration, as types |
@@ -82,6 +83,7 @@ pub mod admin;
 pub mod discover;
 pub mod metrics;
 pub mod audit;
+pub mod state;
 mod durable;
 mod drain;
 pub mod config;
