@@ -48,6 +48,9 @@
 //! | `metrics/meters.rs` | Counters and histograms of requests, fed once as each request ends |
 //! | `metrics/process.rs` | CPU time and memory of this process, as Linux tells them in `/proc/self` |
 //! | `metrics/scrape.rs` | What is read when somebody asks |
+//! | `webhooks.rs` | Webhooks |
+//! | `webhooks/post.rs` | One try to deliver one event |
+//! | `webhooks/target.rs` | One target of webhooks |
 //! | `audit.rs` | The audit trail |
 //! | `audit/files.rs` | The files of the audit trail |
 //! | `audit/line.rs` | One line of the audit trail |
@@ -82,6 +85,7 @@ pub mod log;
 pub mod admin;
 pub mod discover;
 pub mod metrics;
+pub mod webhooks;
 pub mod audit;
 pub mod state;
 mod durable;

@@ -15,3 +15,4 @@ mod servers;
 mod slow;
 mod support;
 mod up;
+mod webhooks;
