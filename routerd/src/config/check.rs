@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use router_core::change::AppSpec;
@@ -39,15 +39,25 @@ impl<'a> Checker<'a> {
         Self { problems, whole }
     }
 
-    /// What is returned is legal if no problem was added.
-    pub(super) fn config(mut self, file: &file::File) -> Config {
+    /// What is returned is legal if no problem was added. Relative paths begin at `base`.
+    pub(super) fn config(mut self, file: &file::File, base: &Path) -> Config {
         let mut addresses = Taken::new();
         let server = self.server(&file.server, &mut addresses);
         let admin = file.admin.as_ref().map(|admin| self.admin(admin, &mut addresses));
         let log = log(&file.log);
         let dns = self.dns(&file.dns);
+        let (audit, state, webhooks) = self.trail(file, base);
         let apps = self.apps(file, &addresses);
-        Config { server, admin, log, dns, apps }
+        Config { server, admin, log, dns, audit, state, webhooks, apps }
+    }
+
+    pub(super) fn problem(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// Whether nothing was taken out of the file, so that what is missing was not written.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     fn server(&mut self, file: &file::Server, taken: &mut Taken<SocketAddr>) -> Server {

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::error::Problem;
 use super::units::{Period, Size};
@@ -65,12 +65,31 @@ fn entry(schema: &Value, value: &mut Spanned<DeValue<'_>>, path: &str, problems:
                 return false;
             }
             let before = problems.len();
+            if schema["items"]["type"] == "object" {
+                return tables(&schema["items"], items, path, problems);
+            }
             problems
                 .extend(items.iter().filter_map(|item| leaf(&schema["items"], item, path).err()).map(|e| *e));
             problems.len() == before
         }
         _ => leaf(schema, value, path).map_err(|problem| problems.push(*problem)).is_ok(),
     }
+}
+
+/// Whether a list of tables may stay. What is wrong inside one of them is taken out there.
+fn tables(schema: &Value, items: &mut DeArray<'_>, path: &str, problems: &mut Vec<Problem>) -> bool {
+    let before = problems.len();
+    let mut all_tables = true;
+    for item in items.iter_mut() {
+        if let DeValue::Table(inner) = item.get_mut() {
+            table(schema, inner, path, problems);
+        } else {
+            problems.extend(leaf(schema, item, path).err().map(|problem| *problem));
+            all_tables = false;
+        }
+    }
+    debug_assert!(all_tables || problems.len() > before, "what is taken out is reported");
+    all_tables
 }
 
 /// A value that is no table and no list.
@@ -164,6 +183,7 @@ pub(super) fn words(schema: &Value) -> Vec<&str> {
 fn kind(schema: &Value) -> &'static str {
     match (schema["type"].as_str(), schema["x-unit"].as_str()) {
         (Some("object"), _) => "a table",
+        (Some("array"), _) if schema["items"]["type"] == "object" => "a list of tables",
         (Some("array"), _) => "a list of texts",
         (Some("boolean"), _) => "true or false",
         (Some("integer"), _) => "a whole number",

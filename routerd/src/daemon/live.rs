@@ -305,6 +305,7 @@ impl Lasting {
                 reloads_done: account.done,
                 reloads_failed: account.failed,
                 config_loaded: account.loaded.as_secs(),
+                ..Scrape::default()
             })
         })
     }

@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::formatting::{sanitize_description, sanitize_lab
 use router_core::snapshot::{AppSnapshot, DynoState, Snapshot};
 
 use super::{Metric, process};
+use crate::webhooks;
 
 /// What the daemon knows at the moment of a scrape.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,8 @@ pub struct Scrape {
     pub reloads_failed: u64,
     /// When the configuration in place was loaded, in seconds since 1970.
     pub config_loaded: u64,
+    /// What has become of events for webhooks.
+    pub webhooks: webhooks::Account,
 }
 
 impl Scrape {
@@ -60,6 +63,10 @@ impl Scrape {
         sample(text, &super::RELOADS, &["done"], self.reloads_done);
         sample(text, &super::RELOADS, &["failed"], self.reloads_failed);
         single(text, &super::CONFIG_LOADED, &[], self.config_loaded);
+        head(text, &super::WEBHOOKS);
+        sample(text, &super::WEBHOOKS, &["delivered"], self.webhooks.delivered);
+        sample(text, &super::WEBHOOKS, &["failed"], self.webhooks.failed);
+        sample(text, &super::WEBHOOKS, &["dropped"], self.webhooks.dropped);
         if let Some(seconds) = process::cpu_seconds() {
             single(text, &super::PROCESS_CPU, &[], seconds);
         }

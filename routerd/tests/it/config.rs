@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::support::program::routerd;
 
 mod broken;
+mod trail;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, "shop.toml")
@@ -108,7 +109,7 @@ fn all_keys() -> Vec<(Vec<String>, Value)> {
 }
 
 fn with(path: &[String], value: Value) -> String {
-    let mut root = json!({ "admin": {}, "apps": { "shop": {} } });
+    let mut root = json!({ "admin": {}, "audit": {}, "state": {}, "apps": { "shop": {} } });
     let pointer = path[..path.len() - 1].iter().fold(&mut root, |table, name| &mut table[name]);
     pointer[path.last().expect("no path is empty")] = value;
     toml::to_string(&root).expect("it is a table")
@@ -119,6 +120,8 @@ fn another(path: &str, schema: &Value) -> Value {
     match path {
         "server.listen" => return json!(["127.0.0.1:0"]),
         "admin.listen" => return json!("unix:/run/x.sock"),
+        "audit.file" | "state.file" => return json!("other"),
+        "webhooks" => return json!([{ "url": "http://chat.test/" }]),
         "dns.servers" => return json!(["::1"]),
         "apps.shop.hosts" => return json!(["shop.test"]),
         "apps.shop.release" => return json!("v2"),
@@ -144,7 +147,7 @@ fn another(path: &str, schema: &Value) -> Value {
 
 #[test]
 fn each_key_is_live() {
-    let base = parse("[admin]\n[apps.shop]").unwrap();
+    let base = parse("[admin]\n[audit]\n[state]\n[apps.shop]").unwrap();
     let keys = all_keys();
     assert!(keys.len() > 60, "{}", keys.len());
     for (path, schema) in keys {
@@ -172,7 +175,7 @@ fn each_key_is_live() {
 
 #[test]
 fn each_documented_default_is_the_one_that_holds() {
-    let base = parse("[admin]\n[apps.shop]").unwrap();
+    let base = parse("[admin]\n[audit]\n[state]\n[apps.shop]").unwrap();
     for (path, schema) in all_keys() {
         let default =
             schema.get("default").unwrap_or_else(|| panic!("{} has no default", path.join("."))).clone();
@@ -238,6 +241,9 @@ fn the_schema_allows_no_unknown_key_and_describes_each_one() {
             let text =
                 key["description"].as_str().unwrap_or_else(|| panic!("{path}.{name} has no description"));
             assert!(text.len() > 10, "{path}.{name}: {text}");
+            if key["items"]["type"] == "object" {
+                tables(key["items"].as_object().expect("it is one"), &format!("{path}.{name}"));
+            }
             if key["type"] == "object" {
                 tables(key.as_object().expect("it is one"), &format!("{path}.{name}"));
             }
