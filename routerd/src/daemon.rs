@@ -4,6 +4,7 @@ mod live;
 mod names;
 mod orders;
 mod release;
+mod trail;
 
 use std::fmt;
 use std::io;
@@ -22,13 +23,13 @@ use tokio::sync::{Mutex, watch};
 use self::live::{LAST_LINES, Lasting, Live, access_log};
 use self::orders::Orders;
 use self::release::Deploys;
+use self::trail::Trail;
 use crate::accept::Connections;
 use crate::admin::{AdminAddress, AdminError, Readiness, Reloads};
 use crate::config::diff::Diff;
 use crate::config::{Config, ConfigError};
 use crate::conn::Terms;
 use crate::control::Control;
-use crate::deploys::book::{Book, Shelf};
 use crate::deploys::counts::Counts;
 use crate::deploys::grown::Grower;
 use crate::drain::Drain;
@@ -38,13 +39,13 @@ use crate::metrics::Meters;
 
 /// A running daemon. Dropping it cuts everything; [`stop`](Self::stop) is the orderly end.
 pub struct Daemon {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
     /// Dropping it ends the upkeep of the meters.
     _upkeep: watch::Sender<bool>,
 }
 
 /// What the tasks of a daemon share. They hold it weakly: it is dropped with the daemon.
-struct Inner {
+struct Shared {
     lasting: Lasting,
     /// `None` while it starts.
     live: Mutex<Option<Live>>,
@@ -69,6 +70,8 @@ pub enum StartError {
     Admin(AdminError),
     /// The access log cannot be started.
     Log(io::Error),
+    /// The audit trail or the state file cannot be used.
+    Trail(String),
     /// The apps contradict each other.
     Apps(ChangeError),
 }
@@ -78,6 +81,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::Admin(error) => write!(f, "{error}"),
+            Self::Trail(error) => f.write_str(error),
             Self::Log(error) => write!(f, "cannot start the access log: {error}"),
             Self::Apps(error) => write!(f, "{error}"),
         }
@@ -140,7 +144,8 @@ impl Daemon {
             proxy,
             meters,
             counts,
-            shelf: Shelf::new(Book::default(), None),
+            trail: Trail::open(config).await.map_err(StartError::Trail)?,
+            shelf: trail::shelf(config).await.map_err(StartError::Trail)?,
             deploys: Deploys::default(),
             grower: OnceLock::new(),
             log,
@@ -152,14 +157,14 @@ impl Daemon {
         };
         let (upkeep, ended) = watch::channel(false);
         tokio::spawn(lasting.meters.clone().upkeep(ended));
-        let inner = Arc::new(Inner { lasting, live: Mutex::new(None), shown: ArcSwap::default() });
+        let shared = Arc::new(Shared { lasting, live: Mutex::new(None), shown: ArcSwap::default() });
         // Whoever wants something of it before it has started waits here.
-        let mut slot = inner.live.lock().await;
-        let live = slot.insert(Live::start(config, &inner).await?);
-        inner.lasting.readiness.set(None);
-        inner.shown.store(Arc::new(Shown::of(live)));
+        let mut slot = shared.live.lock().await;
+        let live = slot.insert(Live::start(config, &shared).await?);
+        shared.lasting.readiness.set(None);
+        shared.shown.store(Arc::new(Shown::of(live)));
         drop(slot);
-        Ok(Self { inner, _upkeep: upkeep })
+        Ok(Self { shared, _upkeep: upkeep })
     }
 
     /// Puts another configuration in place and says what was different. What is in both is not touched: apps keep
@@ -174,15 +179,15 @@ impl Daemon {
     /// Not cancel safe: a future dropped half-way leaves some apps as they were and some as they are to be. Another
     /// reload brings all to one state.
     pub async fn reload(&self, config: Config) -> Result<Diff, StartError> {
-        let mut live = self.inner.live.lock().await;
+        let mut live = self.shared.live.lock().await;
         // It has started, or there would be no `self`.
         let Some(live) = live.as_mut() else { return Ok(Diff::default()) };
-        let result = live.reload(config, &self.inner).await;
+        let result = live.reload(config, &self.shared).await;
         match &result {
-            Ok(_) => self.inner.lasting.reloads.done(),
-            Err(error) => self.inner.lasting.reloads.failed(&error.to_string()),
+            Ok(_) => self.shared.lasting.reloads.done(),
+            Err(error) => self.shared.lasting.reloads.failed(&error.to_string()),
         }
-        self.inner.shown.store(Arc::new(Shown::of(live)));
+        self.shared.shown.store(Arc::new(Shown::of(live)));
         result
     }
 
@@ -202,7 +207,7 @@ impl Daemon {
                 Ok((config, diff))
             }
             Ok(Err(error)) => {
-                self.inner.lasting.reloads.failed(&error.to_string());
+                self.shared.lasting.reloads.failed(&error.to_string());
                 Err(ReloadError::Config(error))
             }
             Err(_) => Err(ReloadError::Interrupted),
@@ -211,27 +216,27 @@ impl Daemon {
 
     /// Where it listens, with the ports it got.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.inner.shown.load().addresses.clone()
+        self.shared.shown.load().addresses.clone()
     }
 
     /// Where the admin interface listens, with the port it got.
     pub fn admin_address(&self) -> Option<AdminAddress> {
-        self.inner.shown.load().admin.clone()
+        self.shared.shown.load().admin.clone()
     }
 
     /// The router, for changes and pictures.
     pub fn router(&self) -> &Router {
-        &self.inner.lasting.router
+        &self.shared.lasting.router
     }
 
     /// What carries out orders, and says how things stand.
     pub fn control(&self) -> Arc<dyn Control> {
-        Arc::new(Orders(Arc::downgrade(&self.inner)))
+        Arc::new(Orders(Arc::downgrade(&self.shared)))
     }
 
     /// Where a grid tells what the dynos of its app do. Nothing else finds dynos of that app from now on.
     pub(crate) async fn sink_of_grid(&self, app: &AppId) -> Arc<dyn Fn(Vec<Change>) + Send + Sync> {
-        let live = self.inner.live.lock().await;
+        let live = self.shared.live.lock().await;
         // It has started, or there would be no `self`.
         let gate = live.as_ref().map(|live| Arc::clone(&live.gate));
         if let Some(gate) = &gate {
@@ -246,12 +251,12 @@ impl Daemon {
     /// From now on that grid starts the dynos for deploys of its app.
     pub(crate) fn grows(&self, grower: Arc<dyn Grower>) {
         // There is one grid in a daemon's life.
-        let _ = self.inner.lasting.grower.set(grower);
+        let _ = self.shared.lasting.grower.set(grower);
     }
 
     /// Open connections of clients.
     pub fn connections(&self) -> usize {
-        self.inner.lasting.connections.open()
+        self.shared.lasting.connections.open()
     }
 
     /// Stops accepting, lets what is running finish within that time, cuts the rest, and writes the last log lines.
@@ -260,7 +265,7 @@ impl Daemon {
     /// # Cancel safety
     /// A dropped future leaves the daemon draining and cuts it.
     pub async fn stop(self, within: Duration) -> usize {
-        let lasting = &self.inner.lasting;
+        let lasting = &self.shared.lasting;
         lasting.readiness.drain();
         lasting.drain.begin();
         let _ = tokio::time::timeout(within, lasting.connections.ended()).await;
@@ -275,7 +280,7 @@ impl Daemon {
         {
             tracing::warn!("the last lines of the access log could not be written in {LAST_LINES:?}");
         }
-        if let Some(live) = self.inner.live.lock().await.take() {
+        if let Some(live) = self.shared.live.lock().await.take() {
             live.end().await;
         }
         cut

@@ -37,6 +37,7 @@
 //! | `daemon/orders.rs` | Carries out what is asked of the daemon, one order after the other |
 //! | `daemon/release.rs` | Releases of a running daemon |
 //! | `daemon/release/words.rs` | The words of releases |
+//! | `daemon/trail.rs` | What is written down and told of changes |
 //! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |
 //! | `conn.rs` | One client connection: HTTP/1.1 in, each request to `router_core::proxy` |
 //! | `socket.rs` | A client's socket with two hands on it |

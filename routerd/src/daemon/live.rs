@@ -17,7 +17,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::release::{self, Deploys};
-use super::{Inner, StartError, names};
+use super::trail::Trail;
+use super::{Shared, StartError, names};
 use crate::accept::{self, Connections};
 use crate::admin::{Admin, AdminAddress, AdminListener, Readiness, Reloads};
 use crate::config::diff::{AppChange, Diff};
@@ -45,6 +46,7 @@ pub(super) struct Lasting {
     pub(super) meters: Meters,
     pub(super) counts: Counts,
     pub(super) shelf: Shelf,
+    pub(super) trail: Trail,
     pub(super) deploys: Deploys,
     /// What starts dynos, if something does.
     pub(super) grower: OnceLock<Arc<dyn Grower>>,
@@ -102,7 +104,7 @@ struct Opened {
 
 impl Live {
     /// The first configuration.
-    pub(super) async fn start(file: &Config, inner: &Arc<Inner>) -> Result<Self, StartError> {
+    pub(super) async fn start(file: &Config, inner: &Arc<Shared>) -> Result<Self, StartError> {
         let lasting = &inner.lasting;
         let (mut config, book) = (file.clone(), lasting.shelf.read());
         release::overlay(&mut config, &book);
@@ -127,7 +129,7 @@ impl Live {
     ///
     /// # Errors
     /// What cannot be had; then nothing has changed.
-    pub(super) async fn reload(&mut self, file: Config, inner: &Arc<Inner>) -> Result<Diff, StartError> {
+    pub(super) async fn reload(&mut self, file: Config, inner: &Arc<Shared>) -> Result<Diff, StartError> {
         let lasting = &inner.lasting;
         let mut new = file.clone();
         release::overlay(&mut new, &lasting.shelf.read());
@@ -175,6 +177,7 @@ impl Live {
     /// Nothing here can fail.
     fn switch(&mut self, opened: Opened, diff: &Diff, new: &Config, lasting: &Lasting) {
         lasting.terms.store(Arc::new(lasting.terms_of(new)));
+        lasting.trail.set(new);
         if lasting.log_is_ours && changes_log(diff) {
             let old = lasting.log.swap(opened.log.map(Arc::new));
             tokio::spawn(async move {

@@ -11,9 +11,11 @@ use router_core::snapshot::AppSnapshot;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use super::Inner;
+use super::Shared;
 use super::live::Live;
 use super::release::{self, Refused};
+use super::trail::event_of;
+use crate::audit::{Asked, Outcome, Seq};
 use crate::config::DynoSource;
 use crate::config::units::Period;
 use crate::control::{
@@ -23,6 +25,7 @@ use crate::control::{
 use crate::deploys::book::{Page, Wanted};
 use crate::deploys::grown::Grower;
 use crate::deploys::run::Ask;
+use crate::webhooks::Event;
 
 /// How long a promotion waits for the last requests of the app that gives its dynos.
 const DONOR_DRAIN: Duration = Duration::from_secs(10);
@@ -31,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// The daemon as whoever brings orders sees it. It does not keep the daemon alive.
 #[derive(Clone)]
-pub(super) struct Orders(pub(super) Weak<Inner>);
+pub(super) struct Orders(pub(super) Weak<Shared>);
 
 impl Control for Orders {
     fn order(
@@ -97,64 +100,130 @@ impl Control for Orders {
         snapshot.apps.iter().filter_map(one).collect()
     }
 
-    fn audit(&self, _app: Option<&str>, _limit: usize) -> Result<Vec<serde_json::Value>, Refusal> {
-        Err(Refusal::new(RefusalKind::Unsupported, "there is no audit trail: [audit] is not configured"))
+    fn audit(&self, app: Option<&str>, limit: usize) -> Result<Vec<serde_json::Value>, Refusal> {
+        self.0.upgrade().ok_or_else(ending)?.lasting.trail.tail(app, limit)
     }
 
     fn verify_audit(&self) -> Result<String, Refusal> {
-        Err(Refusal::new(RefusalKind::Unsupported, "there is no audit trail: [audit] is not configured"))
+        self.0.upgrade().ok_or_else(ending)?.lasting.trail.verify()
     }
 }
 
-/// One order, from its lock to its receipt.
-async fn carry_out(inner: &Arc<Inner>, actor: &Actor, order: Order) -> Result<Receipt, Refusal> {
+/// One order, from the line in the audit trail that it is asked for to the one that says what came of it.
+async fn carry_out(inner: &Arc<Shared>, actor: &Actor, order: Order) -> Result<Receipt, Refusal> {
+    let trail = &inner.lasting.trail;
+    let app = order.app().map(AppId::from);
+    let before = app.as_ref().and_then(|app| inner.shown.load().configs.as_ref()?.0.app(app).map(Wanted::of));
+    let asked = Asked {
+        who: actor.name.clone(),
+        from: actor.from.clone(),
+        what: order.verb().to_owned(),
+        app: app.map(|app| app.to_string()),
+        before: before.and_then(|before| serde_json::to_value(before).ok()),
+        after: Some(order.body()),
+    };
+    let seq = trail.begins(asked).await?;
+    let result = obey(inner, actor, order.clone(), seq.clone()).await;
+    let outcome = match &result {
+        // It ends with its deploy.
+        Ok(Obeyed { begun: true, .. }) => None,
+        Ok(Obeyed { begun: false, .. }) => Some(Outcome::done()),
+        Err(refusal) => Some(Outcome::refused(refusal.text.clone())),
+    };
+    let mut mark = None;
+    if let Some(outcome) = outcome {
+        mark = trail.ends(seq, outcome).await;
+    }
+    let Obeyed { receipt, .. } = result?;
+    if let Some(event) = event_of(&order, &actor.name, &receipt.text) {
+        trail.tell(&Event { audit: mark, ..event });
+    }
+    Ok(receipt)
+}
+
+/// What came of an order.
+struct Obeyed {
+    receipt: Receipt,
+    /// A deploy has begun with it and goes on.
+    begun: bool,
+}
+
+impl From<Receipt> for Obeyed {
+    fn from(receipt: Receipt) -> Self {
+        Self { receipt, begun: false }
+    }
+}
+
+async fn obey(
+    inner: &Arc<Shared>,
+    actor: &Actor,
+    order: Order,
+    audit: Option<Seq>,
+) -> Result<Obeyed, Refusal> {
     let mut slot = inner.live.lock().await;
     let live = slot.as_mut().ok_or_else(ending)?;
-    let by = actor.name.clone();
-    match order {
+    let asker = Asker { by: actor.name.clone(), audit };
+    let said = match order {
         Order::Deploy { app, release, dynos, canary, plan } => {
-            live.deploy(&app.into(), &release, &dynos, (canary, &plan), by, inner).await
+            return live.deploy(&app.into(), &release, &dynos, (canary, &plan), asker, inner).await;
         }
         Order::Promote { app, from: None } => {
             let answer = live.ask(&app.as_str().into(), Ask::Promote, inner)?;
             drop(slot);
             answered(answer).await?;
-            Ok(said(format!("{app}: the canary becomes the release")))
+            said(format!("{app}: the canary becomes the release"))
         }
-        Order::Promote { app, from: Some(from) } => live.promote(&app.into(), &from.into(), by, inner).await,
+        Order::Promote { app, from: Some(from) } => {
+            return live.promote(&app.into(), &from.into(), asker, inner).await;
+        }
         Order::RollBack { app, why } => {
-            let id = AppId::from(app.as_str());
+            let (id, by) = (AppId::from(app.as_str()), &asker.by);
             let why = why.map_or_else(|| format!("{by} asked for it"), |why| format!("{by}: {why}"));
             if inner.lasting.deploys.busy(&id).is_ok() {
-                return live.back(&id, by, inner).await;
+                return live.back(&id, asker, inner).await;
             }
             let answer = live.ask(&id, |reply| Ask::RollBack(why, reply), inner)?;
             let number = inner.lasting.deploys.number(&id);
             drop(slot);
             answered(answer).await?;
-            Ok(Receipt { deploy: number, ..said(format!("{app}: the deploy is taken back")) })
+            Receipt { deploy: number, ..said(format!("{app}: the deploy is taken back")) }
         }
         Order::Canary { app, rule } => {
             let answer = live.ask(&app.as_str().into(), |reply| Ask::Canary(rule.0.clone(), reply), inner)?;
             drop(slot);
             answered(answer).await?;
-            Ok(said(format!("{app}: the canary serves {rule}")))
+            said(format!("{app}: the canary serves {rule}"))
         }
-        Order::Drain { app, dyno } => live.drain(&app.into(), &dyno, inner).await,
-        Order::Undrain { app, dyno } => live.undrain(&app.into(), &dyno, inner).await,
+        Order::Drain { app, dyno } => live.drain(&app.into(), &dyno, inner).await?,
+        Order::Undrain { app, dyno } => live.undrain(&app.into(), &dyno, inner).await?,
         Order::Pause { app, at_most } => {
             let at_most = at_most.unwrap_or(Hold::PAUSE_DEFAULT).min(Hold::PAUSE_MAX);
             live.hold(&app.as_str().into(), Hold::Pause { at_most, over: Hold::RESUME_DEFAULT }, inner)?;
-            Ok(said(format!("{app}: requests are held in line, for {} at most", Period(at_most))))
+            said(format!("{app}: requests are held in line, for {} at most", Period(at_most)))
         }
         Order::Resume { app, over } => {
             let over = over.unwrap_or(Hold::RESUME_DEFAULT).min(Hold::RESUME_MAX);
             live.hold(&app.as_str().into(), Hold::Resume { over }, inner)?;
-            Ok(said(format!("{app}: requests are served again, all dynos within {}", Period(over))))
+            said(format!("{app}: requests are served again, all dynos within {}", Period(over)))
         }
-        Order::Maintenance { app, on } => live.maintain(&app.into(), on, inner).await,
-        Order::Restart { app } => live.restart(&app.into(), by, inner).await,
-        Order::Reload | Order::Upgrade => Err(Refusal::new(RefusalKind::Unsupported, "not yet")),
+        Order::Maintenance { app, on } => live.maintain(&app.into(), on, inner).await?,
+        Order::Restart { app } => return live.restart(&app.into(), asker, inner).await,
+        Order::Reload | Order::Upgrade => {
+            return Err(Refusal::new(RefusalKind::Unsupported, "not yet"));
+        }
+    };
+    Ok(said.into())
+}
+
+/// Who asks for a deploy, and where the audit trail says so.
+struct Asker {
+    by: String,
+    audit: Option<Seq>,
+}
+
+impl Asker {
+    fn order(self, app: &AppId, wanted: Wanted, plan: Plan) -> release::Order {
+        release::Order { audit: self.audit, ..release::Order::new(app, wanted, plan, self.by) }
     }
 }
 
@@ -165,9 +234,9 @@ impl Live {
         release: &str,
         dynos: &[String],
         (canary, plan): (Option<CanaryOrder>, &PlanOrder),
-        by: String,
-        inner: &Arc<Inner>,
-    ) -> Result<Receipt, Refusal> {
+        asker: Asker,
+        inner: &Arc<Shared>,
+    ) -> Result<Obeyed, Refusal> {
         let base = self.app(app)?.plan.clone().with_canary(canary.map(|rule| rule.0));
         let plan = plan.over(base).map_err(|error| invalid(error.to_string()))?;
         if grower(app, inner).is_some() {
@@ -176,20 +245,20 @@ impl Live {
                     "the dynos of app {app} are started here: {dyno} is not one of them"
                 )));
             }
-            return self.grow(app, release.into(), plan, by, true, inner).await;
+            return self.grow(app, release.into(), plan, asker, true, inner).await;
         }
         if dynos.is_empty() {
             return Err(invalid(format!("release {release} needs dynos, and there is none in the list")));
         }
         let dynos: Result<Vec<_>, _> = dynos.iter().map(|text| DynoSource::parse(text)).collect();
         let wanted = Wanted { release: release.into(), dynos: dynos.map_err(invalid)? };
-        let order = release::Order::new(app, wanted, plan, by);
+        let order = asker.order(app, wanted, plan);
         let deploy = self.begin(order, inner).await?;
         Ok(begun(app, release, deploy))
     }
 
     /// The same release in new processes.
-    async fn restart(&mut self, app: &AppId, by: String, inner: &Arc<Inner>) -> Result<Receipt, Refusal> {
+    async fn restart(&mut self, app: &AppId, asker: Asker, inner: &Arc<Shared>) -> Result<Obeyed, Refusal> {
         let there = self.app(app)?;
         if grower(app, inner).is_none() {
             let why = format!(
@@ -198,7 +267,7 @@ impl Live {
             return Err(Refusal::new(RefusalKind::Unsupported, why));
         }
         let (release, plan) = (there.spec.release.clone(), there.plan.clone());
-        self.grow(app, release, plan, by, false, inner).await
+        self.grow(app, release, plan, asker, false, inner).await
     }
 
     /// A release whose dynos are started for it.
@@ -207,21 +276,21 @@ impl Live {
         app: &AppId,
         release: ReleaseId,
         plan: Plan,
-        by: String,
+        asker: Asker,
         anew: bool,
-        inner: &Arc<Inner>,
-    ) -> Result<Receipt, Refusal> {
+        inner: &Arc<Shared>,
+    ) -> Result<Obeyed, Refusal> {
         inner.lasting.deploys.busy(app)?;
         let Some(grower) = grower(app, inner) else { return Err(ending()) };
         let grown = grower.grow(anew).await.map_err(Refused::NotNow)?;
         let wanted = Wanted { release: release.clone(), dynos: Vec::new() };
-        let order = release::Order { grown: Some(grown), ..release::Order::new(app, wanted, plan, by) };
+        let order = release::Order { grown: Some(grown), ..asker.order(app, wanted, plan) };
         let deploy = self.begin(order, inner).await?;
         Ok(begun(app, release.as_str(), deploy))
     }
 
     /// The release before the present one, once more.
-    async fn back(&mut self, app: &AppId, by: String, inner: &Arc<Inner>) -> Result<Receipt, Refusal> {
+    async fn back(&mut self, app: &AppId, asker: Asker, inner: &Arc<Shared>) -> Result<Obeyed, Refusal> {
         if grower(app, inner).is_some() {
             let why = format!(
                 "the processes of the release before are gone: deploy it again, or restart app {app}"
@@ -234,7 +303,7 @@ impl Live {
             return Err(Refused::NotNow(format!("app {app} has had no other release to go back to")).into());
         };
         let (wanted, release) = (previous.wanted.clone(), previous.wanted.release.clone());
-        let deploy = self.begin(release::Order::new(app, wanted, plan, by), inner).await?;
+        let deploy = self.begin(asker.order(app, wanted, plan), inner).await?;
         Ok(begun(app, release.as_str(), deploy))
     }
 
@@ -243,9 +312,9 @@ impl Live {
         &mut self,
         app: &AppId,
         from: &AppId,
-        by: String,
-        inner: &Arc<Inner>,
-    ) -> Result<Receipt, Refusal> {
+        asker: Asker,
+        inner: &Arc<Shared>,
+    ) -> Result<Obeyed, Refusal> {
         let plan = self.app(app)?.plan.clone();
         let wanted = Wanted::of(self.app(from)?);
         inner.lasting.deploys.busy(app)?;
@@ -260,8 +329,7 @@ impl Live {
             return Err(busy.into());
         }
         let release = wanted.release.clone();
-        let order =
-            release::Order { donor: Some(from.clone()), ..release::Order::new(app, wanted, plan, by) };
+        let order = release::Order { donor: Some(from.clone()), ..asker.order(app, wanted, plan) };
         let result = self.begin(order, inner).await;
         if !matches!(result, Ok(Some(_))) {
             self.gate.open(from);
@@ -269,13 +337,13 @@ impl Live {
         Ok(begun(app, release.as_str(), result?))
     }
 
-    fn hold(&self, app: &AppId, hold: Hold, inner: &Inner) -> Result<(), Refused> {
+    fn hold(&self, app: &AppId, hold: Hold, inner: &Shared) -> Result<(), Refused> {
         self.app(app)?;
         let held = inner.lasting.router.apply(&[Change::Hold(app.clone(), hold)]);
         held.map_err(|error| Refused::NotNow(error.to_string()))
     }
 
-    async fn maintain(&self, app: &AppId, on: bool, inner: &Arc<Inner>) -> Result<Receipt, Refusal> {
+    async fn maintain(&self, app: &AppId, on: bool, inner: &Arc<Shared>) -> Result<Receipt, Refusal> {
         self.app(app)?;
         let kept = inner.lasting.shelf.turn(app, |page| page.maintenance = on).await;
         kept.map_err(Refused::NotKept)?;
@@ -284,7 +352,7 @@ impl Live {
         Ok(said(format!("{app}: {what}")))
     }
 
-    async fn drain(&self, app: &AppId, dyno: &str, inner: &Arc<Inner>) -> Result<Receipt, Refusal> {
+    async fn drain(&self, app: &AppId, dyno: &str, inner: &Arc<Shared>) -> Result<Receipt, Refusal> {
         self.app(app)?;
         inner.lasting.deploys.busy(app)?;
         let address = address_of(app, dyno, inner)?;
@@ -294,7 +362,7 @@ impl Live {
         Ok(said(format!("{app}: {dyno} gets no further request")))
     }
 
-    async fn undrain(&self, app: &AppId, dyno: &str, inner: &Arc<Inner>) -> Result<Receipt, Refusal> {
+    async fn undrain(&self, app: &AppId, dyno: &str, inner: &Arc<Shared>) -> Result<Receipt, Refusal> {
         self.app(app)?;
         let drained = self.gate.drained(app);
         let named = |address: &&Address| address.to_string() == dyno;
@@ -313,12 +381,12 @@ impl Live {
 }
 
 /// Who starts the dynos of that app.
-fn grower(app: &AppId, inner: &Inner) -> Option<Arc<dyn Grower>> {
+fn grower(app: &AppId, inner: &Shared) -> Option<Arc<dyn Grower>> {
     inner.lasting.grower.get().filter(|grower| grower.app() == app).cloned()
 }
 
 /// Takes an app's dynos out of the router and waits for their last requests.
-async fn let_go(app: &AppId, inner: &Inner) -> Result<(), Refused> {
+async fn let_go(app: &AppId, inner: &Shared) -> Result<(), Refused> {
     let router = &inner.lasting.router;
     let dynos = || router.app(app).map(|app| app.snapshot().dynos).unwrap_or_default();
     let leave = dynos().into_iter().map(|dyno| Change::RemoveDyno(app.clone(), dyno.address));
@@ -335,7 +403,7 @@ async fn let_go(app: &AppId, inner: &Inner) -> Result<(), Refused> {
 }
 
 /// A dyno by its name or address.
-fn address_of(app: &AppId, dyno: &str, inner: &Inner) -> Result<Address, Refusal> {
+fn address_of(app: &AppId, dyno: &str, inner: &Shared) -> Result<Address, Refusal> {
     let there = inner.lasting.router.app(app).map(|app| app.snapshot().dynos).unwrap_or_default();
     let found = there.iter().find(|it| it.name.as_str() == dyno || it.address.to_string() == dyno);
     let none = || Refusal::new(RefusalKind::NotFound, format!("app {app} has no dyno {dyno}"));
@@ -387,12 +455,12 @@ fn drained(page: &Page) -> Vec<String> {
     page.drained.iter().map(ToString::to_string).collect()
 }
 
-fn begun(app: &AppId, release: &str, deploy: Option<u64>) -> Receipt {
+fn begun(app: &AppId, release: &str, deploy: Option<u64>) -> Obeyed {
     let text = match deploy {
         Some(id) => format!("{app}: deploy {id} of {release} has begun"),
         None => format!("{app}: {release} is in place; no dyno had to be started for it"),
     };
-    Receipt { deploy, ..said(text) }
+    Obeyed { receipt: Receipt { deploy, ..said(text) }, begun: deploy.is_some() }
 }
 
 fn said(text: String) -> Receipt {

@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use router_core::change::{Change, DynoHealth, DynoSpec, Hold};
 use router_core::clock;
 use router_core::ids::{Address, AppId};
-use router_core::policy::deploy::{CauseKind, Deploy, Outcome, Release, WrongState};
+use router_core::policy::deploy::{CauseKind, Deploy, Outcome, Progress, Release, State, WrongState};
 use router_core::snapshot::DynoState;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -17,12 +17,15 @@ use tokio::time::timeout;
 use self::words::Running;
 pub(super) use self::words::{Deploys, Ended, Order, Refused};
 use super::live::Live;
-use super::{Inner, names};
+use super::trail::event_of_deploy;
+use super::{Shared, names};
+use crate::audit::{self, Asked};
 use crate::config;
 use crate::deploys::book::{Begun, Book, Page, Wanted};
 use crate::deploys::grown::{Grown, Verdict};
 use crate::deploys::run::{Ask, Keep, Prober, Reply, Run};
 use crate::discover::Feed;
+use crate::webhooks::Event;
 
 /// How long a deploy waits for the first answers about names of its dynos.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
@@ -46,8 +49,8 @@ struct Means {
 
 impl Live {
     /// Begins a deploy and gives its number; `None`: nothing had to be started or ended, and it is done.
-    pub(super) async fn begin(&mut self, order: Order, inner: &Arc<Inner>) -> Result<Option<u64>, Refused> {
-        let Order { app, wanted, plan, by, by_file, grown, donor } = order;
+    pub(super) async fn begin(&mut self, order: Order, inner: &Arc<Shared>) -> Result<Option<u64>, Refused> {
+        let Order { app, wanted, plan, by, by_file, grown, donor, audit } = order;
         inner.lasting.deploys.busy(&app)?;
         let present = Wanted::of(self.app(&app)?);
         let over = Wanted::of(self.file.app(&app).ok_or_else(|| Refused::NoSuchApp(app.clone()))?);
@@ -61,7 +64,8 @@ impl Live {
             }
         };
         let at = now_text();
-        let mut begun = Begun { id: 0, wanted, from: present, over, donor, by, by_file, at, saved: None };
+        let mut begun =
+            Begun { id: 0, wanted, from: present, over, donor, by, by_file, at, audit, saved: None };
         let made = self.sides(&app, &begun, found, inner).and_then(|sides| {
             if sides.new.is_empty() {
                 return Ok(None);
@@ -83,6 +87,8 @@ impl Live {
                 // It was made a moment ago, so it has not been started before.
                 let _ = deploy.start(inner.lasting.now());
                 let id = begun.id;
+                let event = event_of_deploy(&app, &begun, State::Staged, None);
+                event.iter().for_each(|event| inner.lasting.trail.tell(event));
                 self.run(&app, deploy, begun, means, inner);
                 Ok(Some(id))
             }
@@ -115,7 +121,7 @@ impl Live {
         app: &AppId,
         begun: &Begun,
         found: Vec<DynoSpec>,
-        inner: &Inner,
+        inner: &Shared,
     ) -> Result<Sides, Refused> {
         if found.is_empty() && !begun.by_file {
             let sources: Vec<_> = begun.wanted.dynos.iter().map(ToString::to_string).collect();
@@ -160,7 +166,7 @@ impl Live {
     }
 
     /// Lets a deploy run in a task of its own.
-    fn run(&self, app: &AppId, deploy: Deploy, begun: Begun, means: Means, inner: &Arc<Inner>) {
+    fn run(&self, app: &AppId, deploy: Deploy, begun: Begun, means: Means, inner: &Arc<Shared>) {
         let Means { feed, verdict, crashes, prober } = means;
         let lasting = &inner.lasting;
         self.gate.close(app);
@@ -174,6 +180,7 @@ impl Live {
             keep: keep(inner, app),
             asks,
             shown,
+            told: tell(inner, app, &begun),
             crashes,
             before: lasting.deploys.of_present(app, lasting.meters.tally(app)),
         };
@@ -189,7 +196,7 @@ impl Live {
     }
 
     /// Takes a deploy that is over off the list, and puts in place what came of it.
-    async fn ended(&mut self, app: &AppId, id: u64, outcome: Outcome, inner: &Arc<Inner>) {
+    async fn ended(&mut self, app: &AppId, id: u64, outcome: Outcome, inner: &Arc<Shared>) {
         let Some(ending) = inner.lasting.deploys.ends(app, id) else { return };
         let words::Ending { begun, feed, verdict, progress } = ending;
         let (on_new, cause) = match &outcome {
@@ -217,6 +224,13 @@ impl Live {
             }
         }
         let (state, cause) = (outcome.as_str(), cause.map(ToString::to_string));
+        let written = match &outcome {
+            Outcome::Done => audit::Outcome::done(),
+            bad @ (Outcome::Failed(_) | Outcome::RolledBack(..)) => audit::Outcome::failed(bad.to_string()),
+        };
+        let mark = inner.lasting.trail.ends(begun.audit.clone(), written).await;
+        let event = event_of_deploy(app, &begun, progress.state, Some(&progress));
+        event.into_iter().for_each(|event| inner.lasting.trail.tell(&Event { audit: mark.clone(), ..event }));
         let progress = Some(progress);
         inner.lasting.deploys.over(Ended { app: app.clone(), begun, at: now_text(), progress, state, cause });
         self.follow(app, inner).await;
@@ -233,7 +247,7 @@ impl Live {
     }
 
     /// The app runs this release from now on.
-    async fn settle_on(&mut self, app: &AppId, begun: &Begun, feed: Option<Feed>, inner: &Arc<Inner>) {
+    async fn settle_on(&mut self, app: &AppId, begun: &Begun, feed: Option<Feed>, inner: &Arc<Shared>) {
         let lasting = &inner.lasting;
         self.put(app, &begun.wanted, inner);
         if let Some(feed) = feed {
@@ -253,7 +267,7 @@ impl Live {
     }
 
     /// Begins a deploy if the app is to run something else than it does.
-    pub(super) async fn follow(&mut self, app: &AppId, inner: &Arc<Inner>) {
+    pub(super) async fn follow(&mut self, app: &AppId, inner: &Arc<Shared>) {
         let (Ok(there), Some(file)) = (self.app(app), self.file.app(app)) else { return };
         if inner.lasting.deploys.busy(app).is_err() {
             // It is asked again when that has ended.
@@ -263,18 +277,33 @@ impl Live {
         if wanted == Wanted::of(there) {
             return;
         }
-        let (plan, by) = (file.plan.clone(), "the configuration file".to_owned());
-        let order = Order {
-            app: app.clone(),
-            wanted: wanted.clone(),
-            plan,
-            by: by.clone(),
-            by_file: true,
-            grown: None,
-            donor: None,
+        let (plan, by, from) = (file.plan.clone(), "the configuration file".to_owned(), Wanted::of(there));
+        let asked = Asked {
+            who: by.clone(),
+            what: "deploy".to_owned(),
+            app: Some(app.to_string()),
+            before: json(&from),
+            after: json(&wanted),
+            ..Asked::default()
         };
-        let from = Wanted::of(there);
-        if let Err(refused) = Box::pin(self.begin(order, inner)).await {
+        let result = match inner.lasting.trail.begins(asked).await {
+            Err(refused) => Err(refused),
+            Ok(audit) => {
+                let order = Order::new(app, wanted.clone(), plan, by.clone());
+                let order = Order { by_file: true, audit: audit.clone(), ..order };
+                let result = Box::pin(self.begin(order, inner)).await;
+                let outcome = match &result {
+                    Ok(Some(_)) => None,
+                    Ok(None) => Some(audit::Outcome::done()),
+                    Err(refused) => Some(audit::Outcome::refused(refused.to_string())),
+                };
+                if let Some(outcome) = outcome {
+                    inner.lasting.trail.ends(audit, outcome).await;
+                }
+                result
+            }
+        };
+        if let Err(refused) = result {
             tracing::warn!("app {app}: release {} cannot be deployed: {refused}", wanted.release);
             let (over, at) = (wanted.clone(), now_text());
             let begun = Begun {
@@ -286,6 +315,7 @@ impl Live {
                 by,
                 by_file: true,
                 at: at.clone(),
+                audit: None,
                 saved: None,
             };
             inner.lasting.shelf.stay(app, &begun).await;
@@ -302,7 +332,7 @@ impl Live {
     }
 
     /// Goes on with a deploy that a restart has interrupted.
-    pub(super) async fn resume(&mut self, app: &AppId, begun: Begun, inner: &Arc<Inner>) {
+    pub(super) async fn resume(&mut self, app: &AppId, begun: Begun, inner: &Arc<Shared>) {
         let Some(saved) = begun.saved.clone() else {
             return inner.lasting.shelf.forget_deploy(app).await;
         };
@@ -325,7 +355,7 @@ impl Live {
     }
 
     /// Takes up what was decided and begun before a restart: nothing passes for apps whose deploys go on.
-    pub(super) async fn take_up(&mut self, book: &Book, inner: &Arc<Inner>) {
+    pub(super) async fn take_up(&mut self, book: &Book, inner: &Arc<Shared>) {
         for (app, page) in &book.apps {
             let Some(file) = self.file.app(app).map(Wanted::of) else { continue };
             self.gate.set_drained(app, page.drained.clone());
@@ -347,7 +377,7 @@ impl Live {
     }
 
     /// What an app runs, in the configuration and in the router.
-    fn put(&mut self, app: &AppId, wanted: &Wanted, inner: &Inner) {
+    fn put(&mut self, app: &AppId, wanted: &Wanted, inner: &Shared) {
         let config = Arc::make_mut(&mut self.config);
         let Some(there) = config.apps.iter_mut().find(|there| there.spec.id == *app) else { return };
         wanted.put(there);
@@ -376,7 +406,7 @@ impl Live {
         &self,
         app: &AppId,
         ask: impl FnOnce(Reply) -> Ask,
-        inner: &Inner,
+        inner: &Shared,
     ) -> Result<oneshot::Receiver<Result<(), WrongState>>, Refused> {
         self.app(app)?;
         let none = || Refused::NotNow(format!("app {app} is not being deployed"));
@@ -405,7 +435,7 @@ impl Live {
 }
 
 /// Where the end of a deploy finds its way back to the daemon.
-async fn ended(inner: Weak<Inner>, app: AppId, id: u64, outcome: Outcome) {
+async fn ended(inner: Weak<Shared>, app: AppId, id: u64, outcome: Outcome) {
     let Some(inner) = inner.upgrade() else { return };
     let mut live = inner.live.lock().await;
     if let Some(live) = live.as_mut() {
@@ -413,8 +443,19 @@ async fn ended(inner: Weak<Inner>, app: AppId, id: u64, outcome: Outcome) {
     }
 }
 
+/// What tells others of the states of a deploy. Of its end they are told when everything is in place.
+fn tell(inner: &Arc<Shared>, app: &AppId, begun: &Begun) -> Box<dyn Fn(&Progress) + Send + Sync> {
+    let (inner, app, begun) = (Arc::downgrade(inner), app.clone(), begun.clone());
+    Box::new(move |progress| {
+        let event = event_of_deploy(&app, &begun, progress.state, Some(progress));
+        if let (false, Some(event), Some(inner)) = (progress.state.is_end(), event, inner.upgrade()) {
+            inner.lasting.trail.tell(&event);
+        }
+    })
+}
+
 /// What writes a deploy down while it runs.
-fn keep(inner: &Arc<Inner>, app: &AppId) -> Keep {
+fn keep(inner: &Arc<Shared>, app: &AppId) -> Keep {
     let (shelf, app) = (inner.lasting.shelf.clone(), app.clone());
     Box::new(move |saved| {
         let (shelf, app) = (shelf.clone(), app.clone());
@@ -453,4 +494,9 @@ fn present(page: &Page, file: &Wanted) -> Wanted {
         Some(begun) if begun.over == *file => begun.from.clone(),
         Some(_) | None => page.wanted(file),
     }
+}
+
+/// For the audit trail: texts and lists of them, nothing that JSON could not say.
+fn json(wanted: &Wanted) -> Option<serde_json::Value> {
+    serde_json::to_value(wanted).ok()
 }

@@ -16,6 +16,7 @@ use router_core::policy::deploy::Saved;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
+use crate::audit::Seq;
 use crate::config::{self, DynoSource};
 
 /// Releases that are remembered for each app.
@@ -63,6 +64,9 @@ pub(crate) struct Begun {
     pub(crate) by_file: bool,
     /// When, in RFC 3339.
     pub(crate) at: String,
+    /// Where the audit trail says that it was asked for.
+    #[serde(default)]
+    pub(crate) audit: Option<Seq>,
     /// How far it is; `None`: nothing has been done yet.
     pub(crate) saved: Option<Saved>,
 }

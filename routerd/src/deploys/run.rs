@@ -53,6 +53,8 @@ pub(crate) struct Run {
     pub(crate) keep: Keep,
     pub(crate) asks: mpsc::Receiver<Ask>,
     pub(crate) shown: watch::Sender<Progress>,
+    /// Is told of each state that it enters.
+    pub(crate) told: Box<dyn Fn(&Progress) + Send + Sync>,
     /// What the old release did before.
     pub(crate) before: Tally,
     /// Dynos whose processes died, if somebody hears of that.
@@ -226,6 +228,7 @@ impl Running {
             self.said = Some(progress.state);
             let (old, new) = (&progress.old.0, &progress.new.0);
             tracing::info!("app {}: deploy of {new} over {old} is {}", self.run.app, progress.state);
+            (self.run.told)(&progress);
         }
         // Without anybody who looks it is kept all the same, for who looks later.
         self.run.shown.send_replace(progress);

@@ -9,6 +9,7 @@ use router_core::sync::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use crate::audit::Seq;
 use crate::deploys::book::{Begun, Wanted};
 use crate::deploys::grown::{Grown, Verdict};
 use crate::deploys::run::Ask;
@@ -82,6 +83,8 @@ pub(crate) struct Order {
     pub(crate) grown: Option<Grown>,
     /// The app that gives its dynos for it.
     pub(crate) donor: Option<AppId>,
+    /// Where the audit trail says that it was asked for. Its end is written down when the deploy has ended.
+    pub(crate) audit: Option<Seq>,
 }
 
 /// Why something cannot be done about a release.
@@ -112,7 +115,7 @@ impl fmt::Display for Refused {
 impl Order {
     /// A release with dynos of its own, asked for by somebody.
     pub(crate) fn new(app: &AppId, wanted: Wanted, plan: Plan, by: String) -> Self {
-        Self { app: app.clone(), wanted, plan, by, by_file: false, grown: None, donor: None }
+        Self { app: app.clone(), wanted, plan, by, by_file: false, grown: None, donor: None, audit: None }
     }
 }
 
