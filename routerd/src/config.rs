@@ -13,6 +13,8 @@ pub mod file;
 pub mod host;
 pub mod key;
 pub mod reference;
+pub mod tls;
+pub mod token;
 pub mod units;
 mod walk;
 
@@ -32,6 +34,8 @@ pub use self::access::{Role, Scope};
 pub use self::dyno::DynoSource;
 pub use self::error::{ConfigError, Problem};
 pub use self::file::{LogFormat, LogLevel, LogOutput};
+pub use self::tls::Tls;
+pub use self::token::Token;
 
 /// A configuration file may have this many bytes.
 pub const FILE_MAX: usize = 16 << 20;
@@ -82,9 +86,21 @@ pub struct Server {
     pub trusted_request_id: bool,
 }
 
+/// The admin interface. The keys are described in [`file::Admin`].
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Admin {
+    /// Where it listens. Other machines reach it only if there are tokens and TLS.
+    pub listen: AdminListen,
+    /// Who may ask; empty: whoever reaches it.
+    pub tokens: Vec<Token>,
+    /// Its certificate, if it speaks TLS.
+    pub tls: Option<Tls>,
+}
+
 /// Where the admin interface listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Admin {
+pub enum AdminListen {
     /// On an address.
     Tcp(SocketAddr),
     /// On a socket in the file system.
@@ -131,7 +147,8 @@ pub struct App {
 }
 
 impl Config {
-    /// Reads and checks a configuration. `file_name` is what the messages call it.
+    /// Reads and checks a configuration. `file_name` is what the messages call it; the files that it names are
+    /// looked for from the folder that is in it.
     ///
     /// # Errors
     /// Everything that is wrong with it.
@@ -157,7 +174,8 @@ impl Config {
                 return Err(failed(problems));
             }
         };
-        let config = check::Checker::new(&mut problems, whole).config(&file);
+        let folder = Path::new(file_name).parent().unwrap_or_else(|| Path::new(""));
+        let config = check::Checker::new(&mut problems, whole, folder).config(&file);
         if problems.is_empty() { Ok(config) } else { Err(failed(problems)) }
     }
 
@@ -296,13 +314,13 @@ impl Default for Dns {
     }
 }
 
-impl Default for Admin {
+impl Default for AdminListen {
     fn default() -> Self {
         Self::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)))
     }
 }
 
-impl fmt::Display for Admin {
+impl fmt::Display for AdminListen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),

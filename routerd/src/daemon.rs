@@ -2,12 +2,13 @@
 
 mod live;
 mod names;
+mod orders;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -17,28 +18,44 @@ use router_core::proxy::Proxy;
 use tokio::sync::{Mutex, watch};
 
 use self::live::{LAST_LINES, Lasting, Live, access_log};
+use self::orders::Orders;
 use crate::accept::Connections;
-use crate::admin::{AdminAddress, AdminError, Readiness, Reloads};
+use crate::admin::{Access, AdminAddress, AdminError, Readiness, Reloads};
 use crate::config::diff::Diff;
 use crate::config::{Config, ConfigError};
 use crate::conn::Terms;
-use crate::drain::Drain;
+use crate::drain::{Drain, Phase};
 use crate::log::AccessLog;
 use crate::metrics::Meters;
 
 /// A running daemon. Dropping it cuts everything; [`stop`](Self::stop) is the orderly end.
 pub struct Daemon {
-    lasting: Lasting,
-    live: Mutex<Live>,
-    shown: ArcSwap<Shown>,
+    shared: Arc<Shared>,
     /// Dropping it ends the upkeep of the meters.
     _upkeep: watch::Sender<bool>,
 }
 
-/// What is told of listeners without waiting for a reload to end.
+/// What the daemon shares with the orders that it carries out.
+struct Shared {
+    lasting: Lasting,
+    /// `None` once it is over.
+    live: Mutex<Option<Live>>,
+    shown: ArcSwap<Shown>,
+    file: OnceLock<FromFile>,
+}
+
+/// What is told of the configuration in place without waiting for a reload to end.
 struct Shown {
     addresses: Vec<SocketAddr>,
     admin: Option<AdminAddress>,
+    config: Arc<Config>,
+}
+
+/// Where configurations come from.
+struct FromFile {
+    path: PathBuf,
+    /// Is told of each one that is put in place.
+    then: Box<dyn Fn(&Config) + Send + Sync>,
 }
 
 /// Why the daemon cannot start, or cannot have another configuration.
@@ -52,6 +69,8 @@ pub enum StartError {
     Log(io::Error),
     /// The apps contradict each other.
     Apps(ChangeError),
+    /// The daemon is ending.
+    Ending,
 }
 
 impl fmt::Display for StartError {
@@ -61,6 +80,7 @@ impl fmt::Display for StartError {
             Self::Admin(error) => write!(f, "{error}"),
             Self::Log(error) => write!(f, "cannot start the access log: {error}"),
             Self::Apps(error) => write!(f, "{error}"),
+            Self::Ending => f.write_str("the daemon is ending"),
         }
     }
 }
@@ -75,6 +95,8 @@ pub enum ReloadError {
     Config(ConfigError),
     /// The file asks for something that cannot be had.
     Start(StartError),
+    /// The daemon was not started from a file.
+    NoFile,
     /// The file was not read to its end: the daemon is ending.
     Interrupted,
 }
@@ -84,6 +106,7 @@ impl fmt::Display for ReloadError {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Start(error) => error.fmt(f),
+            Self::NoFile => f.write_str("the daemon was not started from a file"),
             Self::Interrupted => f.write_str("the daemon is ending"),
         }
     }
@@ -125,13 +148,17 @@ impl Daemon {
             readiness: Readiness::default(),
             reloads: Reloads::new(),
             drain: Drain::new(),
+            orders: Orders::default(),
+            access: Access::new(),
         };
         let (upkeep, ended) = watch::channel(false);
         tokio::spawn(lasting.meters.clone().upkeep(ended));
         let live = Live::start(config, &lasting).await?;
         lasting.readiness.set(None);
         let shown = ArcSwap::from_pointee(Shown::of(&live));
-        Ok(Self { lasting, live: Mutex::new(live), shown, _upkeep: upkeep })
+        let shared = Arc::new(Shared { lasting, live: Mutex::new(Some(live)), shown, file: OnceLock::new() });
+        shared.lasting.orders.are_for(&shared);
+        Ok(Self { shared, _upkeep: upkeep })
     }
 
     /// Puts another configuration in place and says what was different. What is in both is not touched: apps keep
@@ -146,14 +173,7 @@ impl Daemon {
     /// Not cancel safe: a future dropped half-way leaves some apps as they were and some as they are to be. Another
     /// reload brings all to one state.
     pub async fn reload(&self, config: Config) -> Result<Diff, StartError> {
-        let mut live = self.live.lock().await;
-        let result = live.reload(config, &self.lasting).await;
-        match &result {
-            Ok(_) => self.lasting.reloads.done(),
-            Err(error) => self.lasting.reloads.failed(&error.to_string()),
-        }
-        self.shown.store(Arc::new(Shown::of(&live)));
-        result
+        self.shared.reload(config).await
     }
 
     /// The same with a configuration that is in a file; gives it too.
@@ -164,6 +184,105 @@ impl Daemon {
     /// # Cancel safety
     /// As [`reload`](Self::reload).
     pub async fn reload_file(&self, path: &Path) -> Result<(Config, Diff), ReloadError> {
+        self.shared.reload_file(path).await
+    }
+
+    /// Names the file that the configuration came from, which makes reloads possible that do not name one: those that
+    /// the admin interface is asked for, and [`reload_again`](Self::reload_again). `then` is told of each configuration
+    /// that these put in place. Only the first call counts.
+    pub fn reloads_from(&self, path: &Path, then: impl Fn(&Config) + Send + Sync + 'static) {
+        let _ = self.shared.file.set(FromFile { path: path.to_owned(), then: Box::new(then) });
+    }
+
+    /// Puts the file in place as it is now, and logs what came of it. `why` says who or what asks.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or cannot be had. Nothing has changed then.
+    ///
+    /// # Cancel safety
+    /// As [`reload`](Self::reload).
+    pub async fn reload_again(&self, why: &str) -> Result<(Config, Diff), ReloadError> {
+        self.shared.reload_again(why).await
+    }
+
+    /// The configuration in place.
+    pub fn config(&self) -> Arc<Config> {
+        self.shared.config()
+    }
+
+    /// Where it listens, with the ports it got.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.shared.shown.load().addresses.clone()
+    }
+
+    /// Where the admin interface listens, with the port it got.
+    pub fn admin_address(&self) -> Option<AdminAddress> {
+        self.shared.shown.load().admin.clone()
+    }
+
+    /// The router, for changes and pictures.
+    pub fn router(&self) -> &Router {
+        &self.shared.lasting.router
+    }
+
+    /// Open connections of clients.
+    pub fn connections(&self) -> usize {
+        self.shared.lasting.connections.open()
+    }
+
+    /// Stops accepting, lets what is running finish within that time, cuts the rest, and writes the last log lines.
+    /// Says how many connections were cut.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves the daemon draining and cuts it.
+    pub async fn stop(self, within: Duration) -> usize {
+        let Shared { lasting, live, .. } = &*self.shared;
+        lasting.readiness.drain();
+        lasting.drain.begin();
+        let _ = tokio::time::timeout(within, lasting.connections.ended()).await;
+        let cut = lasting.connections.open();
+        if cut > 0 {
+            lasting.proxy.force_close();
+            lasting.drain.cut();
+            let _ = tokio::time::timeout(LAST_LINES, lasting.connections.ended()).await;
+        }
+        if let Some(log) = lasting.log.load_full()
+            && !log.close(LAST_LINES).await
+        {
+            tracing::warn!("the last lines of the access log could not be written in {LAST_LINES:?}");
+        }
+        // A reload that still goes on is cut with all the rest.
+        if let Ok(mut live) = tokio::time::timeout(LAST_LINES, live.lock()).await
+            && let Some(live) = live.take()
+        {
+            live.end().await;
+        }
+        cut
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // An order that is being carried out holds what we share, and is no reason to go on.
+        self.shared.lasting.drain.cut();
+    }
+}
+
+impl Shared {
+    async fn reload(&self, config: Config) -> Result<Diff, StartError> {
+        let mut live = self.live.lock().await;
+        let ending = *self.lasting.drain.watch().borrow() != Phase::Running;
+        let Some(live) = live.as_mut().filter(|_| !ending) else { return Err(StartError::Ending) };
+        let result = live.reload(config, &self.lasting).await;
+        match &result {
+            Ok(_) => self.lasting.reloads.done(),
+            Err(error) => self.lasting.reloads.failed(&error.to_string()),
+        }
+        self.shown.store(Arc::new(Shown::of(live)));
+        result
+    }
+
+    async fn reload_file(&self, path: &Path) -> Result<(Config, Diff), ReloadError> {
         let owned = path.to_owned();
         let loaded = tokio::task::spawn_blocking(move || Config::load(&owned)).await;
         match loaded {
@@ -179,55 +298,36 @@ impl Daemon {
         }
     }
 
-    /// Where it listens, with the ports it got.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.shown.load().addresses.clone()
-    }
-
-    /// Where the admin interface listens, with the port it got.
-    pub fn admin_address(&self) -> Option<AdminAddress> {
-        self.shown.load().admin.clone()
-    }
-
-    /// The router, for changes and pictures.
-    pub fn router(&self) -> &Router {
-        &self.lasting.router
-    }
-
-    /// Open connections of clients.
-    pub fn connections(&self) -> usize {
-        self.lasting.connections.open()
-    }
-
-    /// Stops accepting, lets what is running finish within that time, cuts the rest, and writes the last log lines.
-    /// Says how many connections were cut.
-    ///
-    /// # Cancel safety
-    /// A dropped future leaves the daemon draining and cuts it.
-    pub async fn stop(self, within: Duration) -> usize {
-        let Self { lasting, live, .. } = self;
-        lasting.readiness.drain();
-        lasting.drain.begin();
-        let _ = tokio::time::timeout(within, lasting.connections.ended()).await;
-        let cut = lasting.connections.open();
-        if cut > 0 {
-            lasting.proxy.force_close();
-            lasting.drain.cut();
-            let _ = tokio::time::timeout(LAST_LINES, lasting.connections.ended()).await;
+    async fn reload_again(&self, why: &str) -> Result<(Config, Diff), ReloadError> {
+        let FromFile { path, then } = self.file.get().ok_or(ReloadError::NoFile)?;
+        tracing::info!("{why}: loading {} anew", path.display());
+        let clock = self.lasting.router.clock();
+        let begun = clock.now();
+        let result = self.reload_file(path).await;
+        match &result {
+            Ok((config, diff)) => {
+                then(config);
+                let took = clock.now().duration_since(begun);
+                diff.to_string().lines().for_each(|line| tracing::info!("reloaded: {line}"));
+                tracing::info!("reloaded in {} ms", took.as_millis());
+            }
+            Err(error) => {
+                error.to_string().lines().for_each(|line| tracing::error!("{line}"));
+                tracing::error!("nothing was changed: the configuration in place goes on");
+            }
         }
-        if let Some(log) = lasting.log.load_full()
-            && !log.close(LAST_LINES).await
-        {
-            tracing::warn!("the last lines of the access log could not be written in {LAST_LINES:?}");
-        }
-        live.into_inner().end().await;
-        cut
+        result
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.shown.load().config)
     }
 }
 
 impl Shown {
     fn of(live: &Live) -> Self {
-        Self { addresses: live.addresses(), admin: live.admin_address() }
+        let config = Arc::new(live.config().clone());
+        Self { addresses: live.addresses(), admin: live.admin_address(), config }
     }
 }
 

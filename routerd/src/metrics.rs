@@ -106,6 +106,8 @@ metrics_table! {
         "Reloads of the configuration, by whether they put one in place (done) or changed nothing (failed).";
     CONFIG_LOADED = "routerd_config_loaded_timestamp_seconds", Gauge, "seconds", [],
         "When the configuration that is in place was loaded, in seconds since 1970.";
+    ADMIN_DENIED = "routerd_admin_denied_total", Counter, "requests", ["reason"],
+        "Requests to the admin listener that were turned away at its door.";
     PROCESS_CPU = "process_cpu_seconds_total", Counter, "seconds", [],
         "CPU time of the process, user and system.";
     PROCESS_RSS = "process_resident_memory_bytes", Gauge, "bytes", [],
@@ -142,6 +144,7 @@ pub fn documentation() -> String {
          - `status`: the status the client got; 499 if the client was gone; empty if there was none to give;\n  \
            `other` for what a dyno made up outside 100 to 599.\n\
          - `result`: done or failed.\n\
+         - `reason`: no_token, wrong_token, expired, browser.\n\
          - `fault`: the code in `X-Router-Fault`; see `faults.md`.\n\
          - `state`: booting, crashed, idle, busy, lingering, quarantined, draining.\n\n\
          An app that is taken away vanishes from everything that describes a state, and from the counters marked\n\

@@ -65,6 +65,14 @@ fn entry(schema: &Value, value: &mut Spanned<DeValue<'_>>, path: &str, problems:
                 return false;
             }
             let before = problems.len();
+            if schema["items"]["type"] == "object" {
+                // Each of them is a table of its own: what is wrong in one is taken out of it.
+                for item in items.iter_mut() {
+                    entry(&schema["items"], item, path, problems);
+                }
+                // What is no table could not be read further.
+                return items.iter().all(|item| matches!(item.get_ref(), DeValue::Table(_)));
+            }
             problems
                 .extend(items.iter().filter_map(|item| leaf(&schema["items"], item, path).err()).map(|e| *e));
             problems.len() == before
@@ -164,6 +172,7 @@ pub(super) fn words(schema: &Value) -> Vec<&str> {
 fn kind(schema: &Value) -> &'static str {
     match (schema["type"].as_str(), schema["x-unit"].as_str()) {
         (Some("object"), _) => "a table",
+        (Some("array"), _) if schema["items"]["type"] == "object" => "a list of tables",
         (Some("array"), _) => "a list of texts",
         (Some("boolean"), _) => "true or false",
         (Some("integer"), _) => "a whole number",

@@ -16,11 +16,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::orders::Orders;
 use super::{StartError, names};
 use crate::accept::{self, Connections};
-use crate::admin::{Admin, AdminAddress, AdminListener, Readiness, Reloads};
+use crate::admin::{Access, Admin, AdminAddress, AdminListener, Readiness, Reloads};
 use crate::config::diff::{AppChange, Diff};
-use crate::config::{self, Config, LogFormat, LogOutput};
+use crate::config::{self, AdminListen, Config, LogFormat, LogOutput};
 use crate::conn::Terms;
 use crate::discover::Discoveries;
 use crate::drain::Drain;
@@ -47,6 +48,9 @@ pub(super) struct Lasting {
     pub(super) readiness: Readiness,
     pub(super) reloads: Reloads,
     pub(super) drain: Drain,
+    pub(super) orders: Orders,
+    /// Who may ask the admin listener.
+    pub(super) access: Access,
 }
 
 /// What a reload changes.
@@ -98,6 +102,7 @@ impl Live {
         let sink = Arc::new(move |changes| names::apply(&router, changes));
         let discoveries = Discoveries::new(names::settings(config), sink);
         // The admin listener first: whoever asks whether the daemon is ready gets an answer while names are looked up.
+        lasting.access.set(config.admin.as_ref());
         let admin = opened.admin.take().map(|listener| RunningAdmin::start(listener, lasting));
         let mut live = Self { config: config.clone(), listeners: Vec::new(), admin, discoveries };
         live.discover(config, true).await;
@@ -146,6 +151,8 @@ impl Live {
 
     /// Nothing here can fail.
     fn switch(&mut self, opened: Opened, diff: &Diff, new: &Config, lasting: &Lasting) {
+        // Before a new admin listener answers, and without waiting for the old one to end.
+        lasting.access.set(new.admin.as_ref());
         lasting.terms.store(Arc::new(lasting.terms_of(new)));
         if lasting.log_is_ours && changes_log(diff) {
             let old = lasting.log.swap(opened.log.map(Arc::new));
@@ -194,6 +201,10 @@ impl Live {
         }
     }
 
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Where it listens, in the order of the configuration.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         let order =
@@ -226,10 +237,10 @@ impl Opened {
     }
 
     async fn admin(&mut self, config: &Config) -> Result<(), StartError> {
-        let address = match &config.admin {
+        let address = match config.admin.as_ref().map(|admin| &admin.listen) {
             None => return Ok(()),
-            Some(config::Admin::Tcp(address)) => AdminAddress::Tcp(*address),
-            Some(config::Admin::Unix(path)) => AdminAddress::Unix(path.clone()),
+            Some(AdminListen::Tcp(address)) => AdminAddress::Tcp(*address),
+            Some(AdminListen::Unix(path)) => AdminAddress::Unix(path.clone()),
         };
         self.admin = Some(AdminListener::bind(&address).await.map_err(StartError::Admin)?);
         Ok(())
@@ -245,6 +256,8 @@ impl RunningAdmin {
             metrics: lasting.scraper(),
             readiness: lasting.readiness.clone(),
             reloads: lasting.reloads.clone(),
+            control: Arc::new(lasting.orders.clone()),
+            access: lasting.access.clone(),
         };
         let address = listener.address().clone();
         Self { address, stop, task: tokio::spawn(listener.serve(admin, stopped)) }
@@ -260,7 +273,7 @@ impl Lasting {
     fn scraper(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
         let (router, meters, connections) =
             (self.router.clone(), self.meters.clone(), self.connections.clone());
-        let (log, reloads) = (Arc::clone(&self.log), self.reloads.clone());
+        let (log, reloads, access) = (Arc::clone(&self.log), self.reloads.clone(), self.access.clone());
         Arc::new(move || {
             let log = log.load();
             let account = reloads.account();
@@ -272,6 +285,7 @@ impl Lasting {
                 reloads_done: account.done,
                 reloads_failed: account.failed,
                 config_loaded: account.loaded.as_secs(),
+                admin_denied: access.denied().to_vec(),
             })
         })
     }

@@ -27,6 +27,8 @@ pub struct Scrape {
     pub reloads_failed: u64,
     /// When the configuration in place was loaded, in seconds since 1970.
     pub config_loaded: u64,
+    /// Requests that the admin listener turned away, by reason.
+    pub admin_denied: Vec<(&'static str, u64)>,
 }
 
 impl Scrape {
@@ -60,6 +62,12 @@ impl Scrape {
         sample(text, &super::RELOADS, &["done"], self.reloads_done);
         sample(text, &super::RELOADS, &["failed"], self.reloads_failed);
         single(text, &super::CONFIG_LOADED, &[], self.config_loaded);
+        if !self.admin_denied.is_empty() {
+            head(text, &super::ADMIN_DENIED);
+        }
+        for (reason, count) in &self.admin_denied {
+            sample(text, &super::ADMIN_DENIED, &[reason], count);
+        }
         if let Some(seconds) = process::cpu_seconds() {
             single(text, &super::PROCESS_CPU, &[], seconds);
         }

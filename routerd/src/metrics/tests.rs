@@ -66,6 +66,7 @@ fn scrape(apps: Vec<AppSnapshot>) -> Scrape {
         connections: 3,
         log_lines_lost: 1,
         log_write_errors: 4,
+        admin_denied: vec![("wrong_token", 2)],
         ..Scrape::default()
     }
 }

@@ -4,6 +4,7 @@
 
 mod aborts;
 mod config;
+mod control;
 mod deaths;
 mod dns;
 mod drain;
