@@ -1,36 +1,42 @@
-//! The admin listener: metrics, health, readiness and the state of lines and dynos, on a TCP address or Unix socket.
+//! The admin listener: metrics, health, what the daemon is and does, and orders to it, over TCP, TLS or a Unix socket.
 //!
-//! `GET /metrics` for Prometheus, `/healthz` (the process runs), `/readyz` (it should get traffic) and `/v1/status`
-//! (JSON).
-//! Everything is read only. Each connection carries one request and has [`CONNECTION_TIMEOUT`] for all of it, and
-//! there are never more than [`MAX_CONNECTIONS`], so slow or many clients cost a bounded amount and end by themselves.
-//! What is asked for comes from closures ([`Admin`]): this file knows neither the router nor the meters.
-//!
-//! Deliberately absent: TLS and passwords. The address belongs on loopback, or on a Unix socket whose mode (0660) and
-//! folder say who may ask.
+//! `GET /metrics` for Prometheus, `/healthz` (the process runs), `/readyz` (it should get traffic), and JSON below
+//! `/v1`: `api.rs` has the table of it all. Who may ask is decided by `access.rs` before anything else is looked at.
+//! Each connection carries one request and has [`CONNECTION_TIMEOUT`] for all of it, and there are never more than
+//! [`MAX_CONNECTIONS`], so slow or many clients cost a bounded amount and end by themselves. What is asked for comes
+//! from closures and from [`Control`]: this file knows neither the router nor the meters.
 
+mod access;
+mod api;
+mod apps;
 mod listen;
+mod openapi;
+mod orders;
 mod readiness;
 mod reloads;
+mod reply;
 mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, Method, Response, StatusCode, Uri};
-use axum::routing::get;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use router_core::snapshot::Snapshot;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
+use crate::control::Control;
+pub use access::Access;
+use access::Peer;
+use listen::Accepted;
 pub use listen::{AdminAddress, AdminError, AdminListener};
 pub use readiness::Readiness;
 pub use reloads::{Account, Reloads};
@@ -74,24 +80,15 @@ pub struct Admin {
     pub readiness: Readiness,
     /// How reloads have gone.
     pub reloads: Reloads,
+    /// Carries orders out, and knows of deploys, releases and the audit trail.
+    pub control: Arc<dyn Control>,
+    /// Who may ask.
+    pub access: Access,
 }
 
 impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Admin").field("readiness", &self.readiness).finish_non_exhaustive()
-    }
-}
-
-impl Admin {
-    fn routes(self) -> Router {
-        Router::new()
-            .route("/metrics", get(metrics))
-            .route("/healthz", get(healthz))
-            .route("/readyz", get(readyz))
-            .route("/v1/status", get(status))
-            .fallback(not_found)
-            .method_not_allowed_fallback(wrong_method)
-            .with_state(self)
     }
 }
 
@@ -107,7 +104,8 @@ impl AdminListener {
     }
 
     async fn serve_within(self, bounds: Bounds, admin: Admin, mut stop: watch::Receiver<bool>) {
-        let routes = admin.routes();
+        let access = admin.access.clone();
+        let routes = api::routes(admin);
         let places = Arc::new(Semaphore::new(bounds.connections));
         let mut connections = JoinSet::new();
         loop {
@@ -122,10 +120,10 @@ impl AdminListener {
                 Some(next) = next => next,
             };
             match accepted {
-                Ok(stream) => {
-                    let (routes, stop) = (routes.clone(), stop.clone());
+                Ok((stream, peer)) => {
+                    let (routes, stop, access) = (routes.clone(), stop.clone(), access.clone());
                     connections.spawn(async move {
-                        connection(stream, bounds, routes, stop).await;
+                        connection(stream, peer, bounds, &access, routes, stop).await;
                         drop(place);
                     });
                 }
@@ -141,7 +139,7 @@ impl AdminListener {
         drop(self);
         let finish = async { while connections.join_next().await.is_some() {} };
         // Whoever is not done by then is cut off with the set.
-        let _ = tokio::time::timeout(bounds.stop, finish).await;
+        let _ = timeout(bounds.stop, finish).await;
     }
 }
 
@@ -150,92 +148,65 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// One connection: one request, within its time.
-async fn connection(stream: impl Stream, bounds: Bounds, routes: Router, mut stop: watch::Receiver<bool>) {
+/// One connection, within its time.
+async fn connection(
+    stream: Accepted,
+    peer: Peer,
+    bounds: Bounds,
+    access: &Access,
+    routes: Router,
+    stop: watch::Receiver<bool>,
+) {
+    let serve = async {
+        let tls = matches!(peer, Peer::Tcp { .. }).then(|| access.tls()).flatten();
+        let Some(tls) = tls else { return request(stream, peer, bounds, routes, stop).await };
+        match timeout(bounds.head, TlsAcceptor::from(tls).accept(stream)).await {
+            Ok(Ok(stream)) => request(stream, peer, bounds, routes, stop).await,
+            Ok(Err(error)) => tracing::debug!("admin: no TLS connection: {error}"),
+            Err(_) => tracing::debug!("admin: a TLS handshake took longer than it may"),
+        }
+    };
+    if timeout(bounds.connection, Box::pin(serve)).await.is_err() {
+        tracing::debug!("admin: a connection took longer than it may");
+    }
+}
+
+/// The one request of a connection.
+async fn request(
+    stream: impl Stream,
+    peer: Peer,
+    bounds: Bounds,
+    routes: Router,
+    mut stop: watch::Receiver<bool>,
+) {
+    let routes = TowerToHyperService::new(routes);
+    let routes = service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        routes.call(request)
+    });
     let serve = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head)
         .max_buf_size(HEAD_MAX)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-    let serve = async {
-        let mut serve = std::pin::pin!(serve);
-        tokio::select! {
-            done = &mut serve => done,
-            () = stopped(&mut stop) => {
-                // A connection that has sent nothing yet ends here, one that is being answered at its last byte.
-                serve.as_mut().graceful_shutdown();
-                serve.await
-            }
+        .serve_connection(TokioIo::new(stream), routes);
+    let mut serve = std::pin::pin!(serve);
+    let done = tokio::select! {
+        done = &mut serve => done,
+        () = stopped(&mut stop) => {
+            // A connection that has sent nothing yet ends here, one that is being answered at its last byte.
+            serve.as_mut().graceful_shutdown();
+            serve.await
         }
     };
-    match tokio::time::timeout(bounds.connection, serve).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!("admin: a connection ended early: {error}"),
-        Err(_) => tracing::debug!("admin: a connection took longer than it may"),
+    if let Err(error) = done {
+        tracing::debug!("admin: a connection ended early: {error}");
     }
 }
 
 /// What an accepted connection can do.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
-
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-async fn metrics(State(admin): State<Admin>) -> Response<Body> {
-    match tokio::task::spawn_blocking(move || (admin.metrics)()).await {
-        Ok(text) => answer(StatusCode::OK, PROMETHEUS, text),
-        Err(_) => broken(),
-    }
-}
-
-async fn status(State(admin): State<Admin>) -> Response<Body> {
-    let page = tokio::task::spawn_blocking(move || {
-        let reason = admin.readiness.reason();
-        status::page(&(admin.snapshot)(), reason.as_deref(), &admin.reloads.account())
-    });
-    match page.await {
-        Ok(Ok(text)) => answer(StatusCode::OK, JSON, text),
-        Ok(Err(_)) | Err(_) => broken(),
-    }
-}
-
-async fn healthz() -> Response<Body> {
-    answer(StatusCode::OK, TEXT, "ok\n".to_owned())
-}
-
-async fn readyz(State(admin): State<Admin>) -> Response<Body> {
-    match admin.readiness.reason() {
-        None => answer(StatusCode::OK, TEXT, "ready\n".to_owned()),
-        Some(reason) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {reason}\n")),
-    }
-}
-
-async fn not_found(uri: Uri) -> Response<Body> {
-    error(StatusCode::NOT_FOUND, &format!("there is no {}", uri.path()))
-}
-
-async fn wrong_method(method: Method, uri: Uri) -> Response<Body> {
-    error(StatusCode::METHOD_NOT_ALLOWED, &format!("{} does not take {method}", uri.path()))
-}
-
-fn broken() -> Response<Body> {
-    error(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made")
-}
-
-fn error(status: StatusCode, message: &str) -> Response<Body> {
-    answer(status, JSON, format!("{}\n", serde_json::json!({ "error": message })))
-}
-
-fn answer(status: StatusCode, kind: &'static str, text: String) -> Response<Body> {
-    let mut answer = Response::new(Body::from(text));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
-}
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::ctl::{self, CtlArgs};
+use crate::token::{self, TokenArgs};
 use crate::up::{self, Formation};
 
 const EXAMPLES: &str = "\
@@ -14,6 +16,8 @@ Examples:
   routerd check --config shop.toml             say what is wrong with a configuration
   routerd run --config shop.toml               route requests as the configuration says
   routerd plan -c new.toml -a shop.toml        what a reload with new.toml would change
+  routerd ctl status                           ask a running daemon; also deploy, rollback, pause ...
+  routerd token --name ci --role deploy        a token for whoever may do so from elsewhere
   routerd schema > routerd.schema.json         let an editor complete the keys
 
 The smallest configuration, for two dynos behind 127.0.0.1:8080:
@@ -80,6 +84,12 @@ pub enum Command {
     /// Start the processes of a Procfile and route requests to them, until Ctrl-C
     #[command(after_help = UP_EXAMPLES)]
     Up(UpArgs),
+    /// Ask a running daemon, or tell it what to do
+    #[command(after_help = ctl::EXAMPLES)]
+    Ctl(Box<CtlArgs>),
+    /// Make a token for the admin interface
+    #[command(after_help = token::EXAMPLES)]
+    Token(TokenArgs),
     /// Print the JSON schema of the configuration
     Schema,
 }

@@ -16,6 +16,8 @@ pub mod key;
 pub mod plan;
 pub mod reference;
 mod trail;
+pub mod tls;
+pub mod token;
 pub mod units;
 mod walk;
 
@@ -37,6 +39,8 @@ pub use self::access::{Role, Scope};
 pub use self::dyno::DynoSource;
 pub use self::error::{ConfigError, Problem};
 pub use self::file::{LogFormat, LogLevel, LogOutput};
+pub use self::tls::Tls;
+pub use self::token::Token;
 pub use self::trail::{Audit, Secret, State, Webhook};
 
 /// A configuration file may have this many bytes.
@@ -94,9 +98,21 @@ pub struct Server {
     pub trusted_request_id: bool,
 }
 
+/// The admin interface. The keys are described in [`file::Admin`].
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Admin {
+    /// Where it listens. Other machines reach it only if there are tokens and TLS.
+    pub listen: AdminListen,
+    /// Who may ask; empty: whoever reaches it.
+    pub tokens: Vec<Token>,
+    /// Its certificate, if it speaks TLS.
+    pub tls: Option<Tls>,
+}
+
 /// Where the admin interface listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Admin {
+pub enum AdminListen {
     /// On an address.
     Tcp(SocketAddr),
     /// On a socket in the file system.
@@ -183,7 +199,7 @@ impl Config {
                 return Err(failed(problems));
             }
         };
-        let config = check::Checker::new(&mut problems, whole).config(&file, base);
+        let config = check::Checker::new(&mut problems, whole, base).config(&file);
         if problems.is_empty() { Ok(config) } else { Err(failed(problems)) }
     }
 
@@ -330,13 +346,13 @@ impl Default for Dns {
     }
 }
 
-impl Default for Admin {
+impl Default for AdminListen {
     fn default() -> Self {
         Self::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)))
     }
 }
 
-impl fmt::Display for Admin {
+impl fmt::Display for AdminListen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),

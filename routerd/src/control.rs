@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::config::deploy::{CanaryOrder, Pace, ReadyWhen};
 pub use crate::config::{Role, Scope};
+pub(crate) use orders::PART;
 pub use orders::{
     BakeOrder, CanaryBody, DeployBody, MaintenanceBody, Nothing, Order, PauseBody, PlanOrder, PromoteBody,
     ResumeBody, RollBackBody,
@@ -67,15 +68,10 @@ impl Actor {
 /// [`RefusalKind::Forbidden`], with what would be needed.
 pub fn may(actor: &Actor, order: &Order) -> Result<(), Refusal> {
     actor.may(order.needs(), order.app())?;
-    match order {
-        Order::Promote { from: Some(other), .. } => actor.may(order.needs(), Some(other)),
-        Order::Promote { from: None, .. } => Ok(()),
-        Order::Reload | Order::Upgrade | Order::Deploy { .. } | Order::RollBack { .. } => Ok(()),
-        Order::Canary { .. } | Order::Pause { .. } | Order::Resume { .. } | Order::Maintenance { .. } => {
-            Ok(())
-        }
-        Order::Drain { .. } | Order::Undrain { .. } | Order::Restart { .. } => Ok(()),
+    if let Order::Promote { from: Some(other), .. } = order {
+        actor.may(order.needs(), Some(other))?;
     }
+    Ok(())
 }
 
 /// Why something was not done. Nothing has changed then.

@@ -9,7 +9,7 @@ mod trail;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -25,17 +25,20 @@ use self::orders::Orders;
 use self::release::Deploys;
 use self::trail::Trail;
 use crate::accept::Connections;
-use crate::admin::{AdminAddress, AdminError, Readiness, Reloads};
+use crate::admin::{Access, AdminAddress, AdminError, Readiness, Reloads};
+use crate::audit::{Asked, Outcome};
 use crate::config::diff::Diff;
+use crate::config::event::EventKind;
 use crate::config::{Config, ConfigError};
 use crate::conn::Terms;
 use crate::control::Control;
 use crate::deploys::counts::Counts;
 use crate::deploys::grown::Grower;
-use crate::drain::Drain;
+use crate::drain::{Drain, Phase};
 use crate::gate;
 use crate::log::AccessLog;
 use crate::metrics::Meters;
+use crate::webhooks::Event;
 
 /// A running daemon. Dropping it cuts everything; [`stop`](Self::stop) is the orderly end.
 pub struct Daemon {
@@ -47,18 +50,27 @@ pub struct Daemon {
 /// What the tasks of a daemon share. They hold it weakly: it is dropped with the daemon.
 struct Shared {
     lasting: Lasting,
-    /// `None` while it starts.
+    /// `None` while it starts, and once it is over.
     live: Mutex<Option<Live>>,
     shown: ArcSwap<Shown>,
+    file: OnceLock<FromFile>,
 }
 
-/// What is told of listeners without waiting for a reload to end.
-#[derive(Default)]
+/// What is told of the configuration in place without waiting for a reload to end.
 struct Shown {
     addresses: Vec<SocketAddr>,
     admin: Option<AdminAddress>,
-    /// What is in place, and what the file says. `None`: it starts.
-    configs: Option<(Arc<Config>, Arc<Config>)>,
+    /// What is in place.
+    config: Arc<Config>,
+    /// What the file says.
+    file: Arc<Config>,
+}
+
+/// Where configurations come from.
+struct FromFile {
+    path: PathBuf,
+    /// Is told of each one that is put in place.
+    then: Box<dyn Fn(&Config) + Send + Sync>,
 }
 
 /// Why the daemon cannot start, or cannot have another configuration.
@@ -74,6 +86,8 @@ pub enum StartError {
     Trail(String),
     /// The apps contradict each other.
     Apps(ChangeError),
+    /// The daemon is ending.
+    Ending,
 }
 
 impl fmt::Display for StartError {
@@ -84,6 +98,7 @@ impl fmt::Display for StartError {
             Self::Trail(error) => f.write_str(error),
             Self::Log(error) => write!(f, "cannot start the access log: {error}"),
             Self::Apps(error) => write!(f, "{error}"),
+            Self::Ending => f.write_str("the daemon is ending"),
         }
     }
 }
@@ -98,6 +113,10 @@ pub enum ReloadError {
     Config(ConfigError),
     /// The file asks for something that cannot be had.
     Start(StartError),
+    /// The daemon was not started from a file.
+    NoFile,
+    /// It cannot be written down that it was asked for.
+    NotKept(String),
     /// The file was not read to its end: the daemon is ending.
     Interrupted,
 }
@@ -107,6 +126,8 @@ impl fmt::Display for ReloadError {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Start(error) => error.fmt(f),
+            Self::NotKept(why) => f.write_str(why),
+            Self::NoFile => f.write_str("the daemon was not started from a file"),
             Self::Interrupted => f.write_str("the daemon is ending"),
         }
     }
@@ -133,19 +154,19 @@ impl Daemon {
         Self::start_as(config, log, false).await
     }
 
-    async fn start_as(config: &Config, log: Option<AccessLog>, ours: bool) -> Result<Self, StartError> {
+    async fn start_as(first: &Config, log: Option<AccessLog>, ours: bool) -> Result<Self, StartError> {
         let (router, meters) = (Router::new(), Meters::new());
         let log = Arc::new(ArcSwapOption::from_pointee(log));
         let counts = Counts::default();
         let proxy = proxy(&router, &meters, &counts, &log);
         let lasting = Lasting {
-            terms: Arc::new(ArcSwap::from_pointee(Terms::new(proxy.clone(), &config.server))),
+            terms: Arc::new(ArcSwap::from_pointee(Terms::new(proxy.clone(), &first.server))),
             router,
             proxy,
             meters,
             counts,
-            trail: Trail::open(config).await.map_err(StartError::Trail)?,
-            shelf: trail::shelf(config).await.map_err(StartError::Trail)?,
+            trail: Trail::open(first).await.map_err(StartError::Trail)?,
+            shelf: trail::shelf(first).await.map_err(StartError::Trail)?,
             deploys: Deploys::default(),
             grower: OnceLock::new(),
             log,
@@ -154,13 +175,18 @@ impl Daemon {
             readiness: Readiness::default(),
             reloads: Reloads::new(),
             drain: Drain::new(),
+            orders: Orders::default(),
+            access: Access::new(),
         };
         let (upkeep, ended) = watch::channel(false);
         tokio::spawn(lasting.meters.clone().upkeep(ended));
-        let shared = Arc::new(Shared { lasting, live: Mutex::new(None), shown: ArcSwap::default() });
+        let (config, file) = (Arc::new(first.clone()), Arc::new(first.clone()));
+        let shown = ArcSwap::from_pointee(Shown { addresses: Vec::new(), admin: None, config, file });
+        let shared = Arc::new(Shared { lasting, live: Mutex::new(None), shown, file: OnceLock::new() });
         // Whoever wants something of it before it has started waits here.
         let mut slot = shared.live.lock().await;
-        let live = slot.insert(Live::start(config, &shared).await?);
+        shared.lasting.orders.are_for(&shared);
+        let live = slot.insert(Live::start(first, &shared).await?);
         shared.lasting.readiness.set(None);
         shared.shown.store(Arc::new(Shown::of(live)));
         drop(slot);
@@ -179,16 +205,7 @@ impl Daemon {
     /// Not cancel safe: a future dropped half-way leaves some apps as they were and some as they are to be. Another
     /// reload brings all to one state.
     pub async fn reload(&self, config: Config) -> Result<Diff, StartError> {
-        let mut live = self.shared.live.lock().await;
-        // It has started, or there would be no `self`.
-        let Some(live) = live.as_mut() else { return Ok(Diff::default()) };
-        let result = live.reload(config, &self.shared).await;
-        match &result {
-            Ok(_) => self.shared.lasting.reloads.done(),
-            Err(error) => self.shared.lasting.reloads.failed(&error.to_string()),
-        }
-        self.shared.shown.store(Arc::new(Shown::of(live)));
-        result
+        self.shared.reload(config).await
     }
 
     /// The same with a configuration that is in a file; gives it too.
@@ -199,19 +216,30 @@ impl Daemon {
     /// # Cancel safety
     /// As [`reload`](Self::reload).
     pub async fn reload_file(&self, path: &Path) -> Result<(Config, Diff), ReloadError> {
-        let owned = path.to_owned();
-        let loaded = tokio::task::spawn_blocking(move || Config::load(&owned)).await;
-        match loaded {
-            Ok(Ok(config)) => {
-                let diff = self.reload(config.clone()).await.map_err(ReloadError::Start)?;
-                Ok((config, diff))
-            }
-            Ok(Err(error)) => {
-                self.shared.lasting.reloads.failed(&error.to_string());
-                Err(ReloadError::Config(error))
-            }
-            Err(_) => Err(ReloadError::Interrupted),
-        }
+        self.shared.reload_file(path).await
+    }
+
+    /// Names the file that the configuration came from, which makes reloads possible that do not name one: those that
+    /// the admin interface is asked for, and [`reload_again`](Self::reload_again). `then` is told of each configuration
+    /// that these put in place. Only the first call counts.
+    pub fn reloads_from(&self, path: &Path, then: impl Fn(&Config) + Send + Sync + 'static) {
+        let _ = self.shared.file.set(FromFile { path: path.to_owned(), then: Box::new(then) });
+    }
+
+    /// Puts the file in place as it is now, and logs what came of it. `why` says who or what asks.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or cannot be had. Nothing has changed then.
+    ///
+    /// # Cancel safety
+    /// As [`reload`](Self::reload).
+    pub async fn reload_again(&self, why: &str) -> Result<(Config, Diff), ReloadError> {
+        self.shared.reload_again(why).await
+    }
+
+    /// The configuration in place: the file's, with the releases and dynos that the apps run now.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.shared.shown.load().config)
     }
 
     /// Where it listens, with the ports it got.
@@ -231,7 +259,7 @@ impl Daemon {
 
     /// What carries out orders, and says how things stand.
     pub fn control(&self) -> Arc<dyn Control> {
-        Arc::new(Orders(Arc::downgrade(&self.shared)))
+        Arc::new(self.shared.lasting.orders.clone())
     }
 
     /// Where a grid tells what the dynos of its app do. Nothing else finds dynos of that app from now on.
@@ -265,7 +293,7 @@ impl Daemon {
     /// # Cancel safety
     /// A dropped future leaves the daemon draining and cuts it.
     pub async fn stop(self, within: Duration) -> usize {
-        let lasting = &self.shared.lasting;
+        let Shared { lasting, live, .. } = &*self.shared;
         lasting.readiness.drain();
         lasting.drain.begin();
         let _ = tokio::time::timeout(within, lasting.connections.ended()).await;
@@ -280,17 +308,105 @@ impl Daemon {
         {
             tracing::warn!("the last lines of the access log could not be written in {LAST_LINES:?}");
         }
-        if let Some(live) = self.shared.live.lock().await.take() {
+        // What is still to be told gets two seconds.
+        lasting.trail.webhooks().stop().await;
+        // A reload that still goes on is cut with all the rest.
+        if let Ok(mut live) = tokio::time::timeout(LAST_LINES, live.lock()).await
+            && let Some(live) = live.take()
+        {
             live.end().await;
         }
         cut
     }
 }
 
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // An order that is being carried out holds what we share, and is no reason to go on.
+        self.shared.lasting.drain.cut();
+    }
+}
+
+impl Shared {
+    async fn reload(self: &Arc<Self>, config: Config) -> Result<Diff, StartError> {
+        let mut live = self.live.lock().await;
+        let ending = *self.lasting.drain.watch().borrow() != Phase::Running;
+        let Some(live) = live.as_mut().filter(|_| !ending) else { return Err(StartError::Ending) };
+        let result = live.reload(config, self).await;
+        match &result {
+            Ok(_) => self.lasting.reloads.done(),
+            Err(error) => self.lasting.reloads.failed(&error.to_string()),
+        }
+        self.shown.store(Arc::new(Shown::of(live)));
+        result
+    }
+
+    async fn reload_file(self: &Arc<Self>, path: &Path) -> Result<(Config, Diff), ReloadError> {
+        let owned = path.to_owned();
+        let loaded = tokio::task::spawn_blocking(move || Config::load(&owned)).await;
+        match loaded {
+            Ok(Ok(config)) => {
+                let diff = self.reload(config.clone()).await.map_err(ReloadError::Start)?;
+                Ok((config, diff))
+            }
+            Ok(Err(error)) => {
+                self.lasting.reloads.failed(&error.to_string());
+                Err(ReloadError::Config(error))
+            }
+            Err(_) => Err(ReloadError::Interrupted),
+        }
+    }
+
+    /// The same for whoever is not asked for by an order: it is an order of its own.
+    async fn reload_again(self: &Arc<Self>, why: &str) -> Result<(Config, Diff), ReloadError> {
+        let trail = &self.lasting.trail;
+        let asked = Asked { who: why.to_owned(), what: "reload".to_owned(), ..Asked::default() };
+        let seq = trail.begins(asked).await.map_err(|refused| ReloadError::NotKept(refused.to_string()));
+        let result = match &seq {
+            Ok(_) => self.reload_told(why).await,
+            Err(_) => Err(ReloadError::Interrupted),
+        };
+        let seq = seq.inspect_err(|error| tracing::error!("{why}: {error}"))?;
+        let outcome = match &result {
+            Ok(_) => Outcome::done(),
+            Err(error) => Outcome::refused(error.to_string()),
+        };
+        trail.ends(seq, outcome).await;
+        result
+    }
+
+    /// Puts the file in place as it is now, and says what came of it in the log and to webhooks.
+    async fn reload_told(self: &Arc<Self>, why: &str) -> Result<(Config, Diff), ReloadError> {
+        let FromFile { path, then } = self.file.get().ok_or(ReloadError::NoFile)?;
+        tracing::info!("{why}: loading {} anew", path.display());
+        let clock = self.lasting.router.clock();
+        let begun = clock.now();
+        let result = self.reload_file(path).await;
+        match &result {
+            Ok((config, diff)) => {
+                then(config);
+                let took = clock.now().duration_since(begun);
+                diff.to_string().lines().for_each(|line| tracing::info!("reloaded: {line}"));
+                tracing::info!("reloaded in {} ms", took.as_millis());
+                let text = format!("another configuration is in place ({why})");
+                self.lasting.trail.tell(&Event::new(EventKind::ReloadDone, text));
+            }
+            Err(error) => {
+                error.to_string().lines().for_each(|line| tracing::error!("{line}"));
+                tracing::error!("nothing was changed: the configuration in place goes on");
+                let text = format!("a configuration was refused, nothing was changed ({why})");
+                let cause = Some(error.to_string());
+                self.lasting.trail.tell(&Event { cause, ..Event::new(EventKind::ReloadFailed, text) });
+            }
+        }
+        result
+    }
+}
+
 impl Shown {
     fn of(live: &Live) -> Self {
-        let configs = Some((Arc::clone(&live.config), Arc::clone(&live.file)));
-        Self { addresses: live.addresses(), admin: live.admin_address(), configs }
+        let (config, file) = (Arc::clone(&live.config), Arc::clone(&live.file));
+        Self { addresses: live.addresses(), admin: live.admin_address(), config, file }
     }
 }
 

@@ -20,6 +20,12 @@
 //! | file | what it is |
 //! |---|---|
 //! | `cli.rs` | The command line: what may be typed, and the help that teaches it |
+//! | `ctl.rs` | `routerd ctl` |
+//! | `ctl/args.rs` | What may be typed after `routerd ctl`, and the help that teaches it |
+//! | `ctl/client.rs` | One request to a daemon's admin interface, over TCP, TLS or a Unix socket |
+//! | `ctl/follow.rs` | Follows a deploy to its end |
+//! | `ctl/show.rs` | What a daemon answers, for people |
+//! | `token.rs` | `routerd token` |
 //! | `watch.rs` | Notices that a file has been written anew |
 //! | `up.rs` | A local dyno grid: the processes of a Procfile, each with its own `PORT`, watched and started again |
 //! | `up/crew.rs` | Processes of a grid that come and go together |
@@ -44,10 +50,16 @@
 //! | `log.rs` | Step 7: one line in the access log for each request |
 //! | `log/line.rs` | One record as one line: logfmt with the fields of Heroku's router, or JSON with the same fields |
 //! | `log/writer.rs` | The one writer of the access log |
-//! | `admin.rs` | The admin listener: metrics, health, readiness and the state of lines and dynos |
+//! | `admin.rs` | The admin listener: metrics, health, what the daemon is and does, and orders to it |
+//! | `admin/access.rs` | Who asks, and whether they are let in at all |
+//! | `admin/api.rs` | Every endpoint in one table, from which the routes and their description are made |
+//! | `admin/apps.rs` | Apps as JSON, for `/v1/apps` |
 //! | `admin/listen.rs` | Where the admin listener listens |
+//! | `admin/openapi.rs` | The description of the interface in OpenAPI 3.1 |
+//! | `admin/orders.rs` | Orders as requests |
 //! | `admin/readiness.rs` | Whether the daemon should get traffic, and if not, why: what `/readyz` answers |
 //! | `admin/reloads.rs` | How reloads of the configuration have gone |
+//! | `admin/reply.rs` | Answers of the admin interface |
 //! | `admin/status.rs` | The picture of the router as JSON, for `/v1/status` |
 //! | `control.rs` | What can be asked of a running daemon, by whom, and what is answered |
 //! | `control/orders.rs` | Orders |
@@ -78,6 +90,7 @@
 //! | `config.rs` | The checked configuration, as types |
 //! | `config/access.rs` | Who may do what |
 //! | `config/check.rs` | From the file as written to the checked configuration |
+//! | `config/check/admin.rs` | The admin listener |
 //! | `config/deploy.rs` | How a deploy is to go, as text |
 //! | `config/diff.rs` | Two configurations compared |
 //! | `config/dyno.rs` | Where an app's dynos come from: an address, a name that is looked up, or an SRV record |
@@ -90,10 +103,14 @@
 //! | `config/plan.rs` | How a new release replaces the present one |
 //! | `config/reference.rs` | The reference of the configuration, made from the schema: `docs/configure.md` |
 //! | `config/trail.rs` | Where changes are recorded, kept and told |
+//! | `config/tls.rs` | Certificate and key of a listener, read from their files and checked against each other |
+//! | `config/token.rs` | Tokens of the admin interface |
 //! | `config/units.rs` | Durations as `"5s"` and sizes as `"1MiB"`: read from text, shown as text |
 //! | `config/walk.rs` | Holds a parsed file against the schema |
 
 pub mod cli;
+pub mod ctl;
+pub mod token;
 pub mod watch;
 pub mod up;
 pub mod daemon;

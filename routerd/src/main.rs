@@ -4,13 +4,14 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
 
 use clap::Parser;
 use routerd::cli::{Cli, Command, PlanArgs, RunArgs, UpArgs};
 use routerd::config::diff::Diff;
 use routerd::config::{Config, LogLevel, file};
+use routerd::ctl::{self, CtlArgs};
 use routerd::daemon::Daemon;
+use routerd::token;
 use routerd::up::{self, Stop};
 use routerd::watch::Watched;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,18 +22,23 @@ use tracing_subscriber::{fmt, reload};
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(args) => load(&args.config).map_or_else(|code| code, |config| run(&args, config)),
+        Command::Run(args) => load(&args.config).map_or_else(|code| code, |config| run(args, config)),
         Command::Check(args) => {
             load(&args.config).map_or_else(|code| code, |config| check(&args.config, &config))
         }
         Command::Plan(args) => plan(&args).unwrap_or_else(|code| code),
         Command::Up(args) => run_up(args),
+        Command::Ctl(args) => ask(*args),
+        Command::Token(args) => match token::run(&args) {
+            Ok(text) => print(&text),
+            Err(error) => fail(&format!("routerd: {error}\n")),
+        },
         Command::Schema => schema(),
     }
 }
 
 /// `routerd run`: routes requests until it is told to stop.
-fn run(args: &RunArgs, config: Config) -> ExitCode {
+fn run(args: RunArgs, config: Config) -> ExitCode {
     let set_level = messages(config.log.level);
     let threads = config.server.threads;
     let watched = args.watch.then(|| Watched::new(&args.config));
@@ -45,7 +51,9 @@ fn run(args: &RunArgs, config: Config) -> ExitCode {
         if let Some(address) = daemon.admin_address() {
             tracing::info!("admin on {address}");
         }
-        let within = serve(&daemon, &mut signals, watched, &args.config, config, &set_level).await;
+        daemon.reloads_from(&args.config, move |config| set_level(config.log.level));
+        serve(&daemon, &mut signals, watched).await;
+        let within = daemon.config().server.shutdown_timeout;
         tracing::info!("draining {} connections, for {within:?} at most", daemon.connections());
         tokio::select! {
             cut = daemon.stop(within) => match cut {
@@ -58,39 +66,17 @@ fn run(args: &RunArgs, config: Config) -> ExitCode {
     })
 }
 
-/// Until the daemon is told to end: reloads when it is told to. Says how long the end may take.
-async fn serve(
-    daemon: &Daemon,
-    signals: &mut Signals,
-    mut watched: Option<Watched>,
-    path: &Path,
-    config: Config,
-    set_level: &dyn Fn(LogLevel),
-) -> Duration {
-    let mut within = config.server.shutdown_timeout;
+/// Until the daemon is told to end: reloads when a signal or the file says so. What went wrong is in the log.
+async fn serve(daemon: &Daemon, signals: &mut Signals, mut watched: Option<Watched>) {
     loop {
         let why = tokio::select! {
             told = signals.next() => match told {
-                Told::End => return within,
+                Told::End => return,
                 Told::Reload => "SIGHUP",
             },
             () = changed(&mut watched) => "the file has changed",
         };
-        tracing::info!("{why}: loading {} anew", path.display());
-        let begun = daemon.router().clock().now();
-        match daemon.reload_file(path).await {
-            Ok((config, diff)) => {
-                let took = daemon.router().clock().now().duration_since(begun);
-                set_level(config.log.level);
-                within = config.server.shutdown_timeout;
-                diff.to_string().lines().for_each(|line| tracing::info!("reloaded: {line}"));
-                tracing::info!("reloaded in {} ms", took.as_millis());
-            }
-            Err(error) => {
-                error.to_string().lines().for_each(|line| tracing::error!("{line}"));
-                tracing::error!("nothing was changed: the configuration in place goes on");
-            }
-        }
+        let _ = daemon.reload_again(why).await;
     }
 }
 
@@ -126,6 +112,21 @@ fn run_up(args: UpArgs) -> ExitCode {
     })
 }
 
+/// `routerd ctl`: asks a running daemon.
+fn ask(args: CtlArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("routerd: cannot start: {error}\n")),
+    };
+    match runtime.block_on(ctl::run(args)) {
+        Ok(done) => {
+            let printed = print(&done.out);
+            done.failed.map_or(printed, |why| fail(&format!("routerd: {why}\n")))
+        }
+        Err(trouble) => fail(&format!("routerd: {trouble}\n")),
+    }
+}
+
 fn check(path: &Path, config: &Config) -> ExitCode {
     print(&format!("{} is valid: {}\n", path.display(), config.summary()))
 }
@@ -141,7 +142,7 @@ fn load(path: &Path) -> Result<Config, ExitCode> {
 }
 
 /// The daemon's own messages, on standard error. Gives the means to change the level.
-fn messages(level: LogLevel) -> impl Fn(LogLevel) {
+fn messages(level: LogLevel) -> impl Fn(LogLevel) + Send + Sync + 'static {
     let filter = |level| match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,

@@ -10,11 +10,16 @@ use std::pin::Pin;
 use std::str::FromStr;
 use std::task::{Context, Poll};
 
+use rustix::fs::Mode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
+
+use super::access::Peer;
 
 /// The mode of a Unix socket: its owner and group may ask.
 const MODE: u32 = 0o660;
+/// Connections to a Unix socket that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// An address of the admin listener: `127.0.0.1:9900`, `[::1]:9900` or `unix:/run/routerd.sock`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +121,12 @@ impl AdminListener {
             }
             AdminAddress::Unix(path) => {
                 remove_stale(path).await?;
-                let socket = UnixListener::bind(path).map_err(refused)?;
+                let socket = UnixSocket::new_stream().map_err(refused)?;
+                // Before it has a file, so that the file has never been open to more than these.
+                rustix::fs::fchmod(&socket, Mode::from_raw_mode(MODE))
+                    .map_err(|error| refused(error.into()))?;
+                socket.bind(path).map_err(refused)?;
+                let socket = socket.listen(BACKLOG).map_err(refused)?;
                 let file = SocketFile::of(path).map_err(refused)?;
                 fs::set_permissions(path, fs::Permissions::from_mode(MODE)).map_err(refused)?;
                 Ok(Self { socket: Socket::Unix(socket, file), address: address.clone() })
@@ -129,10 +139,19 @@ impl AdminListener {
         &self.address
     }
 
-    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+    pub(super) async fn accept(&self) -> io::Result<(Accepted, Peer)> {
         match &self.socket {
-            Socket::Tcp(socket) => socket.accept().await.map(|(stream, _)| Accepted::Tcp(stream)),
-            Socket::Unix(socket, _) => socket.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+            Socket::Tcp(socket) => {
+                let (stream, from) = socket.accept().await?;
+                let own = stream.local_addr().map(|own| own.ip().to_canonical());
+                let peer = Peer::Tcp { from, loopback: own.is_ok_and(|own| own.is_loopback()) };
+                Ok((Accepted::Tcp(stream), peer))
+            }
+            Socket::Unix(socket, _) => {
+                let (stream, _) = socket.accept().await?;
+                let uid = stream.peer_cred().ok().map(|who| who.uid());
+                Ok((Accepted::Unix(stream), Peer::Unix { uid }))
+            }
         }
     }
 }

@@ -3,12 +3,13 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use router_core::snapshot::{AppSnapshot, DynoSnapshot, Snapshot};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Account;
 
-#[derive(Serialize)]
-struct Page<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Page<'a> {
     version: &'static str,
     ready: bool,
     /// Why it is not ready; null if it is.
@@ -17,7 +18,7 @@ struct Page<'a> {
     apps: Vec<App<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Config<'a> {
     /// When the one that is in place was loaded.
     loaded: String,
@@ -27,7 +28,7 @@ struct Config<'a> {
     error: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct App<'a> {
     name: &'a str,
     release: &'a str,
@@ -41,8 +42,8 @@ struct App<'a> {
     dynos: Vec<Dyno<'a>>,
 }
 
-#[derive(Serialize)]
-struct Dyno<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Dyno<'a> {
     name: &'a str,
     address: String,
     state: &'static str,
@@ -53,13 +54,9 @@ struct Dyno<'a> {
     failures: u32,
 }
 
-/// The page, with a newline at its end.
-pub(super) fn page(
-    snapshot: &Snapshot,
-    reason: Option<&str>,
-    reloads: &Account,
-) -> serde_json::Result<String> {
-    let page = Page {
+/// The page.
+pub(super) fn page<'a>(snapshot: &'a Snapshot, reason: Option<&'a str>, reloads: &'a Account) -> Page<'a> {
+    Page {
         version: env!("CARGO_PKG_VERSION"),
         ready: reason.is_none(),
         reason,
@@ -70,10 +67,7 @@ pub(super) fn page(
             error: reloads.error.as_deref(),
         },
         apps: snapshot.apps.iter().map(App::of).collect(),
-    };
-    let mut text = serde_json::to_string_pretty(&page)?;
-    text.push('\n');
-    Ok(text)
+    }
 }
 
 impl<'a> App<'a> {
@@ -94,7 +88,7 @@ impl<'a> App<'a> {
 }
 
 impl<'a> Dyno<'a> {
-    fn of(dyno: &'a DynoSnapshot) -> Self {
+    pub(super) fn of(dyno: &'a DynoSnapshot) -> Self {
         Self {
             name: dyno.name.as_str(),
             address: dyno.address.to_string(),
@@ -109,6 +103,6 @@ impl<'a> Dyno<'a> {
 }
 
 /// Milliseconds to the microsecond, as in the log.
-fn milliseconds(time: Duration) -> f64 {
+pub(super) fn milliseconds(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }

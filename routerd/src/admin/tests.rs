@@ -13,6 +13,40 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
+use crate::control::{Actor, AppFacts, DeployView, Order, Receipt, Refusal, RefusalKind, ReleaseView};
+
+/// Carries nothing out.
+struct Nobody;
+
+impl Control for Nobody {
+    fn order(
+        &self,
+        _: Actor,
+        _: Order,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Receipt, Refusal>> + Send>> {
+        Box::pin(async { Err(Refusal::new(RefusalKind::Unsupported, "nobody is here")) })
+    }
+
+    fn deploys(&self, _: Option<&str>) -> Vec<DeployView> {
+        Vec::new()
+    }
+
+    fn releases(&self, _: &str) -> Vec<ReleaseView> {
+        Vec::new()
+    }
+
+    fn facts(&self) -> Vec<AppFacts> {
+        Vec::new()
+    }
+
+    fn audit(&self, _: Option<&str>, _: usize) -> Result<Vec<serde_json::Value>, Refusal> {
+        Err(Refusal::new(RefusalKind::Unsupported, "there is no trail"))
+    }
+
+    fn verify_audit(&self) -> Result<String, Refusal> {
+        Err(Refusal::new(RefusalKind::Unsupported, "there is no trail"))
+    }
+}
 
 /// The longest any condition here may take.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -56,6 +90,7 @@ fn snapshot() -> Snapshot {
 struct Running {
     address: AdminAddress,
     readiness: Readiness,
+    access: Access,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -72,16 +107,18 @@ impl Running {
     ) -> Self {
         let listener = AdminListener::bind(&address.parse().unwrap()).await.unwrap();
         let (stop, stopped) = watch::channel(false);
-        let readiness = Readiness::default();
+        let (readiness, access) = (Readiness::default(), Access::new());
         let admin = Admin {
             snapshot: Arc::new(snapshot),
             metrics,
             readiness: readiness.clone(),
             reloads: Reloads::new(),
+            control: Arc::new(Nobody),
+            access: access.clone(),
         };
         let address = listener.address().clone();
         let task = tokio::spawn(listener.serve_within(bounds, admin, stopped));
-        Self { address, readiness, stop, task }
+        Self { address, readiness, access, stop, task }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -101,7 +138,7 @@ impl Running {
 
 /// Sends a request line with a Host and returns the whole answer.
 async fn ask(mut stream: impl Stream, request: &str) -> String {
-    stream.write_all(format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+    stream.write_all(format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();
     timeout(DEADLINE, stream.read_to_string(&mut answer)).await.expect("an answer in time").unwrap();
     answer
@@ -164,11 +201,12 @@ async fn unknown_paths_and_other_methods_are_refused_in_json() {
     let answer = admin.ask("GET /v1/\"nothing").await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     let page: serde_json::Value = serde_json::from_str(body(&answer)).unwrap();
-    assert_eq!(page["error"], "there is no /v1/\"nothing");
+    let error = serde_json::json!({ "kind": "not_found", "text": "there is no /v1/\"nothing" });
+    assert_eq!(page["error"], error);
     let answer = admin.ask("DELETE /v1/status").await;
     assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("\r\nallow: GET,HEAD\r\n"), "{answer}");
     let page: serde_json::Value = serde_json::from_str(body(&answer)).unwrap();
-    assert_eq!(page["error"], "/v1/status does not take DELETE");
+    assert_eq!(page["error"]["text"], "/v1/status does not take DELETE");
     let answer = admin.ask(&format!("GET /{}", "a".repeat(2 * HEAD_MAX))).await;
     assert!(answer.starts_with("HTTP/1.1 431 ") || answer.starts_with("HTTP/1.1 414 "), "{answer}");
     admin.stop().await;
@@ -198,7 +236,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
     let bounds = Bounds { connections: 1, connection: Duration::from_millis(200), ..BOUNDS };
     let admin = Running::start_with("127.0.0.1:0", bounds, Arc::new(|| "x".repeat(64 << 20))).await;
     let mut deaf = admin.connect().await;
-    deaf.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    deaf.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     // There is one place, so the next is served once the deaf one is gone.
     assert!(admin.ask("GET /healthz").await.starts_with("HTTP/1.1 200 "));
     drop(deaf);
@@ -210,7 +248,7 @@ async fn more_connections_than_there_are_places_wait_their_turn() {
     let admin = Running::start("127.0.0.1:0", Bounds { connections: 2, ..BOUNDS }).await;
     let idle = [admin.connect().await, admin.connect().await];
     let mut third = admin.connect().await;
-    third.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    third.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     let early = timeout(Duration::from_millis(100), third.read_to_string(&mut answer)).await;
     assert!(early.is_err() && answer.is_empty(), "both places are taken");
@@ -305,4 +343,44 @@ async fn an_address_that_is_taken_or_none_is_refused_in_plain_words() {
         assert!(error.to_string().starts_with(&format!("{text:?} is neither")), "{error}");
     }
     assert_eq!("unix:/run/a.sock".parse::<AdminAddress>().unwrap().to_string(), "unix:/run/a.sock");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_no_order_and_takes_no_place_for_long() {
+    let bounds = Bounds { connections: 1, connection: Duration::from_millis(200), ..BOUNDS };
+    let admin = Running::start("127.0.0.1:0", bounds).await;
+    let mut slow = admin.connect().await;
+    let head = "POST /v1/apps/shop/pause HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    assert!(
+        admin.ask("GET /healthz").await.starts_with("HTTP/1.1 200 "),
+        "there is one place, and it is free again"
+    );
+    let mut answer = String::new();
+    let _ = timeout(DEADLINE, slow.read_to_string(&mut answer)).await.expect("it was cut");
+    assert_eq!(answer, "");
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_come_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("a.pem"), made.cert.pem()).unwrap();
+    std::fs::write(folder.path().join("a.key"), made.signing_key.serialize_pem()).unwrap();
+    let text = "[admin]\ntls = { cert = 'a.pem', key = 'a.key' }\n[apps.shop]\n";
+    let name = folder.path().join("test.toml");
+    let config = crate::config::Config::parse(text, name.to_str().unwrap()).unwrap();
+    let bounds = Bounds { connections: 1, head: Duration::from_millis(100), ..BOUNDS };
+    let admin = Running::start("127.0.0.1:0", bounds).await;
+    admin.access.set(config.admin.as_ref());
+    // One says nothing, one speaks plain HTTP; neither keeps the one place.
+    let mut silent = admin.connect().await;
+    let mut answer = Vec::new();
+    let _ = timeout(DEADLINE, silent.read_to_end(&mut answer)).await.expect("it is cut");
+    let mut plain = admin.connect().await;
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let _ = timeout(DEADLINE, plain.read_to_end(&mut answer)).await.expect("it is cut");
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    admin.stop().await;
 }

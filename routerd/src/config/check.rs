@@ -1,9 +1,11 @@
 //! From the file as written to the checked configuration: what one key alone cannot show to be wrong.
 
+mod admin;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use router_core::change::AppSpec;
@@ -19,28 +21,28 @@ use super::host;
 use super::key::{Key, Text};
 use super::units::{Period, Size};
 use super::walk::clip;
-use super::{Admin, App, Config, Dns, Log, Server};
-
-/// The longest path of a socket that the system takes.
-const SOCKET_PATH_MAX: usize = 107;
+use super::{App, Config, Dns, Log, Server};
 
 /// Collects what is wrong on the way.
 pub(super) struct Checker<'a> {
     problems: &'a mut Vec<Problem>,
     /// Nothing was taken out of the file, so what is missing was not written.
     whole: bool,
+    /// What paths in the file are relative to: the folder it is in.
+    folder: &'a Path,
 }
 
 /// Who has a host or a dyno, and where that is written.
 type Taken<T> = BTreeMap<T, (Range<usize>, String)>;
 
 impl<'a> Checker<'a> {
-    pub(super) fn new(problems: &'a mut Vec<Problem>, whole: bool) -> Self {
-        Self { problems, whole }
+    pub(super) fn new(problems: &'a mut Vec<Problem>, whole: bool, folder: &'a Path) -> Self {
+        Self { problems, whole, folder }
     }
 
-    /// What is returned is legal if no problem was added. Relative paths begin at `base`.
-    pub(super) fn config(mut self, file: &file::File, base: &Path) -> Config {
+    /// What is returned is legal if no problem was added.
+    pub(super) fn config(mut self, file: &file::File) -> Config {
+        let base = self.folder;
         let mut addresses = Taken::new();
         let server = self.server(&file.server, &mut addresses);
         let admin = file.admin.as_ref().map(|admin| self.admin(admin, &mut addresses));
@@ -114,28 +116,6 @@ impl<'a> Checker<'a> {
             return;
         }
         taken.insert(address, (span, String::new()));
-    }
-
-    fn admin(&mut self, file: &file::Admin, taken: &mut Taken<SocketAddr>) -> Admin {
-        let (Some(text), Some(span)) = (file.listen.value(), file.listen.span()) else {
-            return Admin::default();
-        };
-        let path = text.strip_prefix("unix:");
-        if let Some(path) = path.filter(|path| (1..=SOCKET_PATH_MAX).contains(&path.len())) {
-            return Admin::Unix(PathBuf::from(path));
-        }
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            self.listener(address, span, taken);
-            return Admin::Tcp(address);
-        }
-        let why = match path {
-            Some(_) => format!("the path of a socket has 1 to {SOCKET_PATH_MAX} bytes"),
-            None => "this is no address with a port".to_owned(),
-        };
-        let problem =
-            Problem::new(span, format!("admin.listen: {why}")).found(format!("found \"{}\"", clip(text)));
-        self.problems.push(problem.help(r#"allowed: "127.0.0.1:9900" or "unix:/run/routerd.sock""#));
-        Admin::default()
     }
 
     fn no_address(&mut self, text: &Text, key: &str, allowed: &str) {

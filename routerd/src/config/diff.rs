@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use router_core::change::Change;
 use router_core::dns::Families;
@@ -12,7 +12,7 @@ use router_core::ids::AppId;
 use router_core::limits::Order;
 
 use super::units::{Period, Size};
-use super::{App, Audit, Config, Dns, Log, LogFormat, LogLevel, LogOutput, Server, State, Webhook};
+use super::{Admin, App, Audit, Config, Dns, Log, LogFormat, LogLevel, LogOutput, Server, State, Webhook};
 
 /// Keys that are read once, when the daemon starts.
 const AT_START: [&str; 3] = ["server.threads", "audit.file", "state.file"];
@@ -209,10 +209,7 @@ fn many<T: ToString>(values: &[T]) -> Shown {
 
 fn settings(config: &Config) -> Keys {
     let mut keys = server(&config.server);
-    keys.push((
-        "admin.listen",
-        one(config.admin.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
-    ));
+    keys.extend(admin(config.admin.as_ref()));
     keys.extend(log(&config.log));
     keys.extend(dns(&config.dns));
     keys.extend(trail(config.audit.as_ref(), config.state.as_ref()));
@@ -254,6 +251,24 @@ fn server(server: &Server) -> Keys {
         ("server.keepalive_requests", one(keepalive_requests)),
         ("server.threads", one(threads)),
         ("server.trusted_request_id", one(trusted_request_id)),
+    ]
+}
+
+fn admin(admin: Option<&Admin>) -> Keys {
+    let (listen, tokens, tls) = match admin {
+        Some(Admin { listen, tokens, tls }) => (listen.to_string(), &tokens[..], tls.as_ref()),
+        None => ("none".to_owned(), &[][..], None),
+    };
+    let file = |path: &Path, mark: &str| format!("{}{mark}", path.display());
+    // Two certificates in one file are told apart by their marks.
+    let cert = tls.map(|tls| file(&tls.cert, &format!(" (certificate {})", tls.mark)));
+    let key = tls.map(|tls| file(&tls.key, ""));
+    let or_none = |text: Option<String>| one(text.unwrap_or_else(|| "none".to_owned()));
+    vec![
+        ("admin.listen", one(listen)),
+        ("admin.tls.cert", or_none(cert)),
+        ("admin.tls.key", or_none(key)),
+        ("admin.tokens", many(tokens)),
     ]
 }
 

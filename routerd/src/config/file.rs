@@ -13,6 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::access::Role;
 use super::key::{Key, Text};
 use super::plan::Deploy;
 use super::units::{Period, Size};
@@ -30,7 +31,8 @@ const OF_ONE_APP: [&str; 3] = ["hosts", "release", "dynos"];
 pub struct File {
     /// Where clients connect, and what a client may send.
     pub server: Server,
-    /// Where `/metrics`, `/healthz` and `/readyz` are answered. Without this table there is no such listener.
+    /// Where the daemon is looked at and told what to do: `/metrics`, `/healthz`, `/readyz` and the interface below
+    /// `/v1` that `routerd ctl` speaks to. Without this table there is no such listener.
     #[schemars(with = "Admin")]
     pub admin: Option<Admin>,
     /// The access log, one line a request, and the daemon's own messages on standard error.
@@ -106,10 +108,53 @@ pub struct Server {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// An address, or `unix:` and the path of a socket, such as `"unix:/run/routerd.sock"`. Whoever reaches it
-    /// may read everything it shows: keep it on the machine.
+    /// An address, or `unix:` and the path of a socket, such as `"unix:/run/routerd.sock"`, whose mode (0660) says who
+    /// may ask. On an address of this machine alone (`127.0.0.1`, `::1`) whoever reaches it may ask everything, unless
+    /// there are tokens; browsers are refused. On any other address tokens and `tls` are needed.
     #[schemars(extend("default" = "127.0.0.1:9900"))]
     pub listen: Key<String>,
+    /// The certificate, if the listener is to speak TLS (1.2 and 1.3).
+    pub tls: TlsFiles,
+    /// Who may ask, each table one token: `routerd token` makes them. As soon as there is one, each request over an
+    /// address needs one (`Authorization: Bearer rtd_...`), except `/healthz` and `/readyz`. A reload puts changes in
+    /// place at once.
+    #[schemars(with = "Vec<Token>", extend("default" = [], "maxItems" = 1000))]
+    pub tokens: Vec<Spanned<Token>>,
+}
+
+/// `tls = { ... }` of `[admin]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsFiles {
+    /// The certificate, and behind it those that sign it, in a PEM file; its path is relative to this file's folder.
+    /// It is read at each reload, even if this file has not changed.
+    #[schemars(extend("x-unit" = "file"))]
+    pub cert: Key<String>,
+    /// The certificate's private key in a PEM file. It is read together with the certificate.
+    #[schemars(extend("x-unit" = "file"))]
+    pub key: Key<String>,
+}
+
+/// `[[admin.tokens]]`
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Token {
+    /// What logs and the audit trail call whoever shows the token: letters, digits, `-`, `_` and `.`, at most 100
+    /// characters. Needed.
+    pub name: Key<String>,
+    /// The token's SHA-256, as `routerd token` prints it: `"sha256:..."`. The token itself is kept by whoever uses
+    /// it. Needed.
+    pub hash: Key<String>,
+    /// What may be asked. Needed.
+    pub role: Key<Role>,
+    /// The apps that it has a say over and may see: names, or beginnings of names, as in `"team-*"`. Without this key
+    /// it is all of them, and what concerns the daemon as a whole.
+    #[schemars(extend("default" = ["*"], "minItems" = 1, "maxItems" = 1000, "x-unit" = "app"))]
+    pub apps: Key<Vec<Text>>,
+    /// Until when the token is good, in UTC, such as `"2027-01-31T00:00:00Z"`. Without this key, until it is taken out
+    /// of the file.
+    #[schemars(extend("x-unit" = "time"))]
+    pub expires: Key<String>,
 }
 
 /// `[log]`

@@ -89,6 +89,7 @@ fn write_keys(out: &mut String, table: &Value, path: &str) {
         if schema["oneOf"].is_array() {
             out.push('\n');
         }
+        write_keys(out, &schema["items"], &key);
     }
 }
 
@@ -101,6 +102,8 @@ fn kind(schema: &Value) -> String {
                 Some("address") => "addresses",
                 Some("host") => "hosts",
                 Some("dyno") => "dynos",
+                Some("app") => "apps",
+                _ if schema["items"]["type"] == "object" => "tables",
                 _ => "texts",
             };
             format!("list of {of}{most}")

@@ -16,13 +16,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::orders::Orders;
 use super::release::{self, Deploys};
 use super::trail::Trail;
 use super::{Shared, StartError, names};
 use crate::accept::{self, Connections};
-use crate::admin::{Admin, AdminAddress, AdminListener, Readiness, Reloads};
+use crate::admin::{Access, Admin, AdminAddress, AdminListener, Readiness, Reloads};
 use crate::config::diff::{AppChange, Diff};
-use crate::config::{self, Config, LogFormat, LogOutput};
+use crate::config::{self, AdminListen, Config, LogFormat, LogOutput};
 use crate::conn::Terms;
 use crate::deploys::book::Shelf;
 use crate::deploys::counts::Counts;
@@ -59,6 +60,9 @@ pub(super) struct Lasting {
     pub(super) readiness: Readiness,
     pub(super) reloads: Reloads,
     pub(super) drain: Drain,
+    pub(super) orders: Orders,
+    /// Who may ask the admin listener.
+    pub(super) access: Access,
 }
 
 /// What a reload changes.
@@ -116,6 +120,7 @@ impl Live {
         let gate = Arc::new(Gate::new(lasting.router.clone()));
         let discoveries = Discoveries::new(names::settings(&config), Arc::clone(&gate));
         // The admin listener first: whoever asks whether the daemon is ready gets an answer while names are looked up.
+        lasting.access.set(config.admin.as_ref());
         let admin = opened.admin.take().map(|listener| RunningAdmin::start(listener, lasting));
         let (config, file, listeners) = (Arc::new(config), Arc::new(file.clone()), Vec::new());
         let mut live = Self { config: Arc::clone(&config), file, listeners, admin, discoveries, gate };
@@ -176,6 +181,8 @@ impl Live {
 
     /// Nothing here can fail.
     fn switch(&mut self, opened: Opened, diff: &Diff, new: &Config, lasting: &Lasting) {
+        // Before a new admin listener answers, and without waiting for the old one to end.
+        lasting.access.set(new.admin.as_ref());
         lasting.terms.store(Arc::new(lasting.terms_of(new)));
         lasting.trail.set(new);
         if lasting.log_is_ours && changes_log(diff) {
@@ -258,10 +265,10 @@ impl Opened {
     }
 
     async fn admin(&mut self, config: &Config) -> Result<(), StartError> {
-        let address = match &config.admin {
+        let address = match config.admin.as_ref().map(|admin| &admin.listen) {
             None => return Ok(()),
-            Some(config::Admin::Tcp(address)) => AdminAddress::Tcp(*address),
-            Some(config::Admin::Unix(path)) => AdminAddress::Unix(path.clone()),
+            Some(AdminListen::Tcp(address)) => AdminAddress::Tcp(*address),
+            Some(AdminListen::Unix(path)) => AdminAddress::Unix(path.clone()),
         };
         self.admin = Some(AdminListener::bind(&address).await.map_err(StartError::Admin)?);
         Ok(())
@@ -277,6 +284,8 @@ impl RunningAdmin {
             metrics: lasting.scraper(),
             readiness: lasting.readiness.clone(),
             reloads: lasting.reloads.clone(),
+            control: Arc::new(lasting.orders.clone()),
+            access: lasting.access.clone(),
         };
         let address = listener.address().clone();
         Self { address, stop, task: tokio::spawn(listener.serve(admin, stopped)) }
@@ -296,7 +305,8 @@ impl Lasting {
     fn scraper(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
         let (router, meters, connections) =
             (self.router.clone(), self.meters.clone(), self.connections.clone());
-        let (log, reloads) = (Arc::clone(&self.log), self.reloads.clone());
+        let (log, reloads, access) = (Arc::clone(&self.log), self.reloads.clone(), self.access.clone());
+        let webhooks = self.trail.webhooks().clone();
         Arc::new(move || {
             let log = log.load();
             let account = reloads.account();
@@ -308,7 +318,8 @@ impl Lasting {
                 reloads_done: account.done,
                 reloads_failed: account.failed,
                 config_loaded: account.loaded.as_secs(),
-                ..Scrape::default()
+                webhooks: webhooks.account(),
+                admin_denied: access.denied().to_vec(),
             })
         })
     }

@@ -1,20 +1,21 @@
 //! Carries out what is asked of the daemon, one order after the other, and says how things stand.
 
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use router_core::change::{Change, Hold};
 use router_core::ids::{Address, AppId, ReleaseId};
 use router_core::policy::deploy::{Plan, WrongState};
 use router_core::snapshot::AppSnapshot;
+use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use super::Shared;
 use super::live::Live;
 use super::release::{self, Refused};
 use super::trail::event_of;
+use super::{ReloadError, Shared};
 use crate::audit::{Asked, Outcome, Seq};
 use crate::config::DynoSource;
 use crate::config::units::Period;
@@ -32,9 +33,23 @@ const DONOR_DRAIN: Duration = Duration::from_secs(10);
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The daemon as whoever brings orders sees it. It does not keep the daemon alive.
-#[derive(Clone)]
-pub(super) struct Orders(pub(super) Weak<Shared>);
+/// The daemon as orders see it. Clones are the same; none of them keeps the daemon alive.
+#[derive(Clone, Default)]
+pub(super) struct Orders(Arc<OnceLock<Weak<Shared>>>);
+
+impl Orders {
+    /// From now on orders go to this daemon. Until then they are refused: the admin listener answers while it starts.
+    pub(super) fn are_for(&self, daemon: &Arc<Shared>) {
+        // It is called once, by the daemon's start.
+        let _ = self.0.set(Arc::downgrade(daemon));
+    }
+
+    fn daemon(&self) -> Result<Arc<Shared>, Refusal> {
+        let unavailable = |text| Refusal::new(RefusalKind::Unavailable, text);
+        let daemon = self.0.get().ok_or_else(|| unavailable("the daemon is starting"))?;
+        daemon.upgrade().ok_or_else(|| unavailable("the daemon is ending"))
+    }
+}
 
 impl Control for Orders {
     fn order(
@@ -42,9 +57,9 @@ impl Control for Orders {
         actor: Actor,
         order: Order,
     ) -> Pin<Box<dyn Future<Output = Result<Receipt, Refusal>> + Send>> {
-        let inner = self.0.upgrade();
+        let inner = self.daemon();
         Box::pin(async move {
-            let inner = inner.ok_or_else(ending)?;
+            let inner = inner?;
             // Whoever waits may leave; what has begun is brought to its end.
             let task = tokio::spawn(async move { carry_out(&inner, &actor, order).await });
             task.await.unwrap_or_else(|_| Err(ending()))
@@ -52,14 +67,14 @@ impl Control for Orders {
     }
 
     fn deploys(&self, app: Option<&str>) -> Vec<DeployView> {
-        let Some(inner) = self.0.upgrade() else { return Vec::new() };
+        let Ok(inner) = self.daemon() else { return Vec::new() };
         let all = inner.lasting.deploys.list(view);
         all.into_iter().filter(|deploy| app.is_none_or(|app| deploy.app == app)).collect()
     }
 
     fn releases(&self, app: &str) -> Vec<ReleaseView> {
-        let Some(inner) = self.0.upgrade() else { return Vec::new() };
-        let Some((config, _)) = inner.shown.load().configs.clone() else { return Vec::new() };
+        let Ok(inner) = self.daemon() else { return Vec::new() };
+        let config = Arc::clone(&inner.shown.load().config);
         let Some(present) = config.app(&app.into()).map(Wanted::of) else { return Vec::new() };
         let page = inner.lasting.shelf.page(&app.into());
         let one = |past: &crate::deploys::book::Past| ReleaseView {
@@ -75,8 +90,8 @@ impl Control for Orders {
     }
 
     fn facts(&self) -> Vec<AppFacts> {
-        let Some(inner) = self.0.upgrade() else { return Vec::new() };
-        let Some((_, file)) = inner.shown.load().configs.clone() else { return Vec::new() };
+        let Ok(inner) = self.daemon() else { return Vec::new() };
+        let file = Arc::clone(&inner.shown.load().file);
         let book = inner.lasting.shelf.read();
         let running = inner
             .lasting
@@ -101,11 +116,11 @@ impl Control for Orders {
     }
 
     fn audit(&self, app: Option<&str>, limit: usize) -> Result<Vec<serde_json::Value>, Refusal> {
-        self.0.upgrade().ok_or_else(ending)?.lasting.trail.tail(app, limit)
+        self.daemon()?.lasting.trail.tail(app, limit)
     }
 
     fn verify_audit(&self) -> Result<String, Refusal> {
-        self.0.upgrade().ok_or_else(ending)?.lasting.trail.verify()
+        self.daemon()?.lasting.trail.verify()
     }
 }
 
@@ -113,7 +128,7 @@ impl Control for Orders {
 async fn carry_out(inner: &Arc<Shared>, actor: &Actor, order: Order) -> Result<Receipt, Refusal> {
     let trail = &inner.lasting.trail;
     let app = order.app().map(AppId::from);
-    let before = app.as_ref().and_then(|app| inner.shown.load().configs.as_ref()?.0.app(app).map(Wanted::of));
+    let before = app.as_ref().and_then(|app| inner.shown.load().config.app(app).map(Wanted::of));
     let asked = Asked {
         who: actor.name.clone(),
         from: actor.from.clone(),
@@ -139,6 +154,30 @@ async fn carry_out(inner: &Arc<Shared>, actor: &Actor, order: Order) -> Result<R
         trail.tell(&Event { audit: mark, ..event });
     }
     Ok(receipt)
+}
+
+async fn reload(inner: &Arc<Shared>, actor: &Actor) -> Result<Receipt, Refusal> {
+    let why = match &actor.from {
+        Some(from) => format!("{} at {from} asks for it", actor.name),
+        None => format!("{} asks for it", actor.name),
+    };
+    match inner.reload_told(&why).await {
+        Ok((_, diff)) => {
+            let text = diff.to_string();
+            let lines: Vec<_> = text.lines().collect();
+            let details = Some(json!({ "changes": lines }));
+            Ok(Receipt { text: format!("reloaded: {}", text.trim_end()), deploy: None, details })
+        }
+        Err(error) => {
+            let kind = match error {
+                ReloadError::Config(_) => RefusalKind::Invalid,
+                ReloadError::Start(_) => RefusalKind::Conflict,
+                ReloadError::NoFile => RefusalKind::Unsupported,
+                ReloadError::NotKept(_) | ReloadError::Interrupted => RefusalKind::Unavailable,
+            };
+            Err(Refusal::new(kind, format!("nothing was changed: {error}")))
+        }
+    }
 }
 
 /// What came of an order.
@@ -208,8 +247,13 @@ async fn obey(
         }
         Order::Maintenance { app, on } => live.maintain(&app.into(), on, inner).await?,
         Order::Restart { app } => return live.restart(&app.into(), asker, inner).await,
-        Order::Reload | Order::Upgrade => {
-            return Err(Refusal::new(RefusalKind::Unsupported, "not yet"));
+        // It takes the lock itself.
+        Order::Reload => {
+            drop(slot);
+            reload(inner, actor).await?
+        }
+        Order::Upgrade => {
+            return Err(Refusal::new(RefusalKind::Unsupported, "this daemon cannot upgrade yet"));
         }
     };
     Ok(said.into())

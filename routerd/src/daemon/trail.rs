@@ -14,7 +14,7 @@ use crate::config::event::EventKind;
 use crate::control::{Order, Refusal, RefusalKind};
 use crate::deploys::book::{Begun, Book, Shelf};
 use crate::state::StateFile;
-use crate::webhooks::{Account, Event, Webhooks};
+use crate::webhooks::{Event, Webhooks};
 
 /// The audit trail and the webhooks.
 pub(super) struct Trail {
@@ -75,8 +75,8 @@ impl Trail {
         self.webhooks.tell(event);
     }
 
-    pub(super) fn account(&self) -> Account {
-        self.webhooks.account()
+    pub(super) fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
     }
 
     /// The last lines, the newest first.

@@ -30,6 +30,8 @@ pub struct Scrape {
     pub config_loaded: u64,
     /// What has become of events for webhooks.
     pub webhooks: webhooks::Account,
+    /// Requests that the admin listener turned away, by reason.
+    pub admin_denied: Vec<(&'static str, u64)>,
 }
 
 impl Scrape {
@@ -67,6 +69,12 @@ impl Scrape {
         sample(text, &super::WEBHOOKS, &["delivered"], self.webhooks.delivered);
         sample(text, &super::WEBHOOKS, &["failed"], self.webhooks.failed);
         sample(text, &super::WEBHOOKS, &["dropped"], self.webhooks.dropped);
+        if !self.admin_denied.is_empty() {
+            head(text, &super::ADMIN_DENIED);
+        }
+        for (reason, count) in &self.admin_denied {
+            sample(text, &super::ADMIN_DENIED, &[reason], count);
+        }
         if let Some(seconds) = process::cpu_seconds() {
             single(text, &super::PROCESS_CPU, &[], seconds);
         }

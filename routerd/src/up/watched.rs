@@ -202,7 +202,8 @@ impl Watched {
         }
         self.boots(Some(port));
         let (app, address) = (self.shared.options.app.clone(), port::address(port));
-        let had = had.filter(|_| std::mem::replace(&mut self.told, true));
+        let told = std::mem::replace(&mut self.told, true);
+        let had = had.filter(|_| told);
         if had == Some(port) {
             return self.tell(vec![Change::SetDyno(app, address, DynoHealth::Booting)]);
         }

@@ -5,6 +5,7 @@
 mod aborts;
 mod audit;
 mod config;
+mod control;
 mod deaths;
 mod deploys;
 mod dns;

@@ -251,7 +251,7 @@ async fn a_watched_file_is_reloaded_when_it_is_renamed_over_and_the_status_tells
         std::fs::rename(&new, &path).unwrap();
     };
     let status = async || {
-        let answer = Client::connect(admin).await.get("/v1/status").await;
+        let answer = Client::connect(admin).await.local("/v1/status").await;
         serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap()["config"].clone()
     };
     assert_eq!((status().await["reloads"].as_u64(), status().await["error"].as_str()), (Some(0), None));
@@ -270,7 +270,7 @@ async fn a_watched_file_is_reloaded_when_it_is_renamed_over_and_the_status_tells
     };
     timeout(DEADLINE, reloaded).await.unwrap();
     assert!(status().await["error"].is_null(), "the last one was good");
-    let metrics = Client::connect(admin).await.get("/metrics").await;
+    let metrics = Client::connect(admin).await.local("/metrics").await;
     let metrics = String::from_utf8(metrics.body).unwrap();
     assert!(metrics.contains("routerd_config_reloads_total{result=\"failed\"} 1"), "{metrics}");
 }

@@ -80,6 +80,12 @@ impl Client {
         self.answer().await
     }
 
+    /// GET from the admin listener of this machine, which answers to no other name.
+    pub(crate) async fn local(&mut self, path: &str) -> Answer {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        self.answer().await
+    }
+
     /// A request with a body.
     pub(crate) async fn post(&mut self, path: &str, body: &[u8]) -> Answer {
         let length = body.len();

@@ -1,0 +1,101 @@
+//! Certificate and key of a listener, read from their files and checked against each other.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
+
+/// A certificate with its key, as they were when the configuration was read.
+#[derive(Clone)]
+pub struct Tls {
+    /// The certificate's file.
+    pub cert: PathBuf,
+    /// The key's file.
+    pub key: PathBuf,
+    /// The beginning of the certificate's SHA-256, in hexadecimal: tells one certificate from the next.
+    pub mark: String,
+    server: Arc<ServerConfig>,
+}
+
+/// Which of the two files is wrong, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsError {
+    /// The certificate.
+    Cert(String),
+    /// The key.
+    Key(String),
+}
+
+impl Tls {
+    /// Reads both files: the certificate with those that sign it, as PEM, and its private key, as PEM.
+    ///
+    /// # Errors
+    /// Which file is missing, is not what it should be, or does not belong to the other.
+    pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
+        let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let chain = chain.map_err(|error| TlsError::Cert(why(&error)))?;
+        if chain.is_empty() {
+            return Err(TlsError::Cert("there is no certificate in the file (PEM is wanted)".to_owned()));
+        }
+        let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::Key(why(&error)))?;
+        let mut digest = Sha256::new();
+        chain.iter().for_each(|cert| digest.update(cert));
+        let mark = hex::encode(&digest.finalize()[..4]);
+        let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|error| TlsError::Cert(error.to_string()))?
+            .with_no_client_auth()
+            .with_single_cert(chain, secret)
+            .map_err(pair)?;
+        Ok(Self { cert: cert.to_owned(), key: key.to_owned(), mark, server: Arc::new(server) })
+    }
+
+    /// What a listener needs. TLS 1.2 and 1.3.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
+    }
+}
+
+/// What is wrong with a file alone.
+fn why(error: &pem::Error) -> String {
+    if let pem::Error::Io(error) = error {
+        return format!("the file cannot be read: {error}");
+    }
+    if let pem::Error::NoItemsFound = error {
+        return "there is nothing of the kind in the file (PEM is wanted)".to_owned();
+    }
+    format!("the file is no PEM: {error}")
+}
+
+/// What is wrong with the two together.
+fn pair(error: rustls::Error) -> TlsError {
+    if let rustls::Error::InconsistentKeys(_) = error {
+        return TlsError::Key("this is the key of another certificate".to_owned());
+    }
+    if let rustls::Error::InvalidCertificate(error) = error {
+        return TlsError::Cert(format!("no valid certificate: {error}"));
+    }
+    TlsError::Key(format!("no valid key: {error}"))
+}
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.cert, &self.key, &self.mark) == (&other.cert, &other.key, &other.mark)
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cert, key, mark, .. } = self;
+        f.debug_struct("Tls")
+            .field("cert", cert)
+            .field("key", key)
+            .field("mark", mark)
+            .finish_non_exhaustive()
+    }
+}
