@@ -9,12 +9,14 @@ pub mod deploy;
 pub mod diff;
 pub mod dyno;
 pub mod error;
+pub mod event;
 pub mod file;
 pub mod host;
 pub mod key;
 pub mod reference;
 pub mod tls;
 pub mod token;
+mod trail;
 pub mod units;
 mod walk;
 
@@ -36,6 +38,7 @@ pub use self::error::{ConfigError, Problem};
 pub use self::file::{LogFormat, LogLevel, LogOutput};
 pub use self::tls::Tls;
 pub use self::token::Token;
+pub use self::trail::{Audit, Secret, State, Webhook};
 
 /// A configuration file may have this many bytes.
 pub const FILE_MAX: usize = 16 << 20;
@@ -63,6 +66,12 @@ pub struct Config {
     pub log: Log,
     /// How names of dynos are looked up.
     pub dns: Dns,
+    /// Where changes are written down, if they are to be.
+    pub audit: Option<Audit>,
+    /// Where the state is kept over a restart, if it is to be.
+    pub state: Option<State>,
+    /// Who is told of events, in the order of the file.
+    pub webhooks: Vec<Webhook>,
     /// The apps, ordered by name; at least one.
     pub apps: Vec<App>,
 }
@@ -147,12 +156,16 @@ pub struct App {
 }
 
 impl Config {
-    /// Reads and checks a configuration. `file_name` is what the messages call it; the files that it names are
-    /// looked for from the folder that is in it.
+    /// Reads and checks a configuration. `file_name` is what the messages call it; relative paths in it begin at the
+    /// folder in that name. Secrets are read from the files and variables that it names.
     ///
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, ConfigError> {
+        Self::parse_in(text, file_name, folder_of(Path::new(file_name)))
+    }
+
+    fn parse_in(text: &str, file_name: &str, base: &Path) -> Result<Self, ConfigError> {
         let failed = |problems| ConfigError::new(file_name, text, problems);
         if text.len() > FILE_MAX {
             return Err(ConfigError::new(file_name, "", vec![too_big()]));
@@ -174,8 +187,7 @@ impl Config {
                 return Err(failed(problems));
             }
         };
-        let folder = Path::new(file_name).parent().unwrap_or_else(|| Path::new(""));
-        let config = check::Checker::new(&mut problems, whole, folder).config(&file);
+        let config = check::Checker::new(&mut problems, whole, base).config(&file);
         if problems.is_empty() { Ok(config) } else { Err(failed(problems)) }
     }
 
@@ -193,7 +205,7 @@ impl Config {
         if bytes.len() > FILE_MAX {
             return Err(failed(too_big()));
         }
-        Self::parse_bytes(&bytes, &name)
+        Self::parse_bytes_in(&bytes, &name, folder_of(path))
     }
 
     /// Like [`parse`](Self::parse), for bytes that may be no text.
@@ -201,8 +213,12 @@ impl Config {
     /// # Errors
     /// Where the bytes stop being UTF-8, or everything that is wrong with the text.
     pub fn parse_bytes(bytes: &[u8], file_name: &str) -> Result<Self, ConfigError> {
+        Self::parse_bytes_in(bytes, file_name, folder_of(Path::new(file_name)))
+    }
+
+    fn parse_bytes_in(bytes: &[u8], file_name: &str, base: &Path) -> Result<Self, ConfigError> {
         match std::str::from_utf8(bytes) {
-            Ok(text) => Self::parse(text, file_name),
+            Ok(text) => Self::parse_in(text, file_name, base),
             Err(error) => {
                 let at = error.valid_up_to();
                 // The replacement character, which takes the byte's place, has three bytes.
@@ -232,6 +248,10 @@ impl Config {
 
 /// The schema of the file, made once.
 static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(|| file::schema().to_value());
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().unwrap_or_else(|| Path::new(""))
+}
 
 fn too_big() -> Problem {
     Problem::of_file("the file is larger than 16 MiB")

@@ -64,6 +64,16 @@
 //! | `metrics/meters.rs` | Counters and histograms of requests, fed once as each request ends |
 //! | `metrics/process.rs` | CPU time and memory of this process, as Linux tells them in `/proc/self` |
 //! | `metrics/scrape.rs` | What is read when somebody asks |
+//! | `webhooks.rs` | Webhooks |
+//! | `webhooks/post.rs` | One try to deliver one event |
+//! | `webhooks/target.rs` | One target of webhooks |
+//! | `audit.rs` | The audit trail |
+//! | `audit/files.rs` | The files of the audit trail |
+//! | `audit/line.rs` | One line of the audit trail |
+//! | `audit/read.rs` | Reads the audit trail from its end |
+//! | `audit/verify.rs` | Verifies the audit trail |
+//! | `state.rs` | The state file |
+//! | `durable.rs` | What files that have to survive a power cut are written with |
 //! | `drain.rs` | One signal for everything that runs: go on, finish what is running and take nothing new, stop now |
 //! | `config.rs` | The checked configuration, as types |
 //! | `config/access.rs` | Who may do what |
@@ -73,12 +83,15 @@
 //! | `config/diff.rs` | Two configurations compared |
 //! | `config/dyno.rs` | Where an app's dynos come from: an address, a name that is looked up, or an SRV record |
 //! | `config/error.rs` | What is wrong with a configuration |
+//! | `config/event.rs` | What webhooks can be told of |
 //! | `config/file.rs` | The configuration as written: every key with its meaning, default, floor and ceiling |
+//! | `config/file/trail.rs` | The tables about changes as written |
 //! | `config/host.rs` | What names an app |
 //! | `config/key.rs` | A value of the file together with the place where it is written |
 //! | `config/reference.rs` | The reference of the configuration, made from the schema: `docs/configure.md` |
 //! | `config/tls.rs` | Certificate and key of a listener, read from their files and checked against each other |
 //! | `config/token.rs` | Tokens of the admin interface |
+//! | `config/trail.rs` | Where changes are recorded, kept and told |
 //! | `config/units.rs` | Durations as `"5s"` and sizes as `"1MiB"`: read from text, shown as text |
 //! | `config/walk.rs` | Holds a parsed file against the schema |
 
@@ -96,5 +109,9 @@ pub mod admin;
 pub mod control;
 pub mod discover;
 pub mod metrics;
+pub mod webhooks;
+pub mod audit;
+pub mod state;
+mod durable;
 mod drain;
 pub mod config;

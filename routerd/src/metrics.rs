@@ -108,6 +108,8 @@ metrics_table! {
         "When the configuration that is in place was loaded, in seconds since 1970.";
     ADMIN_DENIED = "routerd_admin_denied_total", Counter, "requests", ["reason"],
         "Requests to the admin listener that were turned away at its door.";
+    WEBHOOKS = "routerd_webhook_events_total", Counter, "events", ["result"],
+        "Events for webhooks: delivered, failed (given up), or dropped (never tried to the end).";
     PROCESS_CPU = "process_cpu_seconds_total", Counter, "seconds", [],
         "CPU time of the process, user and system.";
     PROCESS_RSS = "process_resident_memory_bytes", Gauge, "bytes", [],
@@ -143,7 +145,7 @@ pub fn documentation() -> String {
          - `app`: the app's name; empty for requests whose host no app has.\n\
          - `status`: the status the client got; 499 if the client was gone; empty if there was none to give;\n  \
            `other` for what a dyno made up outside 100 to 599.\n\
-         - `result`: done or failed.\n\
+         - `result`: done or failed; of webhooks delivered, failed or dropped.\n\
          - `reason`: no_token, wrong_token, expired, browser.\n\
          - `fault`: the code in `X-Router-Fault`; see `faults.md`.\n\
          - `state`: booting, crashed, idle, busy, lingering, quarantined, draining.\n\n\

@@ -47,8 +47,18 @@ impl<'a> Checker<'a> {
         let admin = file.admin.as_ref().map(|admin| self.admin(admin, &mut addresses));
         let log = log(&file.log);
         let dns = self.dns(&file.dns);
+        let (audit, state, webhooks) = self.trail(file, self.folder);
         let apps = self.apps(file, &addresses);
-        Config { server, admin, log, dns, apps }
+        Config { server, admin, log, dns, audit, state, webhooks, apps }
+    }
+
+    pub(super) fn problem(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// Whether nothing was taken out of the file, so that what is missing was not written.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     fn server(&mut self, file: &file::Server, taken: &mut Taken<SocketAddr>) -> Server {

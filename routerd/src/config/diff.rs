@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use router_core::change::Change;
 use router_core::dns::Families;
@@ -12,10 +12,10 @@ use router_core::ids::AppId;
 use router_core::limits::Order;
 
 use super::units::{Period, Size};
-use super::{Admin, App, Config, Dns, Log, LogFormat, LogLevel, LogOutput, Server};
+use super::{Admin, App, Audit, Config, Dns, Log, LogFormat, LogLevel, LogOutput, Server, State, Webhook};
 
 /// Keys that are read once, when the daemon starts.
-const AT_START: [&str; 1] = ["server.threads"];
+const AT_START: [&str; 3] = ["server.threads", "audit.file", "state.file"];
 
 /// What is different between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,6 +73,13 @@ impl Diff {
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut diff =
             Self { settings: changed(settings(old), settings(new)), apps: Vec::new(), untouched: 0 };
+        if old.webhooks != new.webhooks && !diff.has("webhooks") {
+            // What differs is what is not shown.
+            let to = new.webhooks.iter().map(|webhook| shown_beside(webhook, &old.webhooks));
+            let change =
+                KeyChange { key: "webhooks", from: many(&old.webhooks), to: Shown::Many(to.collect()) };
+            diff.settings.push(change);
+        }
         // Both are ordered by name, so one walk over both meets each app once.
         let (mut before, mut after) = (old.apps.iter().peekable(), new.apps.iter().peekable());
         loop {
@@ -205,7 +212,15 @@ fn settings(config: &Config) -> Keys {
     keys.extend(admin(config.admin.as_ref()));
     keys.extend(log(&config.log));
     keys.extend(dns(&config.dns));
+    keys.extend(trail(config.audit.as_ref(), config.state.as_ref()));
+    keys.push(("webhooks", many(&config.webhooks)));
     keys
+}
+
+/// A webhook of the new configuration: with a word to it if the old one has none that is the same.
+fn shown_beside(webhook: &Webhook, old: &[Webhook]) -> String {
+    let differs = if old.contains(webhook) { "" } else { ", with another path or secret" };
+    format!("{webhook}{differs}")
 }
 
 // The structs are taken apart without `..`, so that a key that is added cannot be forgotten here.
@@ -298,6 +313,21 @@ fn dns(dns: &Dns) -> Keys {
         ("dns.attempts", one(attempts)),
         ("dns.max_removal", one(max_removal)),
         ("dns.max_removal_confirm", one(max_removal_confirm)),
+    ]
+}
+
+fn trail(audit: Option<&Audit>, state: Option<&State>) -> Keys {
+    let path =
+        |path: Option<&PathBuf>| one(path.map_or_else(|| "none".into(), |path| path.to_string_lossy()));
+    let (file, max_size, files) = match audit {
+        Some(Audit { file, max_size, files }) => (Some(file), *max_size, *files),
+        None => (None, Audit::MAX_SIZE, Audit::FILES),
+    };
+    vec![
+        ("audit.file", path(file)),
+        ("audit.max_size", one(Size(max_size))),
+        ("audit.files", one(files)),
+        ("state.file", path(state.map(|State { file }| file))),
     ]
 }
 

@@ -4,6 +4,8 @@
 //! reference (`docs/configure.md`), the bounds that `walk.rs` holds each value against, and what is
 //! read. A key that is not written is empty here; `check.rs` fills in what the key's default says.
 
+mod trail;
+
 use std::collections::BTreeMap;
 
 use schemars::generate::SchemaSettings;
@@ -14,6 +16,8 @@ use toml::Spanned;
 use super::access::Role;
 use super::key::{Key, Text};
 use super::units::{Period, Size};
+
+pub use self::trail::{Audit, State, Webhook};
 
 /// The keys of an app that make no sense as a default for all of them.
 const OF_ONE_APP: [&str; 3] = ["hosts", "release", "dynos"];
@@ -34,6 +38,18 @@ pub struct File {
     pub log: Log,
     /// How names of dynos are looked up.
     pub dns: Dns,
+    /// The record of changes: who changed what, and how it came out. A change whose first line cannot be written is not
+    /// begun. Without this table nothing is recorded.
+    #[schemars(with = "Audit")]
+    pub audit: Option<Audit>,
+    /// What was changed through the API while the daemon ran, so that it is still so after a restart. Without this
+    /// table such changes end with the daemon, and the next one starts with what the configuration file says.
+    #[schemars(with = "State")]
+    pub state: Option<State>,
+    /// Who is told of deploys and other changes, each by a POST with a JSON body; `docs/webhooks.md` says more. Nothing
+    /// ever waits for them.
+    #[schemars(with = "Vec<Webhook>", extend("default" = [], "maxItems" = 16))]
+    pub webhooks: Vec<Spanned<Webhook>>,
     /// Any key of an app except `hosts`, `release` and `dynos`. The app's own key wins, key by key: with
     /// `queue = { max_wait = "2s" }` an app keeps what stands here for `queue.max_bytes`.
     #[schemars(schema_with = "defaults")]

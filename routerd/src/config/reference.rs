@@ -54,8 +54,10 @@ pub fn markdown() -> String {
     out.push_str(EXAMPLE);
     for (name, table) in schema["properties"].as_object().into_iter().flatten() {
         let (title, keys) = match name.as_str() {
-            "apps" => ("apps.NAME", &table["additionalProperties"]),
-            name => (name, table),
+            "apps" => ("apps.NAME".to_owned(), &table["additionalProperties"]),
+            // A list of tables.
+            name if table["type"] == "array" => (format!("[{name}]"), &table["items"]),
+            name => (name.to_owned(), table),
         };
         let _ = write!(out, "\n## `[{title}]`\n\n{}\n", description(table));
         // Its keys are those of an app, described there.

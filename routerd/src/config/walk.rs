@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::error::Problem;
 use super::units::{Period, Size};
@@ -66,12 +66,7 @@ fn entry(schema: &Value, value: &mut Spanned<DeValue<'_>>, path: &str, problems:
             }
             let before = problems.len();
             if schema["items"]["type"] == "object" {
-                // Each of them is a table of its own: what is wrong in one is taken out of it.
-                for item in items.iter_mut() {
-                    entry(&schema["items"], item, path, problems);
-                }
-                // What is no table could not be read further.
-                return items.iter().all(|item| matches!(item.get_ref(), DeValue::Table(_)));
+                return tables(&schema["items"], items, path, problems);
             }
             problems
                 .extend(items.iter().filter_map(|item| leaf(&schema["items"], item, path).err()).map(|e| *e));
@@ -79,6 +74,22 @@ fn entry(schema: &Value, value: &mut Spanned<DeValue<'_>>, path: &str, problems:
         }
         _ => leaf(schema, value, path).map_err(|problem| problems.push(*problem)).is_ok(),
     }
+}
+
+/// Whether a list of tables may stay. What is wrong inside one of them is taken out there.
+fn tables(schema: &Value, items: &mut DeArray<'_>, path: &str, problems: &mut Vec<Problem>) -> bool {
+    let before = problems.len();
+    let mut all_tables = true;
+    for item in items.iter_mut() {
+        if let DeValue::Table(inner) = item.get_mut() {
+            table(schema, inner, path, problems);
+        } else {
+            problems.extend(leaf(schema, item, path).err().map(|problem| *problem));
+            all_tables = false;
+        }
+    }
+    debug_assert!(all_tables || problems.len() > before, "what is taken out is reported");
+    all_tables
 }
 
 /// A value that is no table and no list.

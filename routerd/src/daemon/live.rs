@@ -286,6 +286,7 @@ impl Lasting {
                 reloads_failed: account.failed,
                 config_loaded: account.loaded.as_secs(),
                 admin_denied: access.denied().to_vec(),
+                ..Scrape::default()
             })
         })
     }

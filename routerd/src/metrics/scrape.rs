@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::formatting::{sanitize_description, sanitize_lab
 use router_core::snapshot::{AppSnapshot, DynoState, Snapshot};
 
 use super::{Metric, process};
+use crate::webhooks;
 
 /// What the daemon knows at the moment of a scrape.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,8 @@ pub struct Scrape {
     pub config_loaded: u64,
     /// Requests that the admin listener turned away, by reason.
     pub admin_denied: Vec<(&'static str, u64)>,
+    /// What has become of events for webhooks.
+    pub webhooks: webhooks::Account,
 }
 
 impl Scrape {
@@ -68,6 +71,10 @@ impl Scrape {
         for (reason, count) in &self.admin_denied {
             sample(text, &super::ADMIN_DENIED, &[reason], count);
         }
+        head(text, &super::WEBHOOKS);
+        sample(text, &super::WEBHOOKS, &["delivered"], self.webhooks.delivered);
+        sample(text, &super::WEBHOOKS, &["failed"], self.webhooks.failed);
+        sample(text, &super::WEBHOOKS, &["dropped"], self.webhooks.dropped);
         if let Some(seconds) = process::cpu_seconds() {
             single(text, &super::PROCESS_CPU, &[], seconds);
         }

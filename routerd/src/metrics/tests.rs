@@ -67,6 +67,7 @@ fn scrape(apps: Vec<AppSnapshot>) -> Scrape {
         log_lines_lost: 1,
         log_write_errors: 4,
         admin_denied: vec![("wrong_token", 2)],
+        webhooks: crate::webhooks::Account { delivered: 9, failed: 2, dropped: 6 },
         ..Scrape::default()
     }
 }
@@ -166,6 +167,9 @@ fn a_scrape_shows_lines_dynos_and_the_process() {
         ("routerd_connections", 3.0),
         ("routerd_log_lines_lost_total", 1.0),
         ("routerd_log_write_errors_total", 4.0),
+        ("routerd_webhook_events_total{result=\"delivered\"}", 9.0),
+        ("routerd_webhook_events_total{result=\"failed\"}", 2.0),
+        ("routerd_webhook_events_total{result=\"dropped\"}", 6.0),
         (concat!("routerd_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
     ] {
         assert_eq!(samples.get(series), Some(&value), "{series}");

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in the helpers of tests, too, a failed step ends the test")]
 
 mod aborts;
+mod audit;
 mod config;
 mod control;
 mod deaths;
@@ -15,3 +16,4 @@ mod servers;
 mod slow;
 mod support;
 mod up;
+mod webhooks;
