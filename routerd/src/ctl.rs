@@ -8,10 +8,13 @@ mod show;
 pub use args::{AuditArgs, CtlArgs, DeployArgs, EXAMPLES, Look, Switch, Tell, Verb, Waiting};
 pub use client::{Target, Trouble};
 
-use serde_json::Value;
+use std::path::Path;
+
+use serde_json::{Value, json};
 
 use self::client::Client;
 use self::follow::Until;
+use crate::audit;
 use crate::config::units::Period;
 use crate::control::{Order, PlanOrder, Receipt};
 
@@ -29,11 +32,27 @@ pub struct Done {
 /// # Errors
 /// Nothing came of it: why, for people.
 pub async fn run(args: CtlArgs) -> Result<Done, Trouble> {
+    if let Verb::Look(Look::Audit(AuditArgs { file: Some(file), .. })) = &args.verb {
+        return Ok(verified(file, args.json));
+    }
     let client = Client::new(&args)?;
     let asked = Asked { client, json: args.json };
     match &args.verb {
         Verb::Look(look) => asked.look(look).await,
         Verb::Tell(tell) => asked.tell(tell).await,
+    }
+}
+
+/// Checks the files of an audit trail that are on this machine.
+fn verified(file: &Path, json: bool) -> Done {
+    match audit::verify(file) {
+        Ok(found) if json => {
+            let last = found.last.as_ref();
+            let page = json!({ "text": found.to_string(), "lines": found.lines, "files": found.files, "last": last });
+            Done { out: format!("{page:#}\n"), failed: None }
+        }
+        Ok(found) => Done { out: show::line(&found.to_string()), failed: None },
+        Err(broken) => Done { out: String::new(), failed: Some(broken.to_string()) },
     }
 }
 

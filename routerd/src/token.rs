@@ -50,7 +50,7 @@ fn app(text: &str) -> Result<String, String> {
 /// # Errors
 /// The system gives no random bits, or the time is beyond every calendar.
 pub fn run(args: &TokenArgs) -> Result<String, String> {
-    let token = token::generate().map_err(|error| format!("no random bits: {error}"))?;
+    let token = token::generate().map_err(|_| "the system gives no random bits".to_owned())?;
     let TokenArgs { name, role, apps, expires } = args;
     let mut lines = format!(
         "The token, shown this once:\n\n{token}\n\nFor the configuration:\n\n[[admin.tokens]]\nname = \"{name}\"\n\

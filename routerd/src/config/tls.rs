@@ -4,11 +4,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
+use ring::digest::{Context, SHA256};
 use rustls::ServerConfig;
-use rustls::crypto::ring;
+use rustls::crypto::ring as crypto;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use sha2::{Digest, Sha256};
 
 /// A certificate with its key, as they were when the configuration was read.
 #[derive(Clone)]
@@ -43,10 +44,10 @@ impl Tls {
             return Err(TlsError::Cert("there is no certificate in the file (PEM is wanted)".to_owned()));
         }
         let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::Key(why(&error)))?;
-        let mut digest = Sha256::new();
+        let mut digest = Context::new(&SHA256);
         chain.iter().for_each(|cert| digest.update(cert));
-        let mark = hex::encode(&digest.finalize()[..4]);
-        let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let mark = HEXLOWER.encode(&digest.finish().as_ref()[..4]);
+        let server = ServerConfig::builder_with_provider(Arc::new(crypto::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| TlsError::Cert(error.to_string()))?
             .with_no_client_auth()

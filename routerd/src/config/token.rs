@@ -6,7 +6,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use ring::digest::{SHA256, digest};
+use ring::error::Unspecified;
+use ring::rand::{SecureRandom, SystemRandom};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::{Role, Scope};
@@ -43,24 +46,25 @@ impl TokenHash {
 
     /// The hash of a token as it is shown.
     pub fn of(token: &str) -> Self {
-        Self(Sha256::digest(token).into())
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        Self(hash)
     }
 
     /// Reads a hash as it is written.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut hash = [0; 32];
-        hex::decode_to_slice(text.strip_prefix(ALGORITHM)?, &mut hash).ok()?;
-        Some(Self(hash))
+        let bytes = HEXLOWER_PERMISSIVE.decode(text.strip_prefix(ALGORITHM)?.as_bytes()).ok()?;
+        bytes.try_into().ok().map(Self)
     }
 
     /// The hash as it would be written.
     pub fn text(&self) -> String {
-        format!("{ALGORITHM}{}", hex::encode(self.0))
+        format!("{ALGORITHM}{}", HEXLOWER.encode(&self.0))
     }
 
     /// Its beginning: tells one token from the next and gives nothing away.
     pub fn mark(&self) -> String {
-        hex::encode(&self.0[..4])
+        HEXLOWER.encode(&self.0[..4])
     }
 }
 
@@ -93,10 +97,10 @@ impl fmt::Display for Token {
 ///
 /// # Errors
 /// The system gives no random bits.
-pub fn generate() -> Result<String, getrandom::Error> {
+pub fn generate() -> Result<String, Unspecified> {
     let mut chance = [0; CHANCE];
-    getrandom::fill(&mut chance)?;
-    Ok(format!("{PREFIX}{}", hex::encode(chance)))
+    SystemRandom::new().fill(&mut chance)?;
+    Ok(format!("{PREFIX}{}", HEXLOWER.encode(&chance)))
 }
 
 /// The token among them that is shown. How long it takes does not tell which it was, or how near a wrong one came.

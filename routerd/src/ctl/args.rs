@@ -18,6 +18,7 @@ Examples:
   routerd ctl promote shop                           the canary becomes the release
   routerd ctl rollback shop --why 'checkout is slow' take the deploy back, or go back to the release before
   routerd ctl pause shop --for 30s                   hold requests, for example while a database moves
+  routerd ctl audit --app shop --limit 10            who changed what
   routerd ctl --admin unix:/run/routerd.sock reload
   routerd ctl --admin https://edge.internal:9900 --ca ca.pem --token-file ci.token deploys
 
@@ -253,6 +254,9 @@ pub struct AuditArgs {
     /// Let the daemon check the whole trail
     #[arg(long, conflicts_with = "app")]
     pub verify: bool,
+    /// Check this file and its older ones here, without a daemon
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    pub file: Option<PathBuf>,
 }
 
 /// On or off.

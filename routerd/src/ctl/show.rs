@@ -121,6 +121,7 @@ pub(super) fn deploys(deploys: &Value) -> String {
 pub(super) fn audit(lines: &Value) -> String {
     let columns = [
         ("SEQ", "seq"),
+        ("OF", "of"),
         ("TIME", "time"),
         ("WHO", "who"),
         ("FROM", "from"),

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::fake::{Desk, ctl, ctl_starts, free, said, token, view};
 use crate::support::{DEADLINE, until};
+use routerd::audit::{Asked, Audit, Keep, Outcome};
 use routerd::control::Order;
 
 const DEPLOY: [&str; 6] = ["deploy", "shop", "--release", "v43", "--dyno", "127.0.0.1:3003"];
@@ -148,6 +149,31 @@ async fn each_verb_shows_a_table_or_the_json_of_the_daemon() {
     let (_, error, code) = said(&desk.ctl(&["audit", "--verify"]).await);
     assert_eq!((error.as_str(), code), ("routerd: line 3 was changed\n", Some(1)));
     desk.stop().await;
+}
+
+#[tokio::test]
+async fn a_trail_is_checked_without_a_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.log");
+    let keep = Keep { max_size: 1 << 20, files: 2 };
+    let trail = Audit::open(&file, keep).unwrap();
+    let asked = Asked { who: "ci".to_owned(), what: "pause".to_owned(), ..Asked::default() };
+    let begun = trail.begin(&asked).unwrap();
+    trail.end(begun, &Outcome::done()).unwrap();
+    let nobody = free().to_string();
+    let args = ["audit", "--verify", "--file", file.to_str().unwrap()];
+    let (out, error, code) = said(&ctl(&nobody, &args).await);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(out.starts_with("2 lines in 1 file, from number 1"), "{out}");
+    let (out, _, _) = said(&ctl(&nobody, &[&args[..], &["--json"]].concat()).await);
+    let found: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((found["lines"].as_u64(), found["last"]["seq"].as_u64()), (Some(2), Some(2)));
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replacen("pause", "pausE", 1)).unwrap();
+    let (out, error, code) = said(&ctl(&nobody, &args).await);
+    assert_eq!((out.as_str(), code), ("", Some(1)));
+    assert!(error.contains("audit.log line 1: "), "{error}");
+    assert_eq!(said(&ctl(&nobody, &["audit", "--file", "x"]).await).2, Some(2), "it belongs to --verify");
 }
 
 #[tokio::test]

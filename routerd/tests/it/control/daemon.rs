@@ -68,9 +68,10 @@ async fn a_reload_that_is_asked_for_is_the_one_that_a_signal_does() {
     let (_, error, code) = said(&ctl(&admin, &["reload"]).await);
     assert_eq!(code, Some(1));
     assert!(error.contains("nothing was changed") && error.contains("did you mean `release`?"), "{error}");
-    // What nobody carries out yet is said to be so.
-    let (_, error, code) = said(&ctl(&admin, &["pause", "shop"]).await);
-    assert_eq!((error.as_str(), code), ("routerd: this daemon cannot pause yet\n", Some(1)));
+    // What this daemon cannot do is said to be so.
+    let (_, error, code) = said(&ctl(&admin, &["restart", "shop"]).await);
+    assert_eq!(code, Some(1));
+    assert!(error.starts_with("routerd: the dynos of app shop are not started here"), "{error}");
     running.write(LOCAL, "release = 'v4'");
     rustix::process::kill_process(running.program.pid(), Signal::HUP).unwrap();
     running.program.says("release: v2 -> v4", 1).await;
