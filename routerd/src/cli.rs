@@ -32,6 +32,8 @@ Examples:
   routerd up                                   one web process of ./Procfile, on port 8080
   routerd up --formation web=2                 two of them, each with its own PORT
   routerd up shop/Procfile --listen [::1]:80   another Procfile, another address
+  routerd ctl deploy up --release v2           from another terminal: new processes beside the old, which then leave
+  routerd ctl restart up                       the same with the same release
 
 A Procfile has one kind of process a line:
   web: bundle exec puma -t 1:1 -p $PORT";
@@ -137,6 +139,9 @@ pub struct UpArgs {
     /// Where to listen for requests; port 0 takes a free port
     #[arg(short, long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// Where `routerd ctl` reaches it: an address, unix:PATH, or off [default: 127.0.0.1:9900, if it is free]
+    #[arg(short, long, value_name = "ADDR")]
+    pub admin: Option<String>,
 }
 
 #[cfg(test)]

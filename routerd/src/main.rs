@@ -106,7 +106,8 @@ fn run_up(args: UpArgs) -> ExitCode {
                 asked.ask();
             }
         });
-        let result = up::run(&args.procfile, args.formation.as_ref(), args.listen, stop).await;
+        let result =
+            up::run(&args.procfile, args.formation.as_ref(), args.listen, args.admin.as_deref(), stop).await;
         watcher.abort();
         result
     })

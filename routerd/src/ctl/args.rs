@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::Target;
 use crate::config::units::Period;
@@ -189,7 +189,6 @@ pub enum Tell {
 /// The new release, its dynos, and how it is to go.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 #[command(after_help = DEPLOY_EXAMPLES)]
-#[command(group(ArgGroup::new("some dynos").required(true).multiple(true).args(["dyno", "dynos"])))]
 pub struct DeployArgs {
     /// The app
     pub app: String,

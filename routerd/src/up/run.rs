@@ -13,16 +13,19 @@ use tokio::sync::{mpsc, oneshot};
 use super::grid::{Grow, Planned, plan};
 use super::{Formation, Grid, Options, Output, Procfile, Stop};
 use crate::config::Config;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, StartError};
 use crate::deploys::grown::{Grower, Growing};
 use crate::log::{AccessLog, DEFAULT_CAPACITY, Format};
 
+/// Where `routerd ctl` looks for a daemon unless it is told otherwise.
+const ADMIN: &str = "127.0.0.1:9900";
 /// The only app; every Host leads to it.
 const APP: &str = "up";
 /// How long requests get to finish at the end, before the processes are ended.
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// Runs the grid and routes every request that comes to `listen` to its `web` processes, until `stop` is asked.
+/// `admin` is where orders come in: an address, `unix:PATH` or `off`; `None`: the usual address if it is free.
 ///
 /// # Errors
 /// Says in words what cannot be started.
@@ -30,13 +33,13 @@ pub async fn run(
     procfile: &Path,
     formation: Option<&Formation>,
     listen: SocketAddr,
+    admin: Option<&str>,
     stop: Stop,
 ) -> Result<(), String> {
     let entries = Procfile::read(procfile).map_err(|error| error.to_string())?;
     let formation = formation.cloned().unwrap_or_default();
     let output = Output::stdout().map_err(|error| format!("cannot print: {error}"))?;
-    let log = access_log(&output)?;
-    let daemon = daemon(listen, log).await?;
+    let daemon = daemon(listen, admin, &output).await?;
 
     let directory = procfile.parent().filter(|directory| !directory.as_os_str().is_empty());
     let options = Options::new(APP.into(), directory.unwrap_or_else(|| Path::new(".")), output.clone());
@@ -114,10 +117,29 @@ impl Grower for UpGrower {
     }
 }
 
-async fn daemon(listen: SocketAddr, log: AccessLog) -> Result<Daemon, String> {
-    let text = format!("[server]\nlisten = [\"{listen}\"]\n[apps.{APP}]\nhosts = [\"*\"]\n");
-    let config = Config::parse(&text, "up").map_err(|error| error.to_string())?;
-    Daemon::start_with_log(&config, Some(log)).await.map_err(|error| error.to_string())
+async fn daemon(listen: SocketAddr, admin: Option<&str>, output: &Output) -> Result<Daemon, String> {
+    match start(listen, admin.unwrap_or(ADMIN), output).await {
+        Err(StartError::Admin(error)) if admin.is_none() => {
+            output.say(&format!("no orders are taken: {error}; --admin names another address")).await;
+            start(listen, "off", output).await
+        }
+        result => result,
+    }
+    .map_err(|error| error.to_string())
+}
+
+async fn start(listen: SocketAddr, admin: &str, output: &Output) -> Result<Daemon, StartError> {
+    let admin = match admin {
+        "off" => String::new(),
+        admin => format!("[admin]\nlisten = {admin:?}\n"),
+    };
+    let text = format!(
+        "[server]\nlisten = [\"{listen}\"]\n{admin}[apps.{APP}]\nhosts = [\"*\"]\n\
+         deploy = {{ boot_timeout = \"10m\", probe_every = \"50ms\" }}\n"
+    );
+    let config = Config::parse(&text, "up").map_err(|error| StartError::Trail(error.to_string()))?;
+    let log = access_log(output).map_err(StartError::Log)?;
+    Daemon::start_with_log(&config, Some(log)).await
 }
 
 async fn welcome(output: &Output, daemon: &Daemon, grid: &Grid) {
@@ -129,15 +151,17 @@ async fn welcome(output: &Output, daemon: &Daemon, grid: &Grid) {
         };
         output.say(&format!("{at} leads to {} dynos, one request each at a time", grid.dynos())).await;
     }
+    if let Some(admin) = daemon.admin_address() {
+        output.say(&format!("orders are taken at {admin}: routerd ctl --admin {admin} restart {APP}")).await;
+    }
     if grid.dynos() == 0 {
         output.say("the formation has no web process: every request will be answered with H14").await;
     }
 }
 
 /// The access log goes where the lines of the processes go.
-fn access_log(output: &Output) -> Result<AccessLog, String> {
+fn access_log(output: &Output) -> io::Result<AccessLog> {
     AccessLog::start(Format::Logfmt, DEFAULT_CAPACITY, Lines { output: output.clone(), begun: Vec::new() })
-        .map_err(|error| format!("cannot start the access log: {error}"))
 }
 
 struct Lines {

@@ -8,7 +8,7 @@ use procfs::process::{Stat, all_processes};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::program::{Program, routerd};
-use crate::support::{Answer, Client, installed, until};
+use crate::support::{Answer, Client, Load, installed, until};
 
 /// Serves one request at a time, and says who it is; without the look-up of names that `HTTPServer` does.
 const SERVER: &str = r#"
@@ -79,7 +79,7 @@ async fn up_serves_starts_again_what_dies_and_leaves_nothing_behind() {
     let procfile = folder.path().join("Procfile");
     fs::write(folder.path().join("server.py"), SERVER).unwrap();
     fs::write(&procfile, PROCFILE).unwrap();
-    let args = ["--listen", "127.0.0.1:0", "--formation", "web=2,worker=1"].map(OsStr::new);
+    let args = ["--listen", "127.0.0.1:0", "--admin", "off", "--formation", "web=2,worker=1"].map(OsStr::new);
     let mut program = Program::start(&[&["up".as_ref(), procfile.as_os_str()], &args[..]].concat());
     let address = program.address().await;
     assert_ne!(address.port(), 0);
@@ -112,6 +112,69 @@ async fn up_serves_starts_again_what_dies_and_leaves_nothing_behind() {
     assert!(!lines.iter().any(|line| line.contains("never") || line.contains("panicked")), "{lines:#?}");
 }
 
+/// What an order to the grid says, and how it ends.
+async fn ctl(admin: &str, args: &[&str]) -> (String, Option<i32>) {
+    let all: Vec<_> = [&["ctl", "--admin", admin], args].concat().into_iter().map(str::to_owned).collect();
+    let output = tokio::task::spawn_blocking(move || routerd(&all)).await.unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (said, output.status.code())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_processes_start_beside_the_old_ones_and_take_over_when_they_are_ready() {
+    if !installed("python3", &["-c", "import http.server"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (procfile, server) = (folder.path().join("Procfile"), folder.path().join("server.py"));
+    fs::write(&procfile, "web: python3 server.py\nworker: echo at work; exec sleep 600\n").unwrap();
+    let release = |name: &str| {
+        let text = SERVER.replace("time.sleep(0.2)", "time.sleep(0.01)");
+        fs::write(&server, text.replace(".encode()", &format!(".encode() + b' {name}'"))).unwrap();
+    };
+    release("one");
+    let args = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--formation", "web=2,worker=1"];
+    let args: Vec<_> = args.iter().map(OsStr::new).collect();
+    let mut program = Program::start(&[&["up".as_ref(), procfile.as_os_str()], &args[..]].concat());
+    let address = program.address().await;
+    let line = program.says("orders are taken at ", 1).await;
+    let admin = line.split_once("at ").unwrap().1.split_once(": ").unwrap().0.to_owned();
+    for ready in ["web.1 is ready on ", "web.2 is ready on ", "worker.1 | at work"] {
+        program.says(ready, 1).await;
+    }
+    let load = Load::start(address, 4);
+    let says = async || Client::connect(address).await.get("/").await.text();
+    assert!(says().await.ends_with(" one"));
+
+    release("two");
+    let (said, code) = ctl(&admin, &["deploy", "up", "--release", "v2"]).await;
+    assert_eq!(code, Some(0), "{said}\n{:#?}", program.lines());
+    assert!(says().await.ends_with(" two"), "{said}");
+    program.says("worker.1 | at work", 2).await;
+
+    fs::write(&server, "import sys\nsys.exit(3)\n").unwrap();
+    let (said, code) = ctl(&admin, &["deploy", "up", "--release", "v3"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("exit code 3"), "{said}");
+    assert!(says().await.ends_with(" two"));
+
+    release("three");
+    let before = started_by(program.pid());
+    let (said, code) = ctl(&admin, &["restart", "up"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(says().await.ends_with(" three"));
+    until("the old processes are gone", || alive(&before).is_empty()).await;
+    load.more(20).await;
+    load.end().await;
+    let (said, code) = ctl(&admin, &["deploy", "up", "--release", "v4", "--dynos", "127.0.0.1:1"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("are started here"), "{said}");
+    let groups = started_by(program.pid());
+    assert_eq!(groups.len(), 3, "{groups:?}");
+    assert_eq!(program.end(Signal::INT).await.code(), Some(0), "{:#?}", program.lines());
+    assert_eq!(alive(&groups), []);
+}
+
 #[test]
 fn up_says_what_is_wrong_with_the_procfile_and_fails() {
     let folder = tempfile::tempdir().unwrap();
@@ -123,7 +186,7 @@ fn up_says_what_is_wrong_with_the_procfile_and_fails() {
         assert_eq!((output.status.code(), said.as_str()), (Some(1), says.as_str()));
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "");
     };
-    let any = ["--listen", "127.0.0.1:0"];
+    let any = ["--listen", "127.0.0.1:0", "--admin", "off"];
     refused(&any, format!("routerd: there is no Procfile at {}\n", procfile.display()));
     fs::write(&procfile, "web: echo never\n\nworker sidekiq\n").unwrap();
     let words = "line 3: a line is `NAME: COMMAND`, and `worker sidekiq` has no colon";
@@ -131,13 +194,13 @@ fn up_says_what_is_wrong_with_the_procfile_and_fails() {
     fs::write(&procfile, "web: echo never\n").unwrap();
     let formation = ["--formation", "web=1,wroker=1"];
     refused(
-        &[any, formation].concat(),
+        &[&any[..], &formation[..]].concat(),
         "routerd: the Procfile has no entry `wroker`; it has web\n".to_owned(),
     );
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap().to_string();
     refused(
-        &["--listen", &taken],
+        &["--listen", &taken, "--admin", "off"],
         format!("routerd: cannot listen on {taken}: Address already in use (os error 98)\n"),
     );
 }
