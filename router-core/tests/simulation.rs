@@ -16,6 +16,8 @@ mod dynos;
 mod holds;
 #[path = "simulation/misfortune.rs"]
 mod misfortune;
+#[path = "simulation/probes.rs"]
+mod probes;
 #[path = "simulation/totals.rs"]
 mod totals;
 #[path = "simulation/world.rs"]
@@ -91,12 +93,24 @@ fn run(seeds: &[u64], requests: u64) -> Totals {
             }
         }
     });
-    let Totals { requests, served, failed, refused, timed_out, gone, again, blows, holds, overlaps, .. } =
-        sum;
+    let Totals {
+        requests,
+        served,
+        failed,
+        refused,
+        timed_out,
+        gone,
+        again,
+        blows,
+        holds,
+        probes,
+        overlaps,
+        ..
+    } = sum;
     let _ = writeln!(
         std::io::stderr(),
         "simulation: {} seeds, {requests} requests (served {served}, refused {refused}, failed {failed}, \
-         timed out {timed_out}, gone {gone}), tried again {again}, misfortunes {blows}, holds {holds}, \
+         timed out {timed_out}, gone {gone}), tried again {again}, misfortunes {blows}, holds {holds}, probes {probes}, \
          overlaps: {overlaps}",
         seeds.len()
     );
@@ -127,6 +141,7 @@ fn no_seed_breaks_the_router() {
         totals.gone,
         totals.again,
         totals.holds,
+        totals.ejected,
     ];
     assert!(count < 16 || interesting.iter().all(|happened| *happened > 0), "misfortune reaches everything");
 }

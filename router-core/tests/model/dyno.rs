@@ -126,7 +126,8 @@ impl Dyno {
                 self.standing = Standing::Serving;
                 Probed::Back
             }
-            _ => Probed::Same,
+            Standing::Staged | Standing::Booting | Standing::Crashed | Standing::Serving => Probed::Same,
+            Standing::Quarantined { .. } | Standing::Unhealthy { .. } | Standing::Draining => Probed::Same,
         }
     }
 

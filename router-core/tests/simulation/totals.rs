@@ -13,6 +13,9 @@ pub(crate) struct Totals {
     pub(crate) blows: u64,
     /// Times an app was paused, resumed, or put into maintenance.
     pub(crate) holds: u64,
+    pub(crate) probes: u64,
+    /// Dynos that were put into quarantine because they failed fast.
+    pub(crate) ejected: u64,
     pub(crate) overlaps: u64,
     /// Hash over everything that happened: the same for the same seed.
     pub(crate) trace: u64,
@@ -29,6 +32,8 @@ impl Totals {
         self.again += other.again;
         self.blows += other.blows;
         self.holds += other.holds;
+        self.probes += other.probes;
+        self.ejected += other.ejected;
         self.overlaps += other.overlaps;
         self.trace ^= other.trace;
     }

@@ -38,6 +38,11 @@ pub(crate) enum Event {
     /// The router asked to be called.
     Tick,
     Blow,
+    /// A dyno is probed.
+    Probe,
+    Probed(u64),
+    /// A dyno no longer fails.
+    Cured(u16),
     /// The maintenance of an app ends.
     Opens(usize),
     /// The second half of a blow.
@@ -52,6 +57,7 @@ pub(crate) struct Request {
     pub(crate) waits: Option<(u64, u64)>,
     client_gone: bool,
     hangs: bool,
+    outcome: Outcome,
     pub(crate) stage: Stage,
 }
 
@@ -77,6 +83,8 @@ pub(crate) struct World {
     /// What was done to each app's line.
     pub(crate) holds: Vec<Holds>,
     pub(crate) start: Instant,
+    /// Probes under way: lease, port, app.
+    pub(crate) probes: BTreeMap<u64, (Lease, u16, usize)>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     sequence: u64,
     pub(crate) requests: Vec<Request>,
@@ -119,6 +127,7 @@ impl World {
             apps: vec![false; 3],
             holds: vec![Holds::default(); 3],
             start,
+            probes: BTreeMap::new(),
             events: BinaryHeap::new(),
             sequence: 0,
             requests: Vec::new(),
@@ -132,6 +141,7 @@ impl World {
         world.build();
         world.at(0, Event::Arrive);
         world.at(50 * MS, Event::Blow);
+        world.at(0, Event::Probe);
         world
     }
 
@@ -170,6 +180,9 @@ impl World {
             Event::Arrive => self.arrival(),
             Event::Tick => self.next_tick(),
             Event::Blow => self.blow(),
+            Event::Probe => self.probe(),
+            Event::Probed(turn) => self.probed(turn),
+            Event::Cured(port) => self.dynos.get(port).sick = false,
             Event::Opens(app) => self.end_maintenance(app),
             Event::After(blow) => self.after(blow),
             Event::Deadline(slot, turn) => self.deadline(Key { slot, turn }),
@@ -213,6 +226,7 @@ impl World {
             waits: None,
             client_gone: false,
             hangs: self.rng.u32(..500) == 0,
+            outcome: Outcome::Served,
             stage: Stage::Over,
         };
         let slot = match self.free.pop() {
@@ -344,7 +358,8 @@ impl World {
         }
         self.put(key, Stage::Sent(lease, port));
         let hangs = self.requests[key.slot as usize].hangs;
-        let service = if hangs { self.draw(4000 * MS) } else { self.draw(10 * MS) };
+        let (service, outcome) = self.service(port, hangs);
+        self.requests[key.slot as usize].outcome = outcome;
         self.at(service, Event::Done(key.slot, key.turn));
         self.at(1000 * MS, Event::NoAnswer(key.slot, key.turn));
     }
@@ -370,10 +385,10 @@ impl World {
             return self.put(key, stage);
         };
         self.dynos.done(port, key);
-        let client_gone = self.requests[key.slot as usize].client_gone;
+        let Request { client_gone, outcome, .. } = self.requests[key.slot as usize];
         self.totals.served += u64::from(!client_gone);
         self.note("done", key.turn, port);
-        lease.check_in(Outcome::Served);
+        lease.check_in(outcome);
         self.end(key);
     }
 
@@ -444,6 +459,7 @@ impl World {
         let Totals { requests, served, failed, refused, timed_out, gone, .. } = self.totals;
         assert_eq!(requests, served + failed + refused + timed_out + gone, "each request ends once");
         for app in &self.router.snapshot().apps {
+            self.totals.ejected += app.ejected;
             assert_eq!((app.waiting, app.waiting_bytes), (0, 0), "nobody is left in the line of {}", app.id);
             assert!(app.dynos.iter().all(|dyno| dyno.in_flight == 0), "no dyno is busy: {app:?}");
         }
@@ -458,21 +474,6 @@ impl World {
         assert_eq!(self.totals.overlaps, 0, "a dyno got a request while it had as many as it takes");
         self.totals
     }
-
-    fn fill(&self, app: usize) -> usize {
-        let Ok(app) = self.router.route(&format!("{app}.test"), "/") else { return 0 };
-        let mut leases = Vec::new();
-        while let Ok(mut ticket) = self.router.ticket(&app, 0) {
-            let Poll::Ready(Ok(lease)) = Pin::new(&mut ticket).poll(&mut Context::from_waker(Waker::noop()))
-            else {
-                break;
-            };
-            leases.push(lease);
-        }
-        let most = leases.len();
-        leases.into_iter().for_each(|lease| lease.check_in(Outcome::Served));
-        most
-    }
 }
 
 impl Drop for World {
@@ -480,7 +481,7 @@ impl Drop for World {
     /// that tells.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            std::mem::forget(std::mem::take(&mut self.requests));
+            std::mem::forget((std::mem::take(&mut self.requests), std::mem::take(&mut self.probes)));
         }
     }
 }
