@@ -110,8 +110,8 @@ fn run(seeds: &[u64], requests: u64) -> Totals {
     let _ = writeln!(
         std::io::stderr(),
         "simulation: {} seeds, {requests} requests (served {served}, refused {refused}, failed {failed}, \
-         timed out {timed_out}, gone {gone}), tried again {again}, misfortunes {blows}, holds {holds}, probes {probes}, \
-         overlaps: {overlaps}",
+         timed out {timed_out}, gone {gone}), tried again {again}, misfortunes {blows}, holds {holds}, \
+         probes {probes}, overlaps: {overlaps}",
         seeds.len()
     );
     sum

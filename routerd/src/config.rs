@@ -8,6 +8,7 @@ pub mod diff;
 pub mod dyno;
 pub mod error;
 pub mod file;
+pub mod health;
 pub mod host;
 pub mod key;
 pub mod reference;
@@ -29,6 +30,7 @@ use toml::de::{DeTable, DeValue};
 pub use self::dyno::DynoSource;
 pub use self::error::{ConfigError, Problem};
 pub use self::file::{LogFormat, LogLevel, LogOutput};
+pub use self::health::Health;
 
 /// A configuration file may have this many bytes.
 pub const FILE_MAX: usize = 16 << 20;
@@ -123,6 +125,8 @@ pub struct App {
     pub spec: AppSpec,
     /// Requests that one dyno serves at once.
     pub concurrency: u32,
+    /// How dynos are probed.
+    pub health: Health,
     /// Where the dynos come from; no address or name is in two apps, or twice in one.
     pub dynos: Vec<DynoSource>,
 }

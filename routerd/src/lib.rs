@@ -31,7 +31,7 @@
 //! | `up/run.rs` | `routerd up`: the grid of a Procfile with the daemon in front of it |
 //! | `daemon.rs` | The daemon put together: router, proxy, listeners, discovery, log, metrics and admin |
 //! | `daemon/live.rs` | What a reload changes of a running daemon |
-//! | `daemon/names.rs` | Where the dynos of a configuration come from, as discovery wants it |
+//! | `daemon/names.rs` | Where the dynos of a configuration come from, and how they are probed |
 //! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |
 //! | `conn.rs` | One client connection: HTTP/1.1 in, each request to `router_core::proxy` |
 //! | `socket.rs` | A client's socket with two hands on it |
@@ -43,6 +43,8 @@
 //! | `admin/readiness.rs` | Whether the daemon should get traffic, and if not, why: what `/readyz` answers |
 //! | `admin/reloads.rs` | How reloads of the configuration have gone |
 //! | `admin/status.rs` | The picture of the router as JSON, for `/v1/status` |
+//! | `health.rs` | Watches over dynos that serve: who has answered no request for a while is probed |
+//! | `probe.rs` | Asks a dyno how it is |
 //! | `discover.rs` | Discovery for every app of the daemon |
 //! | `metrics.rs` | Every metric of the daemon: name, kind, unit, labels and meaning in one table |
 //! | `metrics/meters.rs` | Counters and histograms of requests, fed once as each request ends |
@@ -55,6 +57,7 @@
 //! | `config/dyno.rs` | Where an app's dynos come from: an address, a name that is looked up, or an SRV record |
 //! | `config/error.rs` | What is wrong with a configuration |
 //! | `config/file.rs` | The configuration as written: every key with its meaning, default, floor and ceiling |
+//! | `config/health.rs` | How the dynos of an app are probed |
 //! | `config/host.rs` | What names an app |
 //! | `config/key.rs` | A value of the file together with the place where it is written |
 //! | `config/reference.rs` | The reference of the configuration, made from the schema: `docs/configure.md` |
@@ -70,6 +73,8 @@ mod conn;
 mod socket;
 pub mod log;
 pub mod admin;
+pub mod health;
+pub mod probe;
 pub mod discover;
 pub mod metrics;
 mod drain;

@@ -165,6 +165,7 @@ impl Dyno {
             dispatched: self.dispatched,
             failures: self.failures,
             answered: self.answered,
+            ejected: self.ejected,
             bad_answers: self.bad.len() as u32,
             bad_probes: self.bad_probes() as u32,
             probing: self.probing,

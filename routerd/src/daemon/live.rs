@@ -24,6 +24,7 @@ use crate::config::{self, Config, LogFormat, LogOutput};
 use crate::conn::Terms;
 use crate::discover::Discoveries;
 use crate::drain::Drain;
+use crate::health::Watch;
 use crate::log::{AccessLog, Format};
 use crate::metrics::{Meters, Scrape};
 
@@ -55,6 +56,8 @@ pub(super) struct Live {
     listeners: Vec<Listening>,
     admin: Option<RunningAdmin>,
     discoveries: Discoveries,
+    /// Dropping it ends the probes.
+    watch: Watch,
 }
 
 /// One listener of the configuration. Dropping it closes the listener, not the connections that came through it.
@@ -99,7 +102,8 @@ impl Live {
         let discoveries = Discoveries::new(names::settings(config), sink);
         // The admin listener first: whoever asks whether the daemon is ready gets an answer while names are looked up.
         let admin = opened.admin.take().map(|listener| RunningAdmin::start(listener, lasting));
-        let mut live = Self { config: config.clone(), listeners: Vec::new(), admin, discoveries };
+        let watch = Watch::start(lasting.router.clone(), lasting.meters.clone(), names::health(config));
+        let mut live = Self { config: config.clone(), listeners: Vec::new(), admin, discoveries, watch };
         live.discover(config, true).await;
         live.accept(opened.listeners, lasting);
         Ok(live)
@@ -155,6 +159,7 @@ impl Live {
                 }
             });
         }
+        self.watch.set(names::health(new));
         self.listeners.retain(|it| new.server.listen.contains(&it.wanted));
         self.accept(opened.listeners, lasting);
         if diff.has("admin.listen") {

@@ -8,6 +8,8 @@ mod deaths;
 mod dns;
 mod drain;
 mod heads;
+mod health;
+mod hold;
 mod limits;
 mod reload;
 mod servers;

@@ -8,7 +8,7 @@
 //! long after each read of the body · `early=1` answer before the body has been read.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -37,8 +37,20 @@ pub(crate) struct Seen {
     pub(crate) body: usize,
 }
 
+/// How a dyno is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Mood {
+    Well,
+    /// Answers 500 at once, whatever the script says.
+    Sick,
+    /// Accepts and reads, and does not answer.
+    Wedged,
+}
+
 #[derive(Default)]
 struct Shared {
+    mood: AtomicU8,
     active: AtomicUsize,
     answered: AtomicUsize,
     opened: AtomicUsize,
@@ -84,6 +96,11 @@ impl Dyno {
         super::until("the dyno is dead", || process.is_finished()).await;
         super::until("its connections are closed", || self.open_connections() == 0).await;
         self.shared.active.store(0, Ordering::SeqCst);
+    }
+
+    /// How it is from now on.
+    pub(crate) fn is_now(&self, mood: Mood) {
+        self.shared.mood.store(mood as u8, Ordering::SeqCst);
     }
 
     /// Its process is started again, on the same port.
@@ -173,6 +190,10 @@ async fn process(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 impl Shared {
+    fn is(&self, mood: Mood) -> bool {
+        self.mood.load(Ordering::SeqCst) == mood as u8
+    }
+
     fn complain(&self, what: &str) {
         self.wrong.lock().push(what.to_owned());
     }
@@ -231,6 +252,17 @@ async fn serve(stream: Arc<TcpStream>, shared: Arc<Shared>) {
         if !script.has("early") {
             let Some(body) = read_body(&stream, &mut read, &head, script.ms("readms")).await else { return };
             shared.seen.lock()[at].body = body;
+        }
+        while shared.is(Mood::Wedged) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if shared.is(Mood::Sick) {
+            drop(working);
+            let sick = b"HTTP/1.1 500 Sick\r\nContent-Length: 4\r\n\r\nsick";
+            if write_all(&stream, sick).await {
+                continue;
+            }
+            return;
         }
         tokio::time::sleep(script.ms("ms")).await;
         if !answer(&stream, &script, working).await {
