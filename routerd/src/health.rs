@@ -204,7 +204,7 @@ impl Watcher {
     }
 
     /// A probe has an end.
-    fn hear(&mut self, Found { app, dyno, result }: Found) {
+    fn hear(&self, Found { app, dyno, result }: Found) {
         let Some(result) = result else { return };
         let Some(app_ref) = self.router.app(&app) else { return };
         self.meters.probed(&app, result.is_ok());
