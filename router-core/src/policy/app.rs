@@ -283,6 +283,9 @@ impl App {
         if let Some(gone) = self.gone.pop_front() {
             return Some(Effect::Gone(gone));
         }
+        if self.queue.is_empty(Lane::Main) && self.queue.is_empty(Lane::Canary) {
+            return None;
+        }
         self.next_for(Lane::Main, now).or_else(|| self.next_for(Lane::Canary, now))
     }
 
