@@ -1,8 +1,12 @@
 //! The model test of router-core, with operations read from the input instead of drawn: the router against its
 //! reference, everything that can be seen compared after each step.
 
+#[path = "../../router-core/tests/model/dyno.rs"]
+mod dyno;
 #[path = "../../router-core/tests/model/harness.rs"]
 mod harness;
+#[path = "../../router-core/tests/model/news.rs"]
+mod news;
 #[path = "../../router-core/tests/model/ops.rs"]
 mod ops;
 #[path = "../../router-core/tests/model/reference.rs"]
@@ -75,9 +79,11 @@ fn edit(input: &mut Input<'_>) -> Option<Edit> {
     let kind = input.byte()?;
     let dyno = input.byte()?;
     let (app, concurrency) = (kind / 64, kind / 16 % 4);
-    let health = match dyno / 64 {
-        0 => DynoHealth::Booting,
-        1 => DynoHealth::Crashed,
+    let health = match (dyno / 64, kind / 128) {
+        (0, 0) => DynoHealth::Booting,
+        (0, _) => DynoHealth::Staged,
+        (1, 0) => DynoHealth::Crashed,
+        (1, _) => DynoHealth::Canary,
         _ => DynoHealth::Ready,
     };
     Some(match kind % 16 {
@@ -88,6 +94,7 @@ fn edit(input: &mut Input<'_>) -> Option<Edit> {
         9 => Edit::RemoveFrom { app, dyno },
         10..=12 => Edit::Set { dyno, health },
         13 => Edit::Move { dyno },
+        14 => Edit::Canary { app },
         _ => Edit::Flap { dyno },
     })
 }

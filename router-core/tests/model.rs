@@ -36,6 +36,12 @@
 //! | the bytes of who leaves the line stay counted | fail | fail | fail |
 //! | a check-in does not serve the one who waits | fail | fail | fail |
 //! | an address that one app still uses is given to the next | fail | fail | fail |
+//! | who waits for a canary that has ended is served by nobody | fail | fail | fail |
+//! | who came last to the two lanes of such an app is first | fail | fail | fail |
+//! | who re-enters changes its lane | fail | fail | fail |
+//! | new dynos serve while they warm | pass | pass | fail |
+//! | a canary that is cut over stays in its lane | pass | pass | fail |
+//! | the canary's requests stay apart after its end | fail | pass | fail |
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -43,8 +49,12 @@
 mod by_name;
 #[path = "model/draw.rs"]
 mod draw;
+#[path = "model/dyno.rs"]
+mod dyno;
 #[path = "model/harness.rs"]
 mod harness;
+#[path = "model/news.rs"]
+mod news;
 #[path = "model/ops.rs"]
 mod ops;
 #[path = "model/reference.rs"]

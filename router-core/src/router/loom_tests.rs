@@ -17,7 +17,7 @@ use loom::thread;
 use super::hub::Hub;
 use super::shared::{Entered, Granted, InLine, Op, Owed, SharedApp};
 use crate::canary::Lane;
-use crate::change::DynoSpec;
+use crate::change::{DynoHealth, DynoSpec};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::ids::Address;
@@ -48,7 +48,11 @@ impl World {
     }
 
     fn add(&self, port: u16) {
-        let op = self.hub.claim(&self.app, DynoSpec::new(address(port)));
+        self.add_as(port, DynoHealth::Ready);
+    }
+
+    fn add_as(&self, port: u16, state: DynoHealth) {
+        let op = self.hub.claim(&self.app, DynoSpec { state, ..DynoSpec::new(address(port)) });
         self.change(op);
     }
 
@@ -66,7 +70,11 @@ impl World {
     }
 
     fn granted(&self) -> Granted {
-        match self.app.arrive(Lane::Main, 0) {
+        self.granted_in(Lane::Main)
+    }
+
+    fn granted_in(&self, lane: Lane) -> Granted {
+        match self.app.arrive(lane, 0) {
             Ok(Entered::Granted(granted)) => granted,
             Ok(Entered::InLine(_)) => panic!("it has to wait"),
             Err(fault) => panic!("refused: {fault}"),
@@ -228,5 +236,31 @@ fn two_check_ins_serve_two_who_wait() {
             thread.join().unwrap();
         }
         world.assert_whole(2);
+    });
+}
+
+/// A canary ends as one of its requests arrives: whichever comes first, the main lane's dyno serves the request.
+#[test]
+fn a_request_that_enters_as_its_canary_ends_is_served() {
+    loom::model(|| {
+        let world = World::with_dynos(1);
+        world.add_as(2, DynoHealth::Canary);
+        let (main, canary) = (world.granted(), world.granted_in(Lane::Canary));
+        let ends = world.clone();
+        let first = thread::spawn(move || ends.remove(2));
+        let checks_in = world.clone();
+        let second = thread::spawn(move || checks_in.check_in(&main));
+        let granted = match world.app.arrive(Lane::Canary, 0) {
+            Ok(Entered::Granted(granted)) => Ok(granted),
+            Ok(Entered::InLine(place)) => world.wait(place),
+            Err(fault) => Err(fault),
+        };
+        let granted = granted.unwrap_or_else(|fault| panic!("refused: {fault}"));
+        assert_eq!(granted.grant.info.address, address(1));
+        world.check_in(&granted);
+        world.check_in(&canary);
+        first.join().unwrap();
+        second.join().unwrap();
+        world.assert_whole(1);
     });
 }

@@ -38,6 +38,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         4 => (any::<u8>(), health()).prop_map(|(dyno, health)| Edit::Set { dyno, health }),
         2 => any::<u8>().prop_map(|dyno| Edit::Move { dyno }),
         3 => any::<u8>().prop_map(|dyno| Edit::Flap { dyno }),
+        1 => any::<u8>().prop_map(|app| Edit::Canary { app }),
     ]
 }
 
@@ -47,5 +48,6 @@ fn health() -> impl Strategy<Value = DynoHealth> {
         2 => Just(DynoHealth::Booting),
         2 => Just(DynoHealth::Crashed),
         2 => Just(DynoHealth::Staged),
+        5 => Just(DynoHealth::Canary),
     ]
 }

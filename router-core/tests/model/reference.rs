@@ -12,7 +12,9 @@ use router_core::change::{DynoHealth, DynoSpec};
 use router_core::fault::{Backlog, Fault};
 use router_core::ids::{Address, AppId, ReleaseId};
 use router_core::limits::{Limits, Order};
-use router_core::snapshot::{AppSnapshot, DynoSnapshot, DynoState, Snapshot};
+use router_core::snapshot::{AppSnapshot, Snapshot};
+
+use super::dyno::{Dyno, Standing};
 
 /// A request is told what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,32 +37,12 @@ pub(crate) enum Entered {
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
     pub(crate) request: u64,
+    pub(crate) lane: Lane,
     pub(crate) arrived: Duration,
     pub(crate) deadline: Duration,
     pub(crate) bytes: u64,
     pub(crate) failed: Option<Fault>,
     pub(crate) tries: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Standing {
-    Staged,
-    Booting,
-    Crashed,
-    Serving,
-    Quarantined { until: Duration, soon: Duration },
-    Draining,
-}
-
-#[derive(Clone, Debug)]
-struct Dyno {
-    spec: DynoSpec,
-    release: ReleaseId,
-    standing: Standing,
-    in_flight: u32,
-    lingering: u32,
-    failures: u32,
-    dispatched: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -72,8 +54,9 @@ pub(crate) struct App {
     closed: bool,
     pub(crate) line: Vec<Waiting>,
     dynos: Vec<Dyno>,
-    standing_since: Option<Duration>,
-    service: (f64, f64),
+    /// By lane, as is the service time.
+    standing_since: [Option<Duration>; 2],
+    service: [(f64, f64); 2],
     tally: [u64; 3],
     /// When the router has promised to look at the clock.
     pub(crate) alarm: Option<Duration>,
@@ -83,59 +66,10 @@ pub(crate) struct App {
     pub(crate) gone: Vec<Address>,
 }
 
-impl Dyno {
-    fn room(&self) -> u32 {
-        let most = if self.failures > 0 { 1 } else { self.spec.concurrency.max(1) };
-        if self.standing == Standing::Serving { most.saturating_sub(self.in_flight) } else { 0 }
-    }
-
-    fn state(&self) -> DynoState {
-        match self.standing {
-            Standing::Staged => DynoState::Staged,
-            Standing::Booting => DynoState::Booting,
-            Standing::Crashed => DynoState::Crashed,
-            Standing::Quarantined { .. } => DynoState::Quarantined,
-            Standing::Draining => DynoState::Draining,
-            Standing::Serving if self.room() > 0 => DynoState::Idle,
-            Standing::Serving if self.in_flight == self.lingering && self.lingering > 0 => {
-                DynoState::Lingering
-            }
-            Standing::Serving => DynoState::Busy,
-        }
-    }
-
-    /// When it may be tried early; not while it has an older request, for then it would take none.
-    fn soon(&self) -> Option<Duration> {
-        match self.standing {
-            Standing::Quarantined { soon, .. } if self.in_flight == 0 => Some(soon),
-            Standing::Quarantined { .. } | Standing::Booting | Standing::Crashed => None,
-            Standing::Staged | Standing::Serving | Standing::Draining => None,
-        }
-    }
-
-    /// Whether anybody counts on it.
-    fn is_present(&self) -> bool {
-        !matches!(self.standing, Standing::Staged | Standing::Draining)
-    }
-
-    fn until(&self) -> Option<Duration> {
-        if let Standing::Quarantined { until, .. } = self.standing { Some(until) } else { None }
-    }
-}
-
-fn standing(health: DynoHealth) -> Standing {
-    match health {
-        DynoHealth::Staged => Standing::Staged,
-        DynoHealth::Booting => Standing::Booting,
-        DynoHealth::Ready | DynoHealth::Canary => Standing::Serving,
-        DynoHealth::Crashed => Standing::Crashed,
-    }
-}
-
 impl App {
     pub(crate) fn new(id: AppId, limits: Limits, release: ReleaseId, birth: u64) -> Self {
         let (line, dynos, gone) = (Vec::new(), Vec::new(), Vec::new());
-        let (standing_since, service, tally, alarm) = (None, (0.0, 0.0), [0; 3], None);
+        let (standing_since, service, tally, alarm) = ([None; 2], [(0.0, 0.0); 2], [0; 3], None);
         let (closed, patience) = (false, BTreeMap::new());
         #[rustfmt::skip]
         let app = Self {
@@ -169,14 +103,12 @@ impl App {
         if let Some(dyno) = self.dynos.iter_mut().find(|dyno| dyno.spec.address == spec.address) {
             (dyno.spec, dyno.release) = (spec.clone(), release);
             if dyno.standing == Standing::Draining {
-                dyno.standing = standing(spec.state);
+                dyno.begin(spec.state);
             }
+            self.sweep();
             return;
         }
-        let standing = standing(spec.state);
-        let spec = spec.clone();
-        #[rustfmt::skip]
-        self.dynos.push(Dyno { spec, release, standing, in_flight: 0, lingering: 0, failures: 0, dispatched: 0 });
+        self.dynos.push(Dyno::new(spec.clone(), release));
     }
 
     pub(crate) fn remove(&mut self, address: Address) {
@@ -185,33 +117,35 @@ impl App {
     }
 
     pub(crate) fn set(&mut self, address: Address, health: DynoHealth) {
-        let dyno = self.dyno(address);
-        if dyno.standing == Standing::Draining {
-            return;
-        }
-        if health == DynoHealth::Ready && dyno.standing != Standing::Serving {
-            dyno.failures = 0;
-        }
-        dyno.standing = standing(health);
+        self.dyno(address).set(health);
+        self.sweep();
     }
 
-    pub(crate) fn arrive(&mut self, request: u64, bytes: u64, now: Duration, seen: &Snapshot) -> Entered {
-        if self.line.is_empty()
-            && let Some(address) = self.pick(now, seen)
+    pub(crate) fn arrive(
+        &mut self,
+        request: u64,
+        lane: Lane,
+        bytes: u64,
+        now: Duration,
+        seen: &Snapshot,
+    ) -> Entered {
+        let server = self.server(lane);
+        if self.first(server).is_none()
+            && let Some(address) = self.pick(server, now, seen)
         {
             self.patience.insert(request, self.limits.queue_max_wait);
             return Entered::Granted(self.grant(address));
         }
-        if let Some(fault) = self.nobody_can_serve().or_else(|| self.shed(bytes)) {
+        if let Some(fault) = self.nobody_can_serve(server).or_else(|| self.shed(server, bytes)) {
             self.tally[1] += 1;
             return Entered::Refused(fault);
         }
-        let boots = self.dynos.iter().any(|dyno| dyno.standing == Standing::Booting);
+        let boots = self.crew(server).any(|dyno| dyno.standing == Standing::Booting);
         let tries =
-            self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving || dyno.until().is_some());
+            self.crew(server).any(|dyno| dyno.standing == Standing::Serving || dyno.until().is_some());
         let patience = if boots && !tries { self.limits.boot } else { self.limits.queue_max_wait };
         self.enter(
-            Waiting { request, arrived: now, deadline: now + patience, bytes, failed: None, tries: 0 },
+            Waiting { request, lane, arrived: now, deadline: now + patience, bytes, failed: None, tries: 0 },
             now,
         );
         Entered::InLine
@@ -263,9 +197,10 @@ impl App {
         lingered: bool,
         proven: bool,
     ) {
+        let lane = self.dyno(address).lane as usize;
         if let Some(held) = held {
-            let samples = (self.service.1 + 1.0).min(32.0);
-            self.service = (self.service.0 + (held.as_secs_f64() - self.service.0) / samples, samples);
+            let (mean, samples) = (self.service[lane].0, (self.service[lane].1 + 1.0).min(32.0));
+            self.service[lane] = (mean + (held.as_secs_f64() - mean) / samples, samples);
         }
         let dyno = self.dyno(address);
         dyno.in_flight -= 1;
@@ -299,15 +234,26 @@ impl App {
 
     /// Serves and refuses whoever's turn it is.
     pub(crate) fn settle(&mut self, now: Duration, seen: &Snapshot, news: &mut News) {
-        while let Some(first) = self.first().cloned() {
-            let present = self.dynos.iter().any(Dyno::is_present);
+        for server in Lane::ALL {
+            self.settle_lane(server, now, seen, news);
+        }
+        let until = self.dynos.iter().filter_map(Dyno::until).min();
+        let desperate =
+            Lane::ALL.into_iter().filter(|lane| self.is_desperate(*lane) && self.first(*lane).is_some());
+        let soon = desperate.filter_map(|lane| self.crew(lane).filter_map(Dyno::soon).min());
+        self.alarm = soon.chain(until).min();
+    }
+
+    fn settle_lane(&mut self, server: Lane, now: Duration, seen: &Snapshot, news: &mut News) {
+        while let Some(first) = self.first(server).cloned() {
+            let present = self.crew(server).any(Dyno::is_present);
             let refusal = if self.closed {
                 Some(Fault::NoSuchApp)
             } else if !present {
                 Some(Fault::NoDynos)
             } else if first.deadline <= now {
                 Some(self.fault_of(&first))
-            } else if self.candidates(now).is_empty() {
+            } else if self.candidates(server, now).is_empty() {
                 break;
             } else if first.failed.is_none() && self.stands_too_long(&first, now) {
                 Some(Fault::Backlog(Backlog::StandingLine))
@@ -320,47 +266,28 @@ impl App {
                 news.push((first.request, Told::Refused(fault)));
                 continue;
             }
-            let Some(address) = self.pick(now, seen) else { break };
+            let Some(address) = self.pick(server, now, seen) else { break };
             self.leave(first.request);
             self.patience.insert(first.request, first.deadline - now);
             news.push((first.request, Told::Granted(self.grant(address))));
         }
-        let until = self.dynos.iter().filter_map(Dyno::until).min();
-        let desperate = !self.line.is_empty() && self.is_desperate();
-        let soon = self.dynos.iter().filter_map(Dyno::soon).min().filter(|_| desperate);
-        self.alarm = until.into_iter().chain(soon).min();
     }
 
     pub(crate) fn snapshot(&self, now: Duration) -> AppSnapshot {
-        let mut dynos: Vec<_> = self.dynos.iter().map(|dyno| self.dyno_snapshot(dyno)).collect();
+        let mut dynos: Vec<_> = self.dynos.iter().map(Dyno::snapshot).collect();
         dynos.sort_by_key(|dyno| dyno.address);
         AppSnapshot {
             id: self.id.clone(),
             release: self.release.clone(),
             waiting: self.line.len(),
-            waiting_canary: 0,
+            waiting_canary: self.line.iter().filter(|waiting| waiting.lane == Lane::Canary).count(),
             waiting_bytes: self.line.iter().map(|waiting| waiting.bytes).sum(),
-            oldest_wait: self.first().map(|first| now - first.arrived).unwrap_or_default(),
-            service_time: Duration::from_secs_f64(self.service.0),
+            oldest_wait: self.line.iter().map(|waiting| now - waiting.arrived).max().unwrap_or_default(),
+            service_time: Duration::from_secs_f64(self.service[0].0),
             dispatched: self.tally[0],
             refused: self.tally[1],
             left: self.tally[2],
             dynos,
-        }
-    }
-
-    fn dyno_snapshot(&self, dyno: &Dyno) -> DynoSnapshot {
-        DynoSnapshot {
-            address: dyno.spec.address,
-            name: dyno.spec.name.clone(),
-            release: dyno.release.clone(),
-            lane: Lane::Main,
-            state: dyno.state(),
-            concurrency: dyno.spec.concurrency.max(1),
-            in_flight: dyno.in_flight,
-            lingering: dyno.lingering,
-            dispatched: dyno.dispatched,
-            failures: dyno.failures,
         }
     }
 
@@ -373,47 +300,64 @@ impl App {
         let gone = |dyno: &Dyno| dyno.standing == Standing::Draining && dyno.in_flight == 0;
         self.gone.extend(self.dynos.iter().filter(|dyno| gone(dyno)).map(|dyno| dyno.spec.address));
         self.dynos.retain(|dyno| !gone(dyno));
+        if !self.crew(Lane::Canary).any(Dyno::takes) {
+            self.service[Lane::Canary as usize] = (0.0, 0.0);
+        }
     }
 
-    /// Who had a dyno already, then the others; in order of arrival.
-    fn first(&self) -> Option<&Waiting> {
-        self.line.iter().min_by_key(|waiting| (waiting.failed.is_none(), waiting.request))
+    fn crew(&self, lane: Lane) -> impl Iterator<Item = &Dyno> {
+        self.dynos.iter().filter(move |dyno| dyno.lane == lane)
+    }
+
+    /// Whose dynos serve the requests of a lane.
+    pub(crate) fn server(&self, lane: Lane) -> Lane {
+        if self.crew(Lane::Canary).any(Dyno::takes) { lane } else { Lane::Main }
+    }
+
+    /// Who waits for the dynos of a lane.
+    fn line_of(&self, server: Lane) -> impl Iterator<Item = &Waiting> {
+        self.line.iter().filter(move |waiting| self.server(waiting.lane) == server)
+    }
+
+    /// Who came first.
+    fn first(&self, server: Lane) -> Option<&Waiting> {
+        self.line_of(server).min_by_key(|waiting| waiting.request)
     }
 
     fn enter(&mut self, waiting: Waiting, now: Duration) {
-        self.standing_since.get_or_insert(now);
+        self.standing_since[waiting.lane as usize].get_or_insert(now);
         self.line.push(waiting);
     }
 
     fn leave(&mut self, request: u64) -> Option<Waiting> {
         let at = self.line.iter().position(|waiting| waiting.request == request)?;
         let waiting = self.line.remove(at);
-        if self.line.is_empty() {
-            self.standing_since = None;
+        if self.line.iter().all(|other| other.lane != waiting.lane) {
+            self.standing_since[waiting.lane as usize] = None;
         }
         Some(waiting)
     }
 
-    fn is_desperate(&self) -> bool {
-        !self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving)
+    fn is_desperate(&self, server: Lane) -> bool {
+        !self.crew(server).any(|dyno| dyno.standing == Standing::Serving)
     }
 
     /// The dynos of which the next request may get any.
-    fn candidates(&self, now: Duration) -> Vec<Address> {
-        let idle = || self.dynos.iter().filter(|dyno| dyno.room() > 0);
+    fn candidates(&self, server: Lane, now: Duration) -> Vec<Address> {
+        let idle = || self.crew(server).filter(|dyno| dyno.room() > 0);
         if let Some(fewest) = idle().map(|dyno| dyno.in_flight).min() {
             let any = self.limits.order == Order::Random;
             let equal = idle().filter(|dyno| any || dyno.in_flight == fewest);
             return equal.map(|dyno| dyno.spec.address).collect();
         }
-        let first = self.dynos.iter().filter_map(Dyno::soon).min().filter(|soon| *soon <= now);
-        let Some(first) = first.filter(|_| self.is_desperate()) else { return Vec::new() };
-        let soon = self.dynos.iter().filter(|dyno| dyno.soon() == Some(first));
+        let first = self.crew(server).filter_map(Dyno::soon).min().filter(|soon| *soon <= now);
+        let Some(first) = first.filter(|_| self.is_desperate(server)) else { return Vec::new() };
+        let soon = self.crew(server).filter(|dyno| dyno.soon() == Some(first));
         soon.map(|dyno| dyno.spec.address).collect()
     }
 
-    fn pick(&mut self, now: Duration, seen: &Snapshot) -> Option<Address> {
-        let candidates = self.candidates(now);
+    fn pick(&mut self, server: Lane, now: Duration, seen: &Snapshot) -> Option<Address> {
+        let candidates = self.candidates(server, now);
         let app = seen.apps.iter().find(|app| app.id == self.id);
         let in_flight = |address: Address| {
             app.and_then(|app| app.dynos.iter().find(|dyno| dyno.address == address))
@@ -436,8 +380,8 @@ impl App {
         address
     }
 
-    fn nobody_can_serve(&self) -> Option<Fault> {
-        let mut present = self.dynos.iter().filter(|dyno| dyno.is_present()).peekable();
+    fn nobody_can_serve(&self, server: Lane) -> Option<Fault> {
+        let mut present = self.crew(server).filter(|dyno| dyno.is_present()).peekable();
         if self.closed {
             Some(Fault::NoSuchApp)
         } else if present.peek().is_none() {
@@ -447,13 +391,13 @@ impl App {
         }
     }
 
-    fn shed(&self, bytes: u64) -> Option<Fault> {
-        let takes = |dyno: &&Dyno| dyno.is_present() && dyno.standing != Standing::Crashed;
-        let slots: u32 = self.dynos.iter().filter(takes).map(|dyno| dyno.spec.concurrency.max(1)).sum();
+    fn shed(&self, server: Lane, bytes: u64) -> Option<Fault> {
+        let takes = self.crew(server).filter(|dyno| dyno.takes());
+        let slots: u32 = takes.map(|dyno| dyno.spec.concurrency.max(1)).sum();
         let slots = slots.max(1);
-        let waiting = self.line.len();
-        let held: u64 = self.line.iter().map(|waiting| waiting.bytes).sum();
-        let expected = waiting as f64 * self.service.0 / f64::from(slots);
+        let waiting = self.line_of(server).count();
+        let held: u64 = self.line_of(server).map(|waiting| waiting.bytes).sum();
+        let expected = waiting as f64 * self.service[server as usize].0 / f64::from(slots);
         if waiting >= (self.limits.queue_max_requests_per_dyno * slots) as usize {
             Some(Fault::Backlog(Backlog::Requests))
         } else if held + bytes > self.limits.queue_max_bytes {
@@ -466,16 +410,18 @@ impl App {
     }
 
     fn stands_too_long(&self, first: &Waiting, now: Duration) -> bool {
-        let stands = self.standing_since.map_or(Duration::ZERO, |since| now - since);
+        let since = self.standing_since[first.lane as usize];
+        let stands = since.map_or(Duration::ZERO, |since| now - since);
         stands >= self.limits.standing_after && now - first.arrived > self.limits.standing_wait
     }
 
     fn fault_of(&self, waiting: &Waiting) -> Fault {
-        if let Some(fault) = waiting.failed.or_else(|| self.nobody_can_serve()) {
+        let server = self.server(waiting.lane);
+        if let Some(fault) = waiting.failed.or_else(|| self.nobody_can_serve(server)) {
             fault
-        } else if self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving) {
+        } else if self.crew(server).any(|dyno| dyno.standing == Standing::Serving) {
             Fault::Backlog(Backlog::MaxWait)
-        } else if self.dynos.iter().any(|dyno| dyno.until().is_some()) {
+        } else if self.crew(server).any(|dyno| dyno.until().is_some()) {
             Fault::Quarantined
         } else {
             Fault::BootTimeout

@@ -44,7 +44,7 @@ impl World {
         }
     }
 
-    fn apply(&self, changes: &[Change]) {
+    pub(crate) fn apply(&self, changes: &[Change]) {
         if let Err(error) = self.router.apply(changes) {
             panic!("the simulation asks for nothing that cannot be done: {error}");
         }

@@ -12,6 +12,9 @@ pub(crate) struct Totals {
     pub(crate) again: u64,
     pub(crate) blows: u64,
     pub(crate) overlaps: u64,
+    /// Deploys that were done, failed, or were rolled back; and dynos that were given up in them.
+    pub(crate) deploys: [u64; 3],
+    pub(crate) given_up: u64,
     /// Hash over everything that happened: the same for the same seed.
     pub(crate) trace: u64,
 }
@@ -27,6 +30,8 @@ impl Totals {
         self.again += other.again;
         self.blows += other.blows;
         self.overlaps += other.overlaps;
+        self.deploys.iter_mut().zip(other.deploys).for_each(|(sum, one)| *sum += one);
+        self.given_up += other.given_up;
         self.trace ^= other.trace;
     }
 }
