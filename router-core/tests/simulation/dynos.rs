@@ -20,6 +20,12 @@ pub(crate) struct Dyno {
     working: Vec<Key>,
 }
 
+impl Dyno {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.working.is_empty()
+    }
+}
+
 /// All processes there are, by port.
 #[derive(Debug, Default)]
 pub(crate) struct Dynos {

@@ -104,7 +104,7 @@ impl World {
     }
 
     /// A request was taken out of the line: was it its time?
-    pub(crate) fn check_refusal(&self, key: Key, fault: Fault) {
+    pub(crate) fn check_patience(&self, key: Key, fault: Fault) {
         let request = &self.requests[key.slot as usize];
         let app = request.app;
         let Some((entered, patience)) = request.waits else { return };

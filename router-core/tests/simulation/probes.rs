@@ -2,9 +2,6 @@
 //! once that they cannot.
 
 use router_core::Outcome;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
-
 use router_core::ids::{Address, AppId};
 
 use super::dynos::Key;
@@ -49,22 +46,6 @@ impl World {
         self.dynos.get(port).sick = true;
         let long = self.rng.u64(1..500) * MS;
         self.at(long, Event::Cured(port));
-    }
-
-    /// How many requests the app takes at once, with nothing in flight before and after.
-    pub(crate) fn fill(&self, app: usize) -> usize {
-        let Ok(app) = self.router.route(&format!("{app}.test"), "/") else { return 0 };
-        let mut leases = Vec::new();
-        while let Ok(mut ticket) = self.router.ticket(&app, 0) {
-            let Poll::Ready(Ok(lease)) = Pin::new(&mut ticket).poll(&mut Context::from_waker(Waker::noop()))
-            else {
-                break;
-            };
-            leases.push(lease);
-        }
-        let most = leases.len();
-        leases.into_iter().for_each(|lease| lease.check_in(Outcome::Served));
-        most
     }
 
     /// How long the dyno takes for a request, and how it ends.

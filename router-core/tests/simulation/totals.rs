@@ -17,6 +17,9 @@ pub(crate) struct Totals {
     /// Dynos that were put into quarantine because they failed fast.
     pub(crate) ejected: u64,
     pub(crate) overlaps: u64,
+    /// Deploys that were done, failed, or were rolled back; and dynos that were given up in them.
+    pub(crate) deploys: [u64; 3],
+    pub(crate) given_up: u64,
     /// Hash over everything that happened: the same for the same seed.
     pub(crate) trace: u64,
 }
@@ -35,6 +38,8 @@ impl Totals {
         self.probes += other.probes;
         self.ejected += other.ejected;
         self.overlaps += other.overlaps;
+        self.deploys.iter_mut().zip(other.deploys).for_each(|(sum, one)| *sum += one);
+        self.given_up += other.given_up;
         self.trace ^= other.trace;
     }
 }
