@@ -7,6 +7,10 @@ mod dyno;
 mod gate;
 #[path = "../../router-core/tests/model/harness.rs"]
 mod harness;
+#[path = "../../router-core/tests/model/health.rs"]
+mod health;
+#[path = "../../router-core/tests/model/news.rs"]
+mod news;
 #[path = "../../router-core/tests/model/ops.rs"]
 mod ops;
 #[path = "../../router-core/tests/model/probes.rs"]
@@ -85,9 +89,11 @@ fn edit(input: &mut Input<'_>) -> Option<Edit> {
     let kind = input.byte()?;
     let dyno = input.byte()?;
     let (app, concurrency) = (kind / 64, kind / 16 % 4);
-    let health = match dyno / 64 {
-        0 => DynoHealth::Booting,
-        1 => DynoHealth::Crashed,
+    let health = match (dyno / 64, kind / 128) {
+        (0, 0) => DynoHealth::Booting,
+        (0, _) => DynoHealth::Staged,
+        (1, 0) => DynoHealth::Crashed,
+        (1, _) => DynoHealth::Canary,
         _ => DynoHealth::Ready,
     };
     Some(match kind % 16 {
@@ -98,7 +104,8 @@ fn edit(input: &mut Input<'_>) -> Option<Edit> {
         9 => Edit::RemoveFrom { app, dyno },
         10..=12 => Edit::Set { dyno, health },
         13 => Edit::Move { dyno },
-        14 => Edit::Hold { app, kind: concurrency + dyno % 2 * 4, ms: u16::from(dyno) * 16 },
+        14 if dyno < 128 => Edit::Hold { app, kind: concurrency + dyno % 2 * 4, ms: u16::from(dyno) * 16 },
+        14 => Edit::Canary { app },
         _ => Edit::Flap { dyno },
     })
 }

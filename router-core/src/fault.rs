@@ -51,7 +51,7 @@ pub enum Fault {
     ClientInterrupted,
     /// The client fell silent in the middle of its request or its answer.
     ClientIdle,
-    /// Every dyno of the app is in quarantine because it did not accept connections.
+    /// Every dyno of the app is in quarantine because it did not accept connections, or out because it is not well.
     Quarantined,
     /// The app is in maintenance.
     Maintenance,

@@ -79,6 +79,7 @@
 //! | `proxy/upload.rs` | a request's body on its way to a dyno |
 //! | `proxy/canary.rs` | step 3: does a request carry what makes it the canary's |
 //! | `proxy/turn.rs` | step 3: waits for a ticket, keeps the alarm |
+//! | `proxy/probe.rs` | asks a dyno how it is |
 //! | `proxy/forward.rs` | step 5: to the dyno and back, and what if not |
 //! | `proxy/dial.rs` | the one connection to a dyno |
 //! | `proxy/flight.rs` | a request at its dyno, kept together until the dyno is free |

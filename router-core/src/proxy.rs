@@ -16,6 +16,7 @@ mod flight;
 mod forward;
 mod headers;
 mod inspect;
+pub mod probe;
 mod record;
 mod request;
 mod spool;

@@ -88,6 +88,8 @@ pub struct DynoSnapshot {
     pub failures: u32,
     /// Requests it answered well, since it was added.
     pub answered: u64,
+    /// It was put into quarantine because it failed fast, and has not answered well since.
+    pub ejected: bool,
     /// Answers in a row that were bad: 5xx, or none.
     pub bad_answers: u32,
     /// Probes in a row that were bad.

@@ -1,5 +1,6 @@
 //! The canary through the proxy: whose requests reach which release, over real sockets.
 
+#![cfg(feature = "proxy")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::net::SocketAddr;

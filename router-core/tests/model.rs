@@ -36,6 +36,12 @@
 //! | the bytes of who leaves the line stay counted | fail | fail | fail |
 //! | a check-in does not serve the one who waits | fail | fail | fail |
 //! | an address that one app still uses is given to the next | fail | fail | fail |
+//! | who waits for a canary that has ended is served by nobody | fail | fail | fail |
+//! | who came last to the two lanes of such an app is first | fail | fail | fail |
+//! | who re-enters changes its lane | fail | fail | fail |
+//! | new dynos serve while they warm | pass | pass | fail |
+//! | a canary that is cut over stays in its lane | pass | pass | fail |
+//! | the canary's requests stay apart after its end | fail | pass | fail |
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -49,6 +55,10 @@ mod dyno;
 mod gate;
 #[path = "model/harness.rs"]
 mod harness;
+#[path = "model/health.rs"]
+mod health;
+#[path = "model/news.rs"]
+mod news;
 #[path = "model/ops.rs"]
 mod ops;
 #[path = "model/probes.rs"]

@@ -11,6 +11,7 @@ pub mod dyno;
 pub mod error;
 pub mod event;
 pub mod file;
+pub mod health;
 pub mod host;
 pub mod key;
 pub mod plan;
@@ -42,6 +43,7 @@ pub use self::file::{LogFormat, LogLevel, LogOutput};
 pub use self::tls::Tls;
 pub use self::token::Token;
 pub use self::trail::{Audit, Secret, State, Webhook};
+pub use self::health::Health;
 
 /// A configuration file may have this many bytes.
 pub const FILE_MAX: usize = 16 << 20;
@@ -154,6 +156,8 @@ pub struct App {
     pub spec: AppSpec,
     /// Requests that one dyno serves at once.
     pub concurrency: u32,
+    /// How dynos are probed.
+    pub health: Health,
     /// Where the dynos come from; no address or name is in two apps, or twice in one.
     pub dynos: Vec<DynoSource>,
     /// How a new release replaces the present one.

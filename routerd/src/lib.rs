@@ -39,7 +39,7 @@
 //! | `up/watched.rs` | One process of a grid |
 //! | `daemon.rs` | The daemon put together: router, proxy, listeners, discovery, log, metrics and admin |
 //! | `daemon/live.rs` | What a reload changes of a running daemon |
-//! | `daemon/names.rs` | Where the dynos of a configuration come from, as discovery wants it |
+//! | `daemon/names.rs` | Where the dynos of a configuration come from, and how they are probed |
 //! | `daemon/orders.rs` | Carries out what is asked of the daemon, one order after the other |
 //! | `daemon/release.rs` | Releases of a running daemon |
 //! | `daemon/release/words.rs` | The words of releases |
@@ -69,6 +69,8 @@
 //! | `deploys/run.rs` | One deploy while it runs |
 //! | `deploys/counts.rs` | What becomes of the requests of the two releases of a deploy |
 //! | `deploys/book.rs` | What was decided about releases while the daemon ran |
+//! | `health.rs` | Watches over dynos that serve: who has answered no request for a while is probed |
+//! | `probe.rs` | Asks a dyno how it is |
 //! | `discover.rs` | Discovery for every app of the daemon |
 //! | `gate.rs` | Between discovery and the router |
 //! | `metrics.rs` | Every metric of the daemon: name, kind, unit, labels and meaning in one table |
@@ -98,6 +100,7 @@
 //! | `config/event.rs` | What webhooks can be told of |
 //! | `config/file.rs` | The configuration as written: every key with its meaning, default, floor and ceiling |
 //! | `config/file/trail.rs` | The tables about changes as written |
+//! | `config/health.rs` | How the dynos of an app are probed |
 //! | `config/host.rs` | What names an app |
 //! | `config/key.rs` | A value of the file together with the place where it is written |
 //! | `config/plan.rs` | How a new release replaces the present one |
@@ -121,6 +124,8 @@ pub mod log;
 pub mod admin;
 pub mod control;
 mod deploys;
+pub mod health;
+pub mod probe;
 pub mod discover;
 pub mod gate;
 pub mod metrics;

@@ -96,6 +96,10 @@ metrics_table! {
         "Requests refused at the door or taken out of the line, since the app was added.";
     LEFT = "routerd_left_total", Counter, "requests", ["app"],
         "Requests that left the line because their client was gone, since the app was added.";
+    EJECTED = "routerd_ejected_total", Counter, "dynos", ["app"],
+        "Times a dyno was put into quarantine because it failed fast, since the app was added.";
+    PROBES = "routerd_probes_total", Counter, "probes", ["app", "result"],
+        "Probes of dynos that serve, by what they found: good or bad.";
     APP_INFO = "routerd_app_info", Gauge, "1", ["app", "release"],
         "Always 1: names the release that the app's dynos run.";
     CONNECTIONS = "routerd_connections", Gauge, "connections", [],
@@ -147,12 +151,13 @@ pub fn documentation() -> String {
          - `app`: the app's name; empty for requests whose host no app has.\n\
          - `status`: the status the client got; 499 if the client was gone; empty if there was none to give;\n  \
            `other` for what a dyno made up outside 100 to 599.\n\
-         - `result`: done or failed; of webhooks delivered, failed or dropped.\n\
+         - `result`: done or failed; of webhooks delivered, failed or dropped; of probes good or bad.\n\
          - `reason`: no_token, wrong_token, expired, browser.\n\
          - `fault`: the code in `X-Router-Fault`; see `faults.md`.\n\
-         - `state`: staged, booting, crashed, idle, busy, lingering, quarantined, draining.\n\n\
+         - `state`: staged, booting, crashed, idle, busy, lingering, quarantined, unhealthy, draining.\n\n\
          An app that is taken away vanishes from everything that describes a state, and from the counters marked\n\
-         \"since the app was added\". The counters and histograms of its past requests stay until the daemon ends.\n",
+         \"since the app was added\". The counters and histograms of its past requests and probes stay\n\
+         until the daemon ends.\n",
     );
     page
 }

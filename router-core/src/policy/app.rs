@@ -301,6 +301,10 @@ impl App {
         if let Some(gone) = self.gone.pop_front() {
             return Some(Effect::Gone(gone));
         }
+        if self.queue.is_empty(Lane::Main) && self.queue.is_empty(Lane::Canary) {
+            self.gate.nobody_waits();
+            return None;
+        }
         let [one, other] = if self.canary_is_first() { [Lane::Canary, Lane::Main] } else { Lane::ALL };
         self.next_for(one, now).or_else(|| self.next_for(other, now))
     }

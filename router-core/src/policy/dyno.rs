@@ -367,6 +367,7 @@ impl Dyno {
             dispatched: self.dispatched,
             failures: self.failures,
             answered: self.answered,
+            ejected: self.ejected,
             bad_answers: self.health.bad_answers(),
             bad_probes: self.health.bad_probes(),
             probing: self.probing,

@@ -34,13 +34,18 @@ impl Conn {
     /// # Errors
     /// [`Fault::ConnectRefused`] or [`Fault::ConnectTimeout`]: the dyno has seen nothing of the request.
     pub(crate) async fn open(address: Address, limit: Duration) -> Result<Box<Self>, Fault> {
-        let connect = TcpStream::connect(address);
-        let stream = match tokio::time::timeout(limit, connect).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => return Err(Fault::ConnectTimeout),
-            Ok(Err(_)) => return Err(Fault::ConnectRefused),
-            Err(_) => return Err(Fault::ConnectTimeout),
-        };
+        match connect(address, limit).await {
+            Ok(stream) => Self::over(stream).await,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Fault::ConnectTimeout),
+            Err(_) => Err(Fault::ConnectRefused),
+        }
+    }
+
+    /// Makes a connection of a socket.
+    ///
+    /// # Errors
+    /// [`Fault::ConnectRefused`]: the dyno has seen nothing of the request.
+    pub(crate) async fn over(stream: TcpStream) -> Result<Box<Self>, Fault> {
         // Without it only latency suffers.
         let _ = stream.set_nodelay(true);
         let heard = Arc::new(Heard::default());
@@ -79,6 +84,12 @@ impl Conn {
     pub(crate) fn expects_more(&self) {
         self.heard.acknowledge.store(true, Ordering::Relaxed);
     }
+}
+
+/// Opens a socket.
+pub(crate) async fn connect(address: Address, limit: Duration) -> io::Result<TcpStream> {
+    let late = |_| io::ErrorKind::TimedOut.into();
+    tokio::time::timeout(limit, TcpStream::connect(address)).await.unwrap_or_else(|over| Err(late(over)))
 }
 
 /// What a connection tells about what it has read.

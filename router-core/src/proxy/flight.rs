@@ -398,7 +398,7 @@ impl Parts {
 }
 
 /// What a connection that failed before the head of the answer says of the dyno.
-fn broken(error: &hyper::Error, silent: bool) -> Fault {
+pub(crate) fn broken(error: &hyper::Error, silent: bool) -> Fault {
     if error.is_parse_too_large() {
         Fault::Restriction(Restriction::Header)
     } else if error.is_parse() {

@@ -28,7 +28,7 @@ use crate::router::Lease;
 /// The longest Set-Cookie line of an answer, in bytes.
 const COOKIE_MAX: usize = 8192;
 /// Answers up to this length are read whole before the client gets a byte, in bytes.
-const SHORT_ANSWER: u64 = 64 << 10;
+pub(crate) const SHORT_ANSWER: u64 = 64 << 10;
 
 /// A request as it is offered to one dyno after the other.
 pub(crate) struct Attempt {
@@ -122,7 +122,7 @@ impl Reply {
 }
 
 /// The dyno's connection from the lease before, if it can be used.
-async fn warm(lease: &mut Lease, limits: &Limits, clock: &Clock) -> Option<Box<Conn>> {
+pub(crate) async fn warm(lease: &mut Lease, limits: &Limits, clock: &Clock) -> Option<Box<Conn>> {
     let mut conn = lease.take_parcel::<Conn>()?;
     let parked = conn.parked.take()?;
     if clock.now().duration_since(parked) > limits.keepalive {

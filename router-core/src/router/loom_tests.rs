@@ -18,7 +18,7 @@ use loom::thread;
 use super::hub::Hub;
 use super::shared::{Entered, Granted, InLine, Op, Owed, SharedApp};
 use crate::canary::Lane;
-use crate::change::{DynoSpec, Hold};
+use crate::change::{DynoHealth, DynoSpec, Hold};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::ids::Address;
@@ -51,7 +51,11 @@ impl World {
     }
 
     fn add(&self, port: u16) {
-        let op = self.hub.claim(&self.app, DynoSpec::new(address(port)));
+        self.add_as(port, DynoHealth::Ready);
+    }
+
+    fn add_as(&self, port: u16, state: DynoHealth) {
+        let op = self.hub.claim(&self.app, DynoSpec { state, ..DynoSpec::new(address(port)) });
         self.change(op);
     }
 
@@ -69,7 +73,11 @@ impl World {
     }
 
     fn granted(&self) -> Granted {
-        match self.app.arrive(Lane::Main, 0) {
+        self.granted_in(Lane::Main)
+    }
+
+    fn granted_in(&self, lane: Lane) -> Granted {
+        match self.app.arrive(lane, 0) {
             Ok(Entered::Granted(granted)) => granted,
             Ok(Entered::InLine(_)) => panic!("it has to wait"),
             Err(fault) => panic!("refused: {fault}"),
@@ -248,7 +256,7 @@ fn a_resume_by_the_clock_meets_arrival() {
         });
         let arrives = world.clone();
         let second = thread::spawn(move || {
-            let granted = match arrives.app.arrive(0) {
+            let granted = match arrives.app.arrive(Lane::Main, 0) {
                 Ok(Entered::Granted(granted)) => Ok(granted),
                 Ok(Entered::InLine(place)) => arrives.wait(place),
                 Err(fault) => Err(fault),
@@ -257,6 +265,32 @@ fn a_resume_by_the_clock_meets_arrival() {
         });
         let granted = world.wait(waits).unwrap_or_else(|fault| panic!("refused: {fault}"));
         world.check_in(&granted);
+        first.join().unwrap();
+        second.join().unwrap();
+        world.assert_whole(1);
+    });
+}
+
+/// A canary ends as one of its requests arrives: whichever comes first, the main lane's dyno serves the request.
+#[test]
+fn a_request_that_enters_as_its_canary_ends_is_served() {
+    loom::model(|| {
+        let world = World::with_dynos(1);
+        world.add_as(2, DynoHealth::Canary);
+        let (main, canary) = (world.granted(), world.granted_in(Lane::Canary));
+        let ends = world.clone();
+        let first = thread::spawn(move || ends.remove(2));
+        let checks_in = world.clone();
+        let second = thread::spawn(move || checks_in.check_in(&main));
+        let granted = match world.app.arrive(Lane::Canary, 0) {
+            Ok(Entered::Granted(granted)) => Ok(granted),
+            Ok(Entered::InLine(place)) => world.wait(place),
+            Err(fault) => Err(fault),
+        };
+        let granted = granted.unwrap_or_else(|fault| panic!("refused: {fault}"));
+        assert_eq!(granted.grant.info.address, address(1));
+        world.check_in(&granted);
+        world.check_in(&canary);
         first.join().unwrap();
         second.join().unwrap();
         world.assert_whole(1);

@@ -48,6 +48,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         2 => any::<u8>().prop_map(|dyno| Edit::Move { dyno }),
         3 => any::<u8>().prop_map(|dyno| Edit::Flap { dyno }),
         2 => (any::<u8>(), any::<u8>(), 0..4000_u16).prop_map(|(app, kind, ms)| Edit::Hold { app, kind, ms }),
+        1 => any::<u8>().prop_map(|app| Edit::Canary { app }),
     ]
 }
 
@@ -57,5 +58,6 @@ fn health() -> impl Strategy<Value = DynoHealth> {
         2 => Just(DynoHealth::Booting),
         2 => Just(DynoHealth::Crashed),
         2 => Just(DynoHealth::Staged),
+        5 => Just(DynoHealth::Canary),
     ]
 }

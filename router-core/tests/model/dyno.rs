@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use router_core::limits::Limits;
-use router_core::{Outcome, Probed};
-
 use router_core::canary::Lane;
 use router_core::change::{DynoHealth, DynoSpec};
 use router_core::ids::ReleaseId;
+use router_core::limits::Limits;
 use router_core::snapshot::{DynoSnapshot, DynoState};
+use router_core::{Outcome, Probed};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Standing {
@@ -26,6 +25,7 @@ pub(crate) struct Dyno {
     pub(crate) spec: DynoSpec,
     pub(crate) release: ReleaseId,
     pub(crate) standing: Standing,
+    pub(crate) lane: Lane,
     pub(crate) in_flight: u32,
     pub(crate) lingering: u32,
     pub(crate) failures: u32,
@@ -41,15 +41,38 @@ pub(crate) struct Dyno {
 
 impl Dyno {
     pub(crate) fn new(spec: DynoSpec, release: ReleaseId) -> Self {
-        let standing = standing(spec.state);
+        let (standing, lane) = (standing(spec.state), Lane::Main);
         let (in_flight, lingering, failures, dispatched, answered) = (0, 0, 0, 0, 0);
         let (ejected, bad, probes, probing) = (false, Vec::new(), Vec::new(), false);
         #[rustfmt::skip]
-        let dyno = Self {
-            spec, release, standing, in_flight, lingering, failures, dispatched, answered, ejected, bad, probes,
+        let mut dyno = Self {
+            spec, release, standing, lane, in_flight, lingering, failures, dispatched, answered, ejected, bad, probes,
             probing,
         };
+        dyno.begin(dyno.spec.state);
         dyno
+    }
+
+    /// It is new, or back.
+    pub(crate) fn begin(&mut self, health: DynoHealth) {
+        self.standing = standing(health);
+        self.lane = if health == DynoHealth::Canary { Lane::Canary } else { Lane::Main };
+    }
+
+    /// Its process is that far. Only what says where it serves moves it to another lane.
+    pub(crate) fn set(&mut self, health: DynoHealth) {
+        if self.standing == Standing::Draining {
+            return;
+        }
+        let before = self.standing;
+        let lane = self.lane;
+        self.begin(health);
+        if matches!(health, DynoHealth::Booting | DynoHealth::Crashed) {
+            self.lane = lane;
+        }
+        if self.standing == Standing::Serving && before != Standing::Serving {
+            self.forget();
+        }
     }
 
     /// Its process is new: nothing is known of it.
@@ -126,7 +149,8 @@ impl Dyno {
                 self.standing = Standing::Serving;
                 Probed::Back
             }
-            _ => Probed::Same,
+            Standing::Staged | Standing::Booting | Standing::Crashed | Standing::Serving => Probed::Same,
+            Standing::Quarantined { .. } | Standing::Unhealthy { .. } | Standing::Draining => Probed::Same,
         }
     }
 
@@ -156,7 +180,7 @@ impl Dyno {
             address: self.spec.address,
             name: self.spec.name.clone(),
             release: self.release.clone(),
-            lane: Lane::Main,
+            lane: self.lane,
             state: self.state(),
             concurrency: self.spec.concurrency.max(1),
             in_flight: self.in_flight,
@@ -164,6 +188,7 @@ impl Dyno {
             dispatched: self.dispatched,
             failures: self.failures,
             answered: self.answered,
+            ejected: self.ejected,
             bad_answers: self.bad.len() as u32,
             bad_probes: self.bad_probes() as u32,
             probing: self.probing,
@@ -176,8 +201,8 @@ impl Dyno {
             Standing::Quarantined { soon, .. } | Standing::Unhealthy { soon } => {
                 (self.in_flight == 0).then_some(soon)
             }
-            Standing::Booting | Standing::Crashed => None,
-            Standing::Staged | Standing::Serving | Standing::Draining => None,
+            Standing::Staged | Standing::Booting | Standing::Crashed => None,
+            Standing::Serving | Standing::Draining => None,
         }
     }
 
@@ -186,12 +211,21 @@ impl Dyno {
         !matches!(self.standing, Standing::Staged | Standing::Draining)
     }
 
+    /// Whether it serves, or will.
+    pub(crate) fn takes(&self) -> bool {
+        self.is_present() && self.standing != Standing::Crashed && !self.is_ill()
+    }
+
+    pub(crate) fn is_ill(&self) -> bool {
+        matches!(self.standing, Standing::Unhealthy { .. })
+    }
+
     pub(crate) fn until(&self) -> Option<Duration> {
         if let Standing::Quarantined { until, .. } = self.standing { Some(until) } else { None }
     }
 }
 
-pub(crate) fn standing(health: DynoHealth) -> Standing {
+fn standing(health: DynoHealth) -> Standing {
     match health {
         DynoHealth::Staged => Standing::Staged,
         DynoHealth::Booting => Standing::Booting,

@@ -1,6 +1,5 @@
 //! Runs one operation on the router and on the reference, and compares everything that can be seen.
 
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,24 +23,24 @@ pub(crate) struct Harness {
     start: Instant,
     pub(crate) world: World,
     requests: u64,
-    tickets: Vec<Live>,
+    pub(crate) tickets: Vec<Live>,
     pub(crate) leases: Vec<Held>,
     /// The last concurrency that was asked for, by address.
     concurrency: Vec<(Address, u32)>,
 }
 
 /// A request with a ticket.
-struct Live {
-    waiting: Waiting,
+pub(crate) struct Live {
+    pub(crate) waiting: Waiting,
     app: AppId,
     birth: Option<u64>,
-    ticket: Ticket,
-    waker: Arc<Flag>,
-    polled: bool,
+    pub(crate) ticket: Ticket,
+    pub(crate) waker: Arc<Flag>,
+    pub(crate) polled: bool,
     /// It has a dyno without having waited for it.
     at_once: bool,
     /// What the reference says became of it; `None`: it waits.
-    told: Option<Told>,
+    pub(crate) told: Option<Told>,
 }
 
 /// A request with a lease.
@@ -56,7 +55,7 @@ pub(crate) struct Held {
 }
 
 #[derive(Default)]
-struct Flag(AtomicBool);
+pub(crate) struct Flag(pub(crate) AtomicBool);
 
 impl Wake for Flag {
     fn wake(self: Arc<Self>) {
@@ -77,7 +76,7 @@ impl Harness {
 
     pub(crate) fn run(&mut self, op: &Op) {
         match op {
-            Op::Arrive { app, bytes, polled } => self.arrive(&ops::app_id(*app), u64::from(*bytes), *polled),
+            Op::Arrive { app, bytes, polled } => self.arrive(&ops::app_id(*app), *bytes, *polled),
             Op::Poll { who, same_waker } => {
                 if let Some(at) = choose(*who, self.tickets.len()) {
                     self.poll(at, *same_waker);
@@ -146,6 +145,7 @@ impl Harness {
                 vec![remove, ops::add(&to, dyno, 1, DynoHealth::Ready)]
             }
             Edit::Hold { app, kind, ms } => vec![Change::Hold(ops::app_id(app), ops::hold(kind, ms))],
+            Edit::Canary { app } => vec![Change::SetCanary(ops::app_id(app), None)],
             Edit::Flap { dyno } => {
                 let Some(id) = owner(dyno) else { return Vec::new() };
                 let remove = Change::RemoveDyno(id.clone(), ops::address(dyno));
@@ -171,7 +171,8 @@ impl Harness {
         }
     }
 
-    fn arrive(&mut self, app: &AppId, bytes: u64, polled: bool) {
+    fn arrive(&mut self, app: &AppId, bytes: u16, polled: bool) {
+        let (lane, bytes) = (ops::lane(bytes), u64::from(bytes));
         let Ok(app_ref) = self.router.route(&format!("{app}.test"), "/") else {
             assert!(!self.world.has_app(app), "an app that is there has its host");
             return;
@@ -179,12 +180,13 @@ impl Harness {
         assert!(self.world.has_app(app), "an app that is gone has no host");
         self.requests += 1;
         let (request, arrived) = (self.requests, self.world.now);
-        let got = self.router.ticket(&app_ref, bytes);
+        let got = self.router.ticket_on(&app_ref, lane, bytes);
         let (seen, mut news) = (self.router.snapshot(), News::new());
-        let entered = self.world.app(app).arrive(request, bytes, arrived, &seen);
+        let entered = self.world.app(app).arrive(request, lane, bytes, arrived, &seen);
         self.world.finish(app, &seen, &mut news);
         let since = self.world.app(app).gate.clock;
-        let mut waiting = Waiting { request, arrived, since, deadline: since, bytes, failed: None, tries: 0 };
+        let mut waiting =
+            Waiting { request, lane, arrived, since, deadline: since, bytes, failed: None, tries: 0 };
         match (got, entered) {
             (Err(fault), Entered::Refused(expected)) => assert_eq!(fault, expected, "why it is refused"),
             (Ok(ticket), Entered::Granted(address)) => {
@@ -240,7 +242,7 @@ impl Harness {
         }
     }
 
-    fn hold(&mut self, live: Live, lease: Lease, address: Address) {
+    pub(crate) fn hold(&mut self, live: Live, lease: Lease, address: Address) {
         assert_eq!(lease.dyno().address, address, "the dyno that the request was granted");
         assert_eq!(lease.tries(), live.waiting.tries, "dynos it was offered to");
         assert_eq!(lease.app().id(), &live.app);
@@ -362,7 +364,10 @@ impl Harness {
             assert_eq!(app.waiting_bytes, bytes, "T3, T11: the bytes are those of those who wait");
             let idle = app.count(DynoState::Idle);
             let held = app.held.is_some() || self.world.is_due(&app.id);
-            assert!(app.waiting == 0 || idle == 0 || held, "T2, T10: nobody waits while a dyno has room");
+            for dyno in app.dynos.iter().filter(|dyno| dyno.state == DynoState::Idle && !held) {
+                let server = |live: &&Live| self.world.server(&app.id, live.waiting.lane) == Some(dyno.lane);
+                assert!(!waiting().any(|live| server(&live)), "T2, T10: nobody waits while a dyno has room");
+            }
             if let Some(app_ref) = self.router.app(&app.id) {
                 assert_eq!(app_ref.gauges(), (app.waiting as u64, idle as u64), "the gauges");
             }
@@ -371,42 +376,6 @@ impl Harness {
             let woken = live.waker.0.load(Ordering::Relaxed);
             let due = live.polled && live.told.is_some() && !live.at_once;
             assert_eq!(woken, due, "T2: who is told is woken, and nobody else: {}", live.waiting.request);
-        }
-    }
-
-    fn tell(&mut self, news: News) {
-        let dynos: BTreeSet<_> = news.iter().filter_map(|(_, told)| granted_to(*told)).collect();
-        for (request, told) in &news {
-            if let Told::Granted(address) = *told {
-                self.granted(address);
-            }
-            let live = self.tickets.iter_mut().find(|live| live.waiting.request == *request);
-            let live = live.unwrap_or_else(|| panic!("T7: request {request} is gone, and still {told:?}"));
-            live.told = Some(*told);
-            live.waiting.tries += u32::from(matches!(told, Told::Granted(_)));
-        }
-        if dynos.len() > 1 {
-            self.take_all(&news);
-        }
-    }
-
-    /// Several dynos were granted at once: which request has which is known only to the leases.
-    fn take_all(&mut self, news: &News) {
-        let mut expected: Vec<_> = news.iter().filter_map(|(_, told)| granted_to(*told)).collect();
-        for (request, told) in news {
-            if granted_to(*told).is_none() {
-                continue;
-            }
-            let at = self.tickets.iter().position(|live| live.waiting.request == *request);
-            let mut live = self.tickets.swap_remove(at.expect("it was told a moment ago"));
-            let woken = live.waker.0.load(Ordering::Relaxed);
-            assert_eq!(woken, live.polled, "T2: who is told is woken");
-            let polled = Pin::new(&mut live.ticket).poll(&mut Context::from_waker(Waker::noop()));
-            let Poll::Ready(Ok(lease)) = polled else { panic!("request {request} has no lease: {polled:?}") };
-            let address = lease.dyno().address;
-            let at = expected.iter().position(|granted| *granted == address);
-            expected.swap_remove(at.expect("the dynos are those that the reference grants"));
-            self.hold(live, lease, address);
         }
     }
 
@@ -445,7 +414,7 @@ impl Harness {
     fn fill(&mut self, app: &AppId) -> usize {
         loop {
             let before = self.leases.len();
-            self.arrive(app, 0, true);
+            self.arrive(app, ops::MAIN, true);
             if self.leases.len() == before {
                 break;
             }
@@ -478,10 +447,6 @@ impl Drop for Harness {
 
 fn added(change: &Change) -> Option<(Address, u32)> {
     if let Change::AddDyno(_, spec) = change { Some((spec.address, spec.concurrency.max(1))) } else { None }
-}
-
-fn granted_to(told: Told) -> Option<Address> {
-    if let Told::Granted(address) = told { Some(address) } else { None }
 }
 
 fn choose(who: u8, among: usize) -> Option<usize> {

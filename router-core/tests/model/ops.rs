@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use router_core::Outcome;
+use router_core::canary::Lane;
 use router_core::change::{AppSpec, Change, DynoHealth, DynoSpec, Hold};
 use router_core::ids::{Address, AppId};
 use router_core::limits::{Limits, Order};
@@ -12,6 +13,9 @@ use router_core::limits::{Limits, Order};
 pub(crate) const APPS: [&str; 2] = ["a", "b"];
 /// Dynos of the model.
 pub(crate) const DYNOS: u8 = 5;
+
+/// Bytes of a request of the main lane.
+pub(crate) const MAIN: u16 = 1;
 
 /// One operation. `who` and `lease` count modulo what is there; an operation without an object does nothing.
 #[derive(Clone, Debug)]
@@ -70,6 +74,10 @@ pub(crate) enum Edit {
     Move {
         dyno: u8,
     },
+    /// Nothing is the canary's any more.
+    Canary {
+        app: u8,
+    },
     /// Takes a dyno away and brings it back, as a flapping DNS name does.
     Flap {
         dyno: u8,
@@ -78,6 +86,11 @@ pub(crate) enum Edit {
 
 pub(crate) fn app_id(app: u8) -> AppId {
     APPS[usize::from(app) % APPS.len()].into()
+}
+
+/// A request with that many bytes is in this lane: one of four in the canary's.
+pub(crate) fn lane(bytes: u16) -> Lane {
+    if bytes.is_multiple_of(4) { Lane::Canary } else { Lane::Main }
 }
 
 pub(crate) fn address(dyno: u8) -> Address {

@@ -1,5 +1,6 @@
 //! Probes in the model test: leases on one given dyno; and leases that linger.
 
+use router_core::canary::Lane;
 use router_core::ids::AppId;
 
 use super::harness::{Harness, Held};
@@ -35,7 +36,9 @@ impl Harness {
             let (app, now) = (app.clone(), self.world.now);
             let since = self.world.app(&app).gate.clock;
             #[rustfmt::skip]
-            let waiting = Waiting { request: 0, arrived: now, since, deadline: now, bytes: 0, failed: None, tries: 1 };
+            let waiting = Waiting {
+                request: 0, lane: Lane::Main, arrived: now, since, deadline: now, bytes: 0, failed: None, tries: 1,
+            };
             self.leases.push(Held { waiting, app, address, lease, lingers: false, probe: true });
         }
         self.check(&seen, news);

@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use router_core::canary::Lane;
 use router_core::change::{DynoHealth, DynoSpec, Hold};
 use router_core::fault::{Backlog, Fault};
 use router_core::ids::{Address, AppId, ReleaseId};
 use router_core::limits::{Limits, Order};
 use router_core::snapshot::{AppSnapshot, Snapshot};
-use router_core::{Outcome, Probed};
 
-use super::dyno::{Dyno, Standing, standing};
+use super::dyno::{Dyno, Standing};
 use super::gate::Gate;
 
 /// A request is told what became of it.
@@ -38,6 +38,7 @@ pub(crate) enum Entered {
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
     pub(crate) request: u64,
+    pub(crate) lane: Lane,
     pub(crate) arrived: Duration,
     /// The same by the line's clock, as is the deadline.
     pub(crate) since: Duration,
@@ -55,12 +56,12 @@ pub(crate) struct App {
     release: ReleaseId,
     closed: bool,
     pub(crate) line: Vec<Waiting>,
-    dynos: Vec<Dyno>,
-    standing_since: Option<Duration>,
-    service: (f64, f64),
-    /// The same of good answers.
-    usual: (f64, f64),
-    tally: [u64; 4],
+    pub(crate) dynos: Vec<Dyno>,
+    /// By lane, as are the service time and that of good answers.
+    standing_since: [Option<Duration>; 2],
+    pub(crate) service: [(f64, f64); 2],
+    pub(crate) usual: [(f64, f64); 2],
+    pub(crate) tally: [u64; 4],
     pub(crate) gate: Gate,
     /// The youngest request.
     last: u64,
@@ -73,9 +74,8 @@ pub(crate) struct App {
 impl App {
     pub(crate) fn new(id: AppId, limits: Limits, release: ReleaseId, birth: u64) -> Self {
         let (line, dynos, gone) = (Vec::new(), Vec::new(), Vec::new());
-        let (standing_since, service, usual, tally) = (None, (0.0, 0.0), (0.0, 0.0), [0; 4]);
-        let gate = Gate::default();
-        let (closed, patience, last) = (false, BTreeMap::new(), 0);
+        let (standing_since, service, usual, tally) = ([None; 2], [(0.0, 0.0); 2], [(0.0, 0.0); 2], [0; 4]);
+        let (closed, patience, gate, last) = (false, BTreeMap::new(), Gate::default(), 0);
         #[rustfmt::skip]
         let app = Self {
             id, birth, limits, release, closed, line, dynos, standing_since, service, usual, tally, gate, last,
@@ -115,8 +115,9 @@ impl App {
         if let Some(dyno) = self.dynos.iter_mut().find(|dyno| dyno.spec.address == spec.address) {
             (dyno.spec, dyno.release) = (spec.clone(), release);
             if dyno.standing == Standing::Draining {
-                dyno.standing = standing(spec.state);
+                dyno.begin(spec.state);
             }
+            self.sweep();
             return;
         }
         self.dynos.push(Dyno::new(spec.clone(), release));
@@ -128,39 +129,41 @@ impl App {
     }
 
     pub(crate) fn set(&mut self, address: Address, health: DynoHealth) {
-        let dyno = self.dyno(address);
-        if dyno.standing == Standing::Draining {
-            return;
-        }
-        if health == DynoHealth::Ready && dyno.standing != Standing::Serving {
-            dyno.forget();
-        }
-        dyno.standing = standing(health);
+        self.dyno(address).set(health);
+        self.sweep();
     }
 
-    pub(crate) fn arrive(&mut self, request: u64, bytes: u64, now: Duration, seen: &Snapshot) -> Entered {
+    pub(crate) fn arrive(
+        &mut self,
+        request: u64,
+        lane: Lane,
+        bytes: u64,
+        now: Duration,
+        seen: &Snapshot,
+    ) -> Entered {
         self.last = request;
-        if self.line.is_empty()
+        let server = self.server(lane);
+        if self.first(server).is_none()
             && !self.gate.maintenance
-            && let Some(address) = self.pick(now, seen)
+            && let Some(address) = self.pick(server, now, seen)
         {
             self.patience.insert(request, self.limits.queue_max_wait);
             return Entered::Granted(self.grant(address));
         }
         let maintenance = || self.gate.maintenance.then_some(Fault::Maintenance);
-        if let Some(fault) = self.nobody_can_serve().or_else(maintenance).or_else(|| self.shed(bytes)) {
+        let refusal = self.nobody_can_serve(server).or_else(maintenance);
+        if let Some(fault) = refusal.or_else(|| self.shed(server, bytes)) {
             self.tally[1] += 1;
             return Entered::Refused(fault);
         }
-        let boots = self.dynos.iter().any(|dyno| dyno.standing == Standing::Booting);
-        let tries = self
-            .dynos
-            .iter()
-            .any(|dyno| dyno.standing == Standing::Serving || dyno.until().is_some() || dyno.is_out());
+        let boots = self.crew(server).any(|dyno| dyno.standing == Standing::Booting);
+        let serves =
+            |dyno: &Dyno| dyno.standing == Standing::Serving || dyno.until().is_some() || dyno.is_ill();
+        let tries = self.crew(server).any(serves);
         let patience = if boots && !tries { self.limits.boot } else { self.limits.queue_max_wait };
         let since = self.gate.clock;
         let deadline = since + patience;
-        self.enter(Waiting { request, arrived: now, since, deadline, bytes, failed: None, tries: 0 });
+        self.enter(Waiting { request, lane, arrived: now, since, deadline, bytes, failed: None, tries: 0 });
         Entered::InLine
     }
 
@@ -196,69 +199,8 @@ impl App {
         Ok(())
     }
 
-    /// Takes the dyno's slot for a probe, if nobody is in the way.
-    pub(crate) fn probe(&mut self, address: Address) -> bool {
-        let (nobody_waits, held) = (self.line.is_empty(), self.gate.is_held());
-        let Some(dyno) = self.dynos.iter_mut().find(|dyno| dyno.spec.address == address) else {
-            return false;
-        };
-        let ill = matches!(dyno.standing, Standing::Unhealthy { .. });
-        let may = dyno.in_flight == 0 && (ill || (dyno.room() > 0 && nobody_waits)) && !held;
-        if may {
-            (dyno.in_flight, dyno.probing) = (1, true);
-        }
-        may
-    }
-
-    pub(crate) fn end_probe(&mut self, address: Address, lingered: bool) {
-        let dyno = self.dyno(address);
-        (dyno.in_flight, dyno.probing) = (dyno.in_flight - 1, false);
-        dyno.lingering -= u32::from(lingered);
-        self.sweep();
-    }
-
     pub(crate) fn linger(&mut self, address: Address) {
         self.dyno(address).lingering += 1;
-    }
-
-    pub(crate) fn check_in(
-        &mut self,
-        address: Address,
-        held: Duration,
-        lingered: bool,
-        outcome: Outcome,
-        now: Duration,
-    ) {
-        if outcome != Outcome::Unused {
-            smooth(&mut self.service, held);
-        }
-        if outcome == Outcome::Served {
-            smooth(&mut self.usual, held);
-        }
-        let usual = (self.usual.1 > 0.0).then_some(self.usual.0);
-        let (limits, may_lose_one) = (self.limits.clone(), self.may_lose_one());
-        let dyno = self.dyno(address);
-        dyno.in_flight -= 1;
-        dyno.lingering -= u32::from(lingered);
-        if dyno.ended(outcome, held, usual, &limits) && may_lose_one && dyno.standing == Standing::Serving {
-            dyno.quarantine(now, true, &limits);
-            dyno.bad.clear();
-            self.tally[3] += 1;
-        }
-        self.sweep();
-    }
-
-    /// Whether one more that serves may be taken out: no more than `eject_max` percent may be.
-    fn may_lose_one(&self) -> bool {
-        let serving = self.dynos.iter().filter(|dyno| dyno.standing == Standing::Serving).count();
-        let out = self.dynos.iter().filter(|dyno| dyno.is_out()).count();
-        (out + 1) * 100 <= self.limits.eject_max as usize * (serving + out)
-    }
-
-    pub(crate) fn probed(&mut self, address: Address, good: bool, now: Duration) -> Probed {
-        let (limits, may_lose_one) = (self.limits.clone(), self.may_lose_one());
-        let dyno = self.dynos.iter_mut().find(|dyno| dyno.spec.address == address);
-        dyno.map_or(Probed::Same, |dyno| dyno.probed(good, may_lose_one, now, &limits))
     }
 
     /// The request's client is gone. `false`: it was not in line.
@@ -284,55 +226,71 @@ impl App {
 
     /// Serves and refuses whoever's turn it is.
     pub(crate) fn settle(&mut self, now: Duration, seen: &Snapshot, news: &mut News) {
-        while let Some(first) = self.first().cloned() {
-            let present = self.dynos.iter().any(Dyno::is_present);
-            let refusal = if self.closed {
-                Some(Fault::NoSuchApp)
-            } else if !present {
-                Some(Fault::NoDynos)
-            } else if first.deadline <= self.gate.clock {
-                Some(self.fault_of(&first))
-            } else if self.candidates(now).is_empty() || !self.is_open(now) {
-                break;
-            } else if first.failed.is_none() && self.stands_too_long(&first) {
-                Some(Fault::Backlog(Backlog::StandingLine))
-            } else {
-                None
-            };
-            if let Some(fault) = refusal {
-                self.leave(first.request);
-                self.tally[1] += 1;
-                news.push((first.request, Told::Refused(fault)));
-                continue;
-            }
-            let Some(address) = self.pick(now, seen) else { break };
-            self.leave(first.request);
-            self.patience.insert(first.request, first.deadline - self.gate.clock);
-            news.push((first.request, Told::Granted(self.grant(address))));
+        while self.order().into_iter().any(|server| self.serve_or_refuse(server, now, seen, news)) {}
+        if self.line.is_empty() {
+            self.gate.misled = 0;
         }
+    }
+
+    /// While the line is held there may be room for one alone: for who came first.
+    fn order(&self) -> [Lane; 2] {
+        let first = |lane| self.first(lane).map_or(u64::MAX, |first| first.request);
+        let canary = self.gate.is_held() && first(Lane::Canary) < first(Lane::Main);
+        if canary { [Lane::Canary, Lane::Main] } else { Lane::ALL }
+    }
+
+    /// `false`: there is nothing to be done for who waits for the dynos of that lane.
+    fn serve_or_refuse(&mut self, server: Lane, now: Duration, seen: &Snapshot, news: &mut News) -> bool {
+        let Some(first) = self.first(server).cloned() else { return false };
+        let present = self.crew(server).any(Dyno::is_present);
+        let refusal = if self.closed {
+            Some(Fault::NoSuchApp)
+        } else if !present {
+            Some(Fault::NoDynos)
+        } else if first.deadline <= self.gate.clock {
+            Some(self.fault_of(&first))
+        } else if self.candidates(server, now).is_empty() || !self.is_open(now) {
+            return false;
+        } else if first.failed.is_none() && self.stands_too_long(&first) {
+            Some(Fault::Backlog(Backlog::StandingLine))
+        } else {
+            None
+        };
+        let told = match refusal {
+            Some(fault) => {
+                self.tally[1] += 1;
+                Told::Refused(fault)
+            }
+            None => {
+                let Some(address) = self.pick(server, now, seen) else { return false };
+                self.patience.insert(first.request, first.deadline - self.gate.clock);
+                Told::Granted(self.grant(address))
+            }
+        };
+        self.leave(first.request);
+        news.push((first.request, told));
+        true
     }
 
     /// Whether there is something to do by the clock alone. A request whose time is up has its own clock, unless it was
     /// told of a hold that was cut short.
     pub(crate) fn is_due(&self, now: Duration) -> bool {
         let late = |first: &Waiting| first.request <= self.gate.misled && first.deadline <= self.gate.clock;
-        let turn = || self.is_open(now) && !self.candidates(now).is_empty();
+        let turn = |lane| self.is_open(now) && !self.candidates(lane, now).is_empty();
         self.dynos.iter().filter_map(Dyno::until).any(|until| until <= now)
-            || self.first().is_some_and(|first| late(first) || turn())
+            || Lane::ALL
+                .into_iter()
+                .any(|lane| self.first(lane).is_some_and(|first| late(first) || turn(lane)))
     }
 
     /// Whether one more request may be in flight.
     fn is_open(&self, now: Duration) -> bool {
         let in_flight = self.dynos.iter().map(|dyno| dyno.in_flight).sum();
-        self.gate.lets(now, in_flight, self.slots())
+        self.gate.lets(now, in_flight, self.slots(Lane::Main) + self.slots(Lane::Canary))
     }
 
-    fn slots(&self) -> u32 {
-        let takes = |dyno: &&Dyno| match dyno.standing {
-            Standing::Booting | Standing::Serving | Standing::Quarantined { .. } => true,
-            Standing::Staged | Standing::Crashed | Standing::Unhealthy { .. } | Standing::Draining => false,
-        };
-        self.dynos.iter().filter(takes).map(|dyno| dyno.spec.concurrency.max(1)).sum()
+    fn slots(&self, lane: Lane) -> u32 {
+        self.crew(lane).filter(|dyno| dyno.takes()).map(|dyno| dyno.spec.concurrency.max(1)).sum()
     }
 
     pub(crate) fn snapshot(&self, now: Duration) -> AppSnapshot {
@@ -342,10 +300,10 @@ impl App {
             id: self.id.clone(),
             release: self.release.clone(),
             waiting: self.line.len(),
-            waiting_canary: 0,
+            waiting_canary: self.line.iter().filter(|waiting| waiting.lane == Lane::Canary).count(),
             waiting_bytes: self.line.iter().map(|waiting| waiting.bytes).sum(),
-            oldest_wait: self.first().map(|first| now - first.arrived).unwrap_or_default(),
-            service_time: Duration::from_secs_f64(self.service.0),
+            oldest_wait: self.line.iter().map(|waiting| now - waiting.arrived).max().unwrap_or_default(),
+            service_time: Duration::from_secs_f64(self.service[0].0),
             dispatched: self.tally[0],
             refused: self.tally[1],
             left: self.tally[2],
@@ -356,59 +314,77 @@ impl App {
         }
     }
 
-    fn dyno(&mut self, address: Address) -> &mut Dyno {
+    pub(crate) fn dyno(&mut self, address: Address) -> &mut Dyno {
         let found = self.dynos.iter_mut().find(|dyno| dyno.spec.address == address);
         found.unwrap_or_else(|| panic!("the reference has no dyno at {address}"))
     }
 
-    fn sweep(&mut self) {
+    pub(crate) fn sweep(&mut self) {
         let gone = |dyno: &Dyno| dyno.standing == Standing::Draining && dyno.in_flight == 0;
         self.gone.extend(self.dynos.iter().filter(|dyno| gone(dyno)).map(|dyno| dyno.spec.address));
         self.dynos.retain(|dyno| !gone(dyno));
+        if !self.crew(Lane::Canary).any(Dyno::takes) {
+            let lane = Lane::Canary as usize;
+            (self.service[lane], self.usual[lane]) = ((0.0, 0.0), (0.0, 0.0));
+        }
     }
 
-    /// Who had a dyno already, then the others; in order of arrival.
-    fn first(&self) -> Option<&Waiting> {
-        self.line.iter().min_by_key(|waiting| (waiting.failed.is_none(), waiting.request))
+    pub(crate) fn crew(&self, lane: Lane) -> impl Iterator<Item = &Dyno> {
+        self.dynos.iter().filter(move |dyno| dyno.lane == lane)
+    }
+
+    /// Whose dynos serve the requests of a lane.
+    pub(crate) fn server(&self, lane: Lane) -> Lane {
+        if self.crew(Lane::Canary).any(Dyno::takes) { lane } else { Lane::Main }
+    }
+
+    /// Who waits for the dynos of a lane.
+    fn line_of(&self, server: Lane) -> impl Iterator<Item = &Waiting> {
+        self.line.iter().filter(move |waiting| self.server(waiting.lane) == server)
+    }
+
+    /// Who came first.
+    pub(crate) fn first(&self, server: Lane) -> Option<&Waiting> {
+        self.line_of(server).min_by_key(|waiting| waiting.request)
     }
 
     fn enter(&mut self, waiting: Waiting) {
-        self.standing_since.get_or_insert(self.gate.clock);
+        self.standing_since[waiting.lane as usize].get_or_insert(self.gate.clock);
         self.line.push(waiting);
     }
 
     fn leave(&mut self, request: u64) -> Option<Waiting> {
         let at = self.line.iter().position(|waiting| waiting.request == request)?;
         let waiting = self.line.remove(at);
-        if self.line.is_empty() {
-            self.standing_since = None;
+        if self.line.iter().all(|other| other.lane != waiting.lane) {
+            self.standing_since[waiting.lane as usize] = None;
         }
         Some(waiting)
     }
 
-    fn is_desperate(&self) -> bool {
-        !self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving)
+    fn is_desperate(&self, server: Lane) -> bool {
+        !self.crew(server).any(|dyno| dyno.standing == Standing::Serving)
     }
 
     /// The dynos of which the next request may get any.
-    fn candidates(&self, now: Duration) -> Vec<Address> {
-        let idle = || self.dynos.iter().filter(|dyno| dyno.room() > 0);
+    fn candidates(&self, server: Lane, now: Duration) -> Vec<Address> {
+        let idle = || self.crew(server).filter(|dyno| dyno.room() > 0);
         if let Some(fewest) = idle().map(|dyno| dyno.in_flight).min() {
             let any = self.limits.order == Order::Random;
             let equal = idle().filter(|dyno| any || dyno.in_flight == fewest);
             return equal.map(|dyno| dyno.spec.address).collect();
         }
-        let first = self.dynos.iter().filter_map(Dyno::soon).min().filter(|soon| *soon <= now);
-        let Some(first) = first.filter(|_| self.is_desperate()) else { return Vec::new() };
-        let soon = self.dynos.iter().filter(|dyno| dyno.soon() == Some(first));
+        let first = self.crew(server).filter_map(Dyno::soon).min().filter(|soon| *soon <= now);
+        let Some(first) = first.filter(|_| self.is_desperate(server)) else { return Vec::new() };
+        let soon = self.crew(server).filter(|dyno| dyno.soon() == Some(first));
         soon.map(|dyno| dyno.spec.address).collect()
     }
 
-    fn pick(&mut self, now: Duration, seen: &Snapshot) -> Option<Address> {
+    fn pick(&mut self, server: Lane, now: Duration, seen: &Snapshot) -> Option<Address> {
         if !self.is_open(now) {
             return None;
         }
-        let candidates = self.candidates(now);
+        let candidates = self.candidates(server, now);
         let app = seen.apps.iter().find(|app| app.id == self.id);
         let in_flight = |address: Address| {
             app.and_then(|app| app.dynos.iter().find(|dyno| dyno.address == address))
@@ -431,8 +407,8 @@ impl App {
         address
     }
 
-    fn nobody_can_serve(&self) -> Option<Fault> {
-        let mut present = self.dynos.iter().filter(|dyno| dyno.is_present()).peekable();
+    fn nobody_can_serve(&self, server: Lane) -> Option<Fault> {
+        let mut present = self.crew(server).filter(|dyno| dyno.is_present()).peekable();
         if self.closed {
             Some(Fault::NoSuchApp)
         } else if present.peek().is_none() {
@@ -442,11 +418,11 @@ impl App {
         }
     }
 
-    fn shed(&self, bytes: u64) -> Option<Fault> {
-        let slots = self.slots().max(1);
-        let waiting = self.line.len();
-        let held: u64 = self.line.iter().map(|waiting| waiting.bytes).sum();
-        let expected = waiting as f64 * self.service.0 / f64::from(slots);
+    fn shed(&self, server: Lane, bytes: u64) -> Option<Fault> {
+        let slots = self.slots(server).max(1);
+        let waiting = self.line_of(server).count();
+        let held: u64 = self.line_of(server).map(|waiting| waiting.bytes).sum();
+        let expected = waiting as f64 * self.service[server as usize].0 / f64::from(slots);
         if waiting >= (self.limits.queue_max_requests_per_dyno * slots) as usize {
             Some(Fault::Backlog(Backlog::Requests))
         } else if held + bytes > self.limits.queue_max_bytes {
@@ -459,24 +435,22 @@ impl App {
     }
 
     fn stands_too_long(&self, first: &Waiting) -> bool {
-        let stands = self.standing_since.map_or(Duration::ZERO, |since| self.gate.clock - since);
-        stands >= self.limits.standing_after && self.gate.clock - first.since > self.limits.standing_wait
+        let clock = self.gate.clock;
+        let since = self.standing_since[first.lane as usize];
+        let stands = since.map_or(Duration::ZERO, |since| clock - since);
+        stands >= self.limits.standing_after && clock - first.since > self.limits.standing_wait
     }
 
     fn fault_of(&self, waiting: &Waiting) -> Fault {
-        if let Some(fault) = waiting.failed.or_else(|| self.nobody_can_serve()) {
+        let server = self.server(waiting.lane);
+        if let Some(fault) = waiting.failed.or_else(|| self.nobody_can_serve(server)) {
             fault
-        } else if self.dynos.iter().any(|dyno| dyno.standing == Standing::Serving) {
+        } else if self.crew(server).any(|dyno| dyno.standing == Standing::Serving) {
             Fault::Backlog(Backlog::MaxWait)
-        } else if self.dynos.iter().any(|dyno| dyno.until().is_some() || dyno.is_out()) {
+        } else if self.crew(server).any(|dyno| dyno.until().is_some() || dyno.is_ill()) {
             Fault::Quarantined
         } else {
             Fault::BootTimeout
         }
     }
-}
-
-fn smooth((mean, samples): &mut (f64, f64), held: Duration) {
-    *samples = (*samples + 1.0).min(32.0);
-    *mean += (held.as_secs_f64() - *mean) / *samples;
 }

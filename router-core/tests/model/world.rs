@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use router_core::canary::Lane;
 use router_core::change::{Change, ChangeError, DynoSpec};
 use router_core::ids::{Address, AppId};
 use router_core::snapshot::Snapshot;
@@ -32,6 +33,11 @@ impl World {
     /// Which app of that name it is: one that was over and came back is another.
     pub(crate) fn birth(&self, id: &AppId) -> Option<u64> {
         self.apps.iter().find(|app| app.id == *id).map(|app| app.birth)
+    }
+
+    /// Whose dynos serve the requests of a lane.
+    pub(crate) fn server(&self, id: &AppId, lane: Lane) -> Option<Lane> {
+        self.apps.iter().find(|app| app.id == *id).map(|app| app.server(lane))
     }
 
     pub(crate) fn has_app(&self, id: &AppId) -> bool {

@@ -14,8 +14,16 @@ pub(crate) struct Key {
 pub(crate) struct Dyno {
     pub(crate) up: bool,
     pub(crate) refuses: bool,
+    /// Answers at once that it cannot.
+    pub(crate) sick: bool,
     pub(crate) concurrency: u32,
     working: Vec<Key>,
+}
+
+impl Dyno {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.working.is_empty()
+    }
 }
 
 /// All processes there are, by port.
@@ -28,7 +36,8 @@ pub(crate) struct Dynos {
 
 impl Dynos {
     pub(crate) fn add(&mut self, port: u16, concurrency: u32) {
-        self.all.insert(port, Dyno { up: true, refuses: false, concurrency, working: Vec::new() });
+        self.all
+            .insert(port, Dyno { up: true, refuses: false, sick: false, concurrency, working: Vec::new() });
     }
 
     pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {

@@ -90,7 +90,7 @@ impl World {
         self.apply(&[Change::AddDyno(id(app), spec)]);
     }
 
-    fn any_port(&mut self) -> Option<(u16, usize)> {
+    pub(crate) fn any_port(&mut self) -> Option<(u16, usize)> {
         let owned: Vec<_> = self.owners.iter().map(|(port, app)| (*port, *app)).collect();
         self.rng.choice(owned)
     }
@@ -103,7 +103,7 @@ impl World {
         self.totals.blows += 1;
         let next = self.draw(40 * MS);
         self.at(next, Event::Blow);
-        let kind = self.rng.u32(..23);
+        let kind = self.rng.u32(..25);
         let Some((port, app)) = self.any_port() else {
             let there = self.apps.iter().position(|there| *there);
             return there.into_iter().for_each(|app| self.add_fresh(app));
@@ -123,6 +123,7 @@ impl World {
             }
             18 => self.scale(port, app),
             19..=21 => self.hold(app),
+            22..=23 => self.sickness(port),
             _ => self.away(app),
         }
     }
@@ -235,6 +236,7 @@ impl World {
     fn heal(&mut self) {
         let ports: Vec<_> = self.dynos.ports().collect();
         for port in ports {
+            self.at(1000 * MS, Event::Cured(port));
             self.at(1000 * MS, Event::After(Blow::Accepts(port)));
             self.at(1000 * MS, Event::After(Blow::Up(port)));
         }

@@ -2,18 +2,21 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use router_core::canary::Lane;
 use router_core::clock::Clock;
 use router_core::fault::Fault;
 use router_core::{Lease, Outcome, Router, Ticket};
 
+use super::deploys::{Deploys, Step};
 use super::dynos::{Dynos, Key};
 use super::holds::Holds;
+use super::lines::Lines;
 use super::misfortune::Blow;
 use super::totals::Totals;
 
@@ -38,10 +41,16 @@ pub(crate) enum Event {
     /// The router asked to be called.
     Tick,
     Blow,
+    /// A dyno is probed.
+    Probe,
+    Probed(u64),
+    /// A dyno no longer fails.
+    Cured(u16),
     /// The maintenance of an app ends.
     Opens(usize),
     /// The second half of a blow.
     After(Blow),
+    Deploy(Step),
 }
 
 /// A request on its way.
@@ -50,8 +59,10 @@ pub(crate) struct Request {
     pub(crate) app: usize,
     /// Since when it waits, and how long it may.
     pub(crate) waits: Option<(u64, u64)>,
+    lane: Lane,
     client_gone: bool,
     hangs: bool,
+    outcome: Outcome,
     pub(crate) stage: Stage,
 }
 
@@ -76,14 +87,16 @@ pub(crate) struct World {
     pub(crate) apps: Vec<bool>,
     /// What was done to each app's line.
     pub(crate) holds: Vec<Holds>,
+    /// Probes under way: lease, port, app.
+    pub(crate) probes: BTreeMap<u64, (Lease, u16, usize)>,
     pub(crate) start: Instant,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     sequence: u64,
     pub(crate) requests: Vec<Request>,
     free: Vec<u32>,
-    /// Who waits, by app: those who had a dyno already, and the others.
-    line: Vec<[BTreeSet<u64>; 2]>,
-    again: BTreeSet<u64>,
+    pub(crate) lines: Lines,
+    /// Deploys, in the seeds that are about them.
+    pub(crate) deploys: Option<Deploys>,
     pub(crate) load: f64,
     pub(crate) left: u64,
     print: bool,
@@ -103,36 +116,44 @@ impl Wake for Ring {
 }
 
 impl World {
+    /// Three apps and misfortune.
     pub(crate) fn new(seed: u64, requests: u64, print: bool) -> Self {
+        let mut world = Self::bare(seed, requests, print, 3);
+        world.build();
+        world.at(0, Event::Arrive);
+        world.at(50 * MS, Event::Blow);
+        world.at(0, Event::Probe);
+        world
+    }
+
+    /// So many apps that are not there yet.
+    pub(crate) fn bare(seed: u64, requests: u64, print: bool, apps: usize) -> Self {
         WOKEN.with_borrow_mut(Vec::clear);
         let router = Router::with_clock(Clock::manual());
         let start = router.clock().now();
         let mut rng = fastrand::Rng::with_seed(seed);
         let load = 0.3 + rng.f64();
-        let mut world = Self {
+        Self {
             router,
             rng,
             dynos: Dynos::default(),
             now: 0,
             totals: Totals { trace: 0xCBF2_9CE4_8422_2325, ..Totals::default() },
             owners: BTreeMap::new(),
-            apps: vec![false; 3],
-            holds: vec![Holds::default(); 3],
+            apps: vec![false; apps],
+            holds: vec![Holds::default(); apps],
+            probes: BTreeMap::new(),
             start,
             events: BinaryHeap::new(),
             sequence: 0,
             requests: Vec::new(),
             free: Vec::new(),
-            line: vec![Default::default(); 3],
-            again: BTreeSet::new(),
+            lines: Lines::new(apps),
+            deploys: None,
             load,
             left: requests,
             print,
-        };
-        world.build();
-        world.at(0, Event::Arrive);
-        world.at(50 * MS, Event::Blow);
-        world
+        }
     }
 
     /// Runs until nothing is left to happen.
@@ -170,8 +191,12 @@ impl World {
             Event::Arrive => self.arrival(),
             Event::Tick => self.next_tick(),
             Event::Blow => self.blow(),
+            Event::Probe => self.probe(),
+            Event::Probed(turn) => self.probed(turn),
+            Event::Cured(port) => self.dynos.get(port).sick = false,
             Event::Opens(app) => self.end_maintenance(app),
             Event::After(blow) => self.after(blow),
+            Event::Deploy(step) => self.step(step),
             Event::Deadline(slot, turn) => self.deadline(Key { slot, turn }),
             Event::GiveUp(slot, turn) => self.give_up(Key { slot, turn }),
             Event::Connect(slot, turn) => self.connect(Key { slot, turn }),
@@ -198,21 +223,27 @@ impl World {
         self.totals.requests += 1;
         let id = self.totals.requests;
         let bytes = self.rng.u64(..1000);
-        let entered =
-            self.router.route(&format!("{app}.test"), "/").and_then(|app| self.router.ticket(&app, bytes));
+        let lane = self.lane_of_next();
+        let entered = self
+            .router
+            .route(&format!("{app}.test"), "/")
+            .and_then(|app| self.router.ticket_on(&app, lane, bytes));
         let ticket = match entered {
             Ok(ticket) => ticket,
             Err(fault) => {
                 self.totals.refused += 1;
+                self.check_refusal(fault);
                 return self.note(fault.code(), id, 0);
             }
         };
         let request = Request {
             turn: id,
             app,
+            lane,
             waits: None,
             client_gone: false,
             hangs: self.rng.u32(..500) == 0,
+            outcome: Outcome::Served,
             stage: Stage::Over,
         };
         let slot = match self.free.pop() {
@@ -248,15 +279,16 @@ impl World {
     }
 
     fn wait(&mut self, key: Key, ticket: Ticket, again: bool) {
-        let (app, id) = (self.requests[key.slot as usize].app, key.turn);
-        if let Some(deadline) = ticket.deadline() {
+        let Request { app, lane, .. } = self.requests[key.slot as usize];
+        let deadline = ticket.deadline();
+        // Who goes back may have the next dyno already, before all who wait.
+        if again || deadline.is_some() {
+            self.lines.enter(app, lane, key.turn, again);
+        }
+        if let Some(deadline) = deadline {
             let deadline = (deadline - self.start).as_nanos() as u64;
             self.requests[key.slot as usize].waits = Some((self.now, self.patience(app, deadline)));
             self.at(deadline.saturating_sub(self.now), Event::Deadline(key.slot, key.turn));
-            self.line[app][usize::from(!again)].insert(id);
-            if again {
-                self.again.insert(id);
-            }
         }
         self.put(key, Stage::InLine(ticket));
         self.look(key);
@@ -274,13 +306,12 @@ impl World {
     }
 
     pub(crate) fn granted(&mut self, key: Key, lease: Lease) {
-        let app = self.requests[key.slot as usize].app;
+        let Request { app, lane, .. } = self.requests[key.slot as usize];
         self.check_pace(app);
-        let first = self.line[app].iter().find_map(|class| class.first().copied());
-        if self.leave_line(key) {
-            assert_eq!(first, Some(key.turn), "first come, first served");
-        }
         let port = lease.dyno().address.port();
+        let first = self.lines.first(app, self.lanes_beside(lane, Some(port)));
+        let waited = self.leave_line(key);
+        assert_eq!(first, waited.then_some(key.turn), "first come, first served");
         self.note("granted", key.turn, port);
         self.put(key, Stage::Connecting(lease, port));
         let delay = self.rng.u64(..MS / 2);
@@ -288,16 +319,16 @@ impl World {
     }
 
     fn leave_line(&mut self, key: Key) -> bool {
-        let app = self.requests[key.slot as usize].app;
-        let again = self.again.remove(&key.turn);
-        self.line[app][usize::from(!again)].remove(&key.turn)
+        let Request { app, lane, .. } = self.requests[key.slot as usize];
+        self.lines.leave(app, lane, key.turn)
     }
 
     pub(crate) fn refused(&mut self, key: Key, fault: Fault) {
         if self.leave_line(key) {
-            self.check_refusal(key, fault);
+            self.check_patience(key, fault);
         }
         self.totals.refused += 1;
+        self.check_refusal(fault);
         self.note(fault.code(), key.turn, 0);
         self.end(key);
     }
@@ -335,6 +366,8 @@ impl World {
         let Stage::Connecting(lease, port) = stage else { return self.put(key, stage) };
         if !self.dynos.send(port, key) {
             self.totals.again += 1;
+            let calm = self.deploys.as_ref().is_some_and(|deploys| deploys.calm);
+            assert!(!calm, "a request was sent to a process that is not up");
             self.note("unreachable", key.turn, port);
             match lease.again(Fault::ConnectRefused) {
                 Ok(ticket) => self.wait(key, ticket, true),
@@ -344,7 +377,8 @@ impl World {
         }
         self.put(key, Stage::Sent(lease, port));
         let hangs = self.requests[key.slot as usize].hangs;
-        let service = if hangs { self.draw(4000 * MS) } else { self.draw(10 * MS) };
+        let (service, outcome) = self.service(port, hangs);
+        self.requests[key.slot as usize].outcome = outcome;
         self.at(service, Event::Done(key.slot, key.turn));
         self.at(1000 * MS, Event::NoAnswer(key.slot, key.turn));
     }
@@ -370,10 +404,10 @@ impl World {
             return self.put(key, stage);
         };
         self.dynos.done(port, key);
-        let client_gone = self.requests[key.slot as usize].client_gone;
+        let Request { client_gone, outcome, .. } = self.requests[key.slot as usize];
         self.totals.served += u64::from(!client_gone);
         self.note("done", key.turn, port);
-        lease.check_in(Outcome::Served);
+        lease.check_in(outcome);
         self.end(key);
     }
 
@@ -425,53 +459,21 @@ impl World {
             self.next_tick();
             return self.follow();
         }
+        if self.tell_of_gone() {
+            return self.follow();
+        }
+        self.check_lanes();
         for app in 0..self.apps.len() {
             if let Some(app_ref) = self.router.app(&app.to_string().as_str().into()) {
                 let (waiting, idle) = app_ref.gauges();
                 assert!(
-                    waiting == 0 || idle == 0 || self.holds[app].is_held(self.now),
+                    waiting == 0 || idle == 0 || self.deploys.is_some() || self.holds[app].is_held(self.now),
                     "{waiting} wait for app {app} while {idle} dynos have room"
                 );
-                let ours = self.line[app].iter().map(BTreeSet::len).sum::<usize>();
+                let ours = self.lines.len(app, &Lane::ALL);
                 assert_eq!(waiting as usize, ours, "the line of app {app} is as long as it is");
             }
         }
-    }
-
-    /// Nothing is left: all capacity is there, and each request ended once.
-    fn finish(&mut self) -> Totals {
-        self.totals.overlaps = self.dynos.overlaps;
-        let Totals { requests, served, failed, refused, timed_out, gone, .. } = self.totals;
-        assert_eq!(requests, served + failed + refused + timed_out + gone, "each request ends once");
-        for app in &self.router.snapshot().apps {
-            assert_eq!((app.waiting, app.waiting_bytes), (0, 0), "nobody is left in the line of {}", app.id);
-            assert!(app.dynos.iter().all(|dyno| dyno.in_flight == 0), "no dyno is busy: {app:?}");
-        }
-        let owners = self.owners.clone();
-        for app in 0..self.apps.len() {
-            let mine: Vec<_> = owners.iter().filter(|(_, owner)| **owner == app).map(|(p, _)| *p).collect();
-            let capacity: u32 = mine.iter().map(|port| self.dynos.get(*port).concurrency).sum();
-            // The first round ends all doubt about dynos that have failed.
-            self.fill(app);
-            assert_eq!(self.fill(app), capacity as usize, "the capacity of app {app} is whole");
-        }
-        assert_eq!(self.totals.overlaps, 0, "a dyno got a request while it had as many as it takes");
-        self.totals
-    }
-
-    fn fill(&self, app: usize) -> usize {
-        let Ok(app) = self.router.route(&format!("{app}.test"), "/") else { return 0 };
-        let mut leases = Vec::new();
-        while let Ok(mut ticket) = self.router.ticket(&app, 0) {
-            let Poll::Ready(Ok(lease)) = Pin::new(&mut ticket).poll(&mut Context::from_waker(Waker::noop()))
-            else {
-                break;
-            };
-            leases.push(lease);
-        }
-        let most = leases.len();
-        leases.into_iter().for_each(|lease| lease.check_in(Outcome::Served));
-        most
     }
 }
 
@@ -480,7 +482,7 @@ impl Drop for World {
     /// that tells.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            std::mem::forget(std::mem::take(&mut self.requests));
+            std::mem::forget((std::mem::take(&mut self.requests), std::mem::take(&mut self.probes)));
         }
     }
 }

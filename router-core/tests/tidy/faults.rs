@@ -105,7 +105,8 @@ const PROSE: &[(&str, &str, &str)] = &[
     ),
     (
         "H34",
-        "Every dyno that is up is in quarantine, because none accepted a connection when it was last tried.",
+        "Every dyno that is up is in quarantine, because none accepted a connection when it was last tried, or is out \
+         because it is not well.",
         "As H21. A dyno is tried again by itself, at the latest when its quarantine is over.",
     ),
     (

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use router_core::snapshot::{AppSnapshot, DynoSnapshot, Snapshot};
+use router_core::snapshot::{AppSnapshot, DynoSnapshot, Held, Snapshot};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -39,7 +39,21 @@ struct App<'a> {
     dispatched: u64,
     refused: u64,
     left: u64,
+    ejected: u64,
+    maintenance: bool,
+    /// Null if the line is not held.
+    held: Option<Hold>,
     dynos: Vec<Dyno<'a>>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Hold {
+    /// How long it has been held.
+    since_ms: f64,
+    /// How long it stays paused; 0: it is resuming.
+    paused_ms: f64,
+    /// How long until it is not held any more.
+    left_ms: f64,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -51,7 +65,12 @@ pub(super) struct Dyno<'a> {
     in_flight: u32,
     lingering: u32,
     dispatched: u64,
+    answered: u64,
     failures: u32,
+    ejected: bool,
+    bad_answers: u32,
+    bad_probes: u32,
+    probing: bool,
 }
 
 /// The page.
@@ -82,7 +101,20 @@ impl<'a> App<'a> {
             dispatched: app.dispatched,
             refused: app.refused,
             left: app.left,
+            ejected: app.ejected,
+            maintenance: app.maintenance,
+            held: app.held.map(Hold::of),
             dynos: app.dynos.iter().map(Dyno::of).collect(),
+        }
+    }
+}
+
+impl Hold {
+    fn of(held: Held) -> Self {
+        Self {
+            since_ms: milliseconds(held.since),
+            paused_ms: milliseconds(held.paused),
+            left_ms: milliseconds(held.left),
         }
     }
 }
@@ -97,7 +129,12 @@ impl<'a> Dyno<'a> {
             in_flight: dyno.in_flight,
             lingering: dyno.lingering,
             dispatched: dyno.dispatched,
+            answered: dyno.answered,
             failures: dyno.failures,
+            ejected: dyno.ejected,
+            bad_answers: dyno.bad_answers,
+            bad_probes: dyno.bad_probes,
+            probing: dyno.probing,
         }
     }
 }

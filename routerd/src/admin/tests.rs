@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use router_core::canary::Lane;
 use router_core::ids::{AppId, DynoName, ReleaseId};
-use router_core::snapshot::{AppSnapshot, DynoSnapshot, DynoState};
+use router_core::snapshot::{AppSnapshot, DynoSnapshot, DynoState, Held};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
@@ -63,11 +63,13 @@ fn snapshot() -> Snapshot {
         lingering: 0,
         dispatched: 42,
         failures: 0,
-        answered: 0,
+        answered: 41,
+        ejected: false,
         bad_answers: 0,
-        bad_probes: 0,
+        bad_probes: 2,
         probing: false,
     };
+    let second = Duration::from_secs(1);
     let app = AppSnapshot {
         id: AppId::from("shop"),
         release: ReleaseId::from("v1"),
@@ -80,7 +82,7 @@ fn snapshot() -> Snapshot {
         refused: 1,
         left: 2,
         ejected: 0,
-        held: None,
+        held: Some(Held { since: second, paused: second * 29, left: second * 30 }),
         maintenance: false,
         dynos: vec![dyno],
     };
@@ -184,10 +186,12 @@ async fn the_status_is_the_snapshot_as_json() {
         "config": { "loaded": null, "reloads": 0, "failed": 0, "error": null },
         "apps": [{
             "name": "shop", "release": "v1", "waiting": 3, "waiting_bytes": 10, "oldest_wait_ms": 1.25,
-            "service_time_ms": 18.0, "dispatched": 42, "refused": 1, "left": 2,
+            "service_time_ms": 18.0, "dispatched": 42, "refused": 1, "left": 2, "ejected": 0, "maintenance": false,
+            "held": { "since_ms": 1000.0, "paused_ms": 29000.0, "left_ms": 30000.0 },
             "dynos": [{
                 "name": "web.1", "address": "127.0.0.1:3001", "state": "busy", "concurrency": 1, "in_flight": 1,
-                "lingering": 0, "dispatched": 42, "failures": 0,
+                "lingering": 0, "dispatched": 42, "answered": 41, "failures": 0, "ejected": false,
+                "bad_answers": 0, "bad_probes": 2, "probing": false,
             }],
         }],
     });

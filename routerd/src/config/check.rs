@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
+use http::uri::{Authority, PathAndQuery};
 use router_core::change::AppSpec;
 use router_core::dns::Families;
 use router_core::ids::{AppId, ReleaseId};
@@ -17,6 +18,7 @@ use super::access::is_name;
 use super::dyno::DynoSource;
 use super::error::Problem;
 use super::file;
+use super::health::Health;
 use super::host;
 use super::key::{Key, Text};
 use super::units::{Period, Size};
@@ -209,8 +211,9 @@ impl<'a> Checker<'a> {
                 release: self.release(app),
                 limits: self.limits(app),
             };
-            let plan = app.deploy.plan(name, self.problems);
-            apps.push(App { spec, concurrency: app.concurrency.or(1), dynos, plan });
+            let health = self.health(&app.health, &spec.hosts);
+            let plan = app.deploy.plan(name, self.problems).with_rise(spec.limits.health_rise);
+            apps.push(App { spec, concurrency: app.concurrency.or(1), health, dynos, plan });
         }
         apps.sort_by(|a, b| a.spec.id.cmp(&b.spec.id));
         apps
@@ -297,8 +300,53 @@ impl<'a> Checker<'a> {
         false
     }
 
+    fn health(&mut self, file: &file::Health, hosts: &[String]) -> Health {
+        let default = Health::default();
+        let interval = file.interval.or(Period(default.interval)).0;
+        let timeout = self.shorter(
+            ("health.timeout", &file.timeout, default.timeout),
+            ("health.interval", &file.interval, interval),
+        );
+        let is_path = |path: &str| path.starts_with('/') && path.parse::<PathAndQuery>().is_ok();
+        let is_host = |host: &str| (1..=253).contains(&host.len()) && host.parse::<Authority>().is_ok();
+        let path = self.text("health.path", &file.path, r#""/" or "/up?deep=1""#, |text| {
+            is_path(text).then(|| text.to_owned()).ok_or("this is no path")
+        });
+        let host = self.text("health.host", &file.host, r#""shop.test" or "shop.test:8080""#, |text| {
+            (text.is_empty() || is_host(text)).then(|| text.to_owned()).ok_or("this is no host")
+        });
+        let plain = hosts.iter().find(|host| !host.contains('*')).and_then(|host| host.split('/').next());
+        let status = self.text("health.status", &file.status, r#""200-399" or "204""#, str::parse);
+        Health {
+            probe: file.probe.or(default.probe),
+            path: path.unwrap_or(default.path),
+            host: host.filter(|host| !host.is_empty()).or_else(|| plain.map(str::to_owned)),
+            status: status.unwrap_or(default.status),
+            interval,
+            timeout,
+        }
+    }
+
+    /// Reads a text; `None`: it is not written, or wrong.
+    fn text<T>(
+        &mut self,
+        name: &str,
+        key: &Key<String>,
+        allowed: &str,
+        read: impl Fn(&str) -> Result<T, &'static str>,
+    ) -> Option<T> {
+        let (text, span) = (key.value()?, key.span()?);
+        let why = match read(text) {
+            Ok(value) => return Some(value),
+            Err(why) => why,
+        };
+        let problem = Problem::new(span, format!("{name}: {why}")).found(format!("found \"{}\"", clip(text)));
+        self.problems.push(problem.help(format!("allowed: {allowed}")));
+        None
+    }
+
     fn limits(&mut self, app: &file::App) -> Limits {
-        let file::App { queue, timeouts, retry, .. } = app;
+        let file::App { queue, timeouts, retry, health, .. } = app;
         let default = Limits::default();
         let or = |key: &Key<Period>, default| key.or(Period(default)).0;
         let order = app.order.value().map_or(default.order, |order| match order {
@@ -333,6 +381,10 @@ impl<'a> Checker<'a> {
             .with_max_tries(retry.max_tries.or(default.max_tries))
             .with_quarantine(quarantine)
             .with_quarantine_max(quarantine_max)
+            .with_eject_after(health.eject_after.or(default.eject_after))
+            .with_eject_max(health.eject_max.or(default.eject_max))
+            .with_health_rise(health.rise.or(default.health_rise))
+            .with_health_fall(health.fall.or(default.health_fall))
             .with_request_buffer(size(&app.request_buffer, default.request_buffer))
             .with_response_spool(size(&app.response_spool, default.response_spool))
             .with_order(order)

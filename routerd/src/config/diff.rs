@@ -11,6 +11,7 @@ use router_core::dns::Families;
 use router_core::ids::AppId;
 use router_core::limits::Order;
 
+use super::health::{Health, ProbeWord};
 use super::units::{Period, Size};
 use super::{Admin, App, Audit, Config, Dns, Log, LogFormat, LogLevel, LogOutput, Server, State, Webhook};
 
@@ -332,7 +333,13 @@ fn trail(audit: Option<&Audit>, state: Option<&State>) -> Keys {
 }
 
 fn keys(app: &App) -> Keys {
-    let App { spec, concurrency, dynos, plan } = app;
+    let App { spec, concurrency, health, dynos, plan } = app;
+    let Health { probe, path, host, status, interval, timeout } = health;
+    let probe = match probe {
+        ProbeWord::Tcp => "tcp",
+        ProbeWord::Http => "http",
+        ProbeWord::None => "none",
+    };
     let limits = &spec.limits;
     let order = match limits.order {
         Order::LeastRecentlyUsed => "least-recently-used",
@@ -363,6 +370,16 @@ fn keys(app: &App) -> Keys {
         ("retry.max_tries", one(limits.max_tries)),
         ("retry.quarantine", one(Period(limits.quarantine))),
         ("retry.quarantine_max", one(Period(limits.quarantine_max))),
+        ("health.probe", one(probe)),
+        ("health.path", one(path)),
+        ("health.host", one(host.as_deref().unwrap_or("the dyno's address"))),
+        ("health.status", one(status)),
+        ("health.interval", one(Period(*interval))),
+        ("health.timeout", one(Period(*timeout))),
+        ("health.rise", one(limits.health_rise)),
+        ("health.fall", one(limits.health_fall)),
+        ("health.eject_after", one(limits.eject_after)),
+        ("health.eject_max", one(limits.eject_max)),
     ];
     keys.extend(super::plan::keys(plan));
     keys

@@ -125,7 +125,7 @@ fn leaf(schema: &Value, value: &Spanned<DeValue<'_>>, path: &str) -> Result<(), 
 fn text_problem(schema: &Value, text: &str) -> Option<String> {
     let words = words(schema);
     if !words.is_empty() {
-        let help = nearest(text, words.iter().copied())
+        let help = nearest(text, words.iter().copied(), 1 + text.len() / 4)
             .map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
         return (!words.contains(&text)).then(|| format!("unknown value \"{}\"{help}", clip(text)));
     }
@@ -223,7 +223,9 @@ fn unknown(span: Range<usize>, key: &str, path: &str, properties: Option<&Map<St
         .into_iter()
         .flatten()
         .find_map(|(name, table)| table["properties"].get(key).map(|_| format!("{name}.{key}")));
-    let near = elsewhere.or_else(|| nearest(key, keys.clone()).map(str::to_owned));
+    let near = |most| nearest(key, keys.clone(), most).map(str::to_owned);
+    // A slip of the pen is likelier than a key of another table.
+    let near = near(1).or(elsewhere).or_else(|| near(1 + key.len() / 4));
     let near = near.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
     let allowed = keys.collect::<Vec<_>>().join(", ");
     Problem::new(span, format!("unknown key `{}` in {place}", clip(key)))
@@ -231,15 +233,15 @@ fn unknown(span: Range<usize>, key: &str, path: &str, properties: Option<&Map<St
         .help(format!("{near}allowed: {allowed}"))
 }
 
-/// The candidate that is written almost like `text`.
-fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// The candidate that is written almost like `text`: with that many slips at the most.
+fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>, most: usize) -> Option<&'a str> {
     if text.len() > QUOTED {
         return None;
     }
     let text = text.to_lowercase().replace('-', "_");
     let far = |name: &str| strsim::damerau_levenshtein(&text, &name.replace('-', "_"));
     let near = candidates.map(|name| (far(name), name)).min()?;
-    (near.0 <= 1 + text.len() / 4).then_some(near.1)
+    (near.0 <= most).then_some(near.1)
 }
 
 /// A value in words.

@@ -31,6 +31,7 @@ use crate::deploys::grown::Grower;
 use crate::discover::Discoveries;
 use crate::drain::Drain;
 use crate::gate::Gate;
+use crate::health::Watch;
 use crate::log::{AccessLog, Format};
 use crate::metrics::{Meters, Scrape};
 
@@ -75,6 +76,8 @@ pub(super) struct Live {
     admin: Option<RunningAdmin>,
     pub(super) discoveries: Discoveries,
     pub(super) gate: Arc<Gate>,
+    /// Dropping it ends the probes.
+    watch: Watch,
 }
 
 /// One listener of the configuration. Dropping it closes the listener, not the connections that came through it.
@@ -123,7 +126,8 @@ impl Live {
         lasting.access.set(config.admin.as_ref());
         let admin = opened.admin.take().map(|listener| RunningAdmin::start(listener, lasting));
         let (config, file, listeners) = (Arc::new(config), Arc::new(file.clone()), Vec::new());
-        let mut live = Self { config: Arc::clone(&config), file, listeners, admin, discoveries, gate };
+        let watch = Watch::start(lasting.router.clone(), lasting.meters.clone(), names::health(&config));
+        let mut live = Self { config: Arc::clone(&config), file, listeners, admin, discoveries, gate, watch };
         live.take_up(&book, inner).await;
         live.discover(&config, true).await;
         live.accept(opened.listeners, lasting);
@@ -193,6 +197,7 @@ impl Live {
                 }
             });
         }
+        self.watch.set(names::health(new));
         self.listeners.retain(|it| new.server.listen.contains(&it.wanted));
         self.accept(opened.listeners, lasting);
         if diff.has("admin.listen") {

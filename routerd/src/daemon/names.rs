@@ -1,9 +1,12 @@
-//! Where the dynos of a configuration come from, as discovery wants it.
+//! Where the dynos of a configuration come from, and how they are probed.
+//!
+//! As those want it who look them up and watch over them; and what is found, as the router wants it.
 
 use router_core::dns::{Bounds, Settings, Source};
 
 use crate::config::{Config, DynoSource};
 use crate::discover::AppSources;
+use crate::health::Plan;
 
 /// How names are looked up.
 pub(super) fn settings(config: &Config) -> Settings {
@@ -35,6 +38,11 @@ pub(super) fn sources_of(app: &crate::config::App) -> AppSources {
         sources: app.dynos.iter().map(source).collect(),
         concurrency: app.concurrency,
     }
+}
+
+/// How the dynos of every app are probed.
+pub(super) fn health(config: &Config) -> Plan {
+    config.apps.iter().map(|app| (app.spec.id.clone(), app.health.clone())).collect()
 }
 
 fn source(dyno: &DynoSource) -> Source {

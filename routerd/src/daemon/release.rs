@@ -421,13 +421,15 @@ impl Live {
         self.config.app(app).ok_or_else(|| Refused::NoSuchApp(app.clone()))
     }
 
-    fn prober(&self, _app: &AppId) -> Prober {
-        Arc::new(|dyno: DynoSpec| {
+    /// Asks dynos as the app's configuration says.
+    fn prober(&self, app: &AppId) -> Prober {
+        let probe = self.config.app(app).map(|app| app.health.probe());
+        Arc::new(move |dyno: DynoSpec| {
+            let probe = probe.clone();
             Box::pin(async move {
-                match timeout(Duration::from_secs(5), tokio::net::TcpStream::connect(dyno.address)).await {
-                    Ok(Ok(_)) => Ok(()),
-                    Ok(Err(error)) => Err(error.to_string()),
-                    Err(_) => Err("no connection within 5s".to_owned()),
+                match probe {
+                    Some(probe) => crate::probe::probe(&probe, dyno.address).await,
+                    None => Err("its app is gone".to_owned()),
                 }
             })
         })

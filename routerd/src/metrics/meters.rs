@@ -107,6 +107,13 @@ impl Meters {
         self.0.apps.load().get(app).map(|meters| meters.total.read()).unwrap_or_default()
     }
 
+    /// Counts a probe of a dyno that serves.
+    pub fn probed(&self, app: &AppId, good: bool) {
+        let result = if good { "good" } else { "bad" };
+        let key = key(&super::PROBES, &[app.as_str(), result]);
+        self.0.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
     /// Everything there is to know, in the text format of Prometheus.
     pub fn render(&self, scrape: &Scrape) -> String {
         let mut text = self.0.handle.render();

@@ -52,6 +52,7 @@ impl Scrape {
         each_app(text, &super::DISPATCHED, apps, |app| app.dispatched);
         each_app(text, &super::REFUSED, apps, |app| app.refused);
         each_app(text, &super::LEFT, apps, |app| app.left);
+        each_app(text, &super::EJECTED, apps, |app| app.ejected);
         if !apps.is_empty() {
             head(text, &super::APP_INFO);
         }

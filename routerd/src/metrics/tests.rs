@@ -49,6 +49,7 @@ fn app(name: &str, release: &str) -> AppSnapshot {
         dispatched: 0,
         failures: 0,
         answered: 0,
+        ejected: false,
         bad_answers: 0,
         bad_probes: 0,
         probing: false,
@@ -224,7 +225,9 @@ fn an_app_that_is_gone_is_gone_from_the_state_and_keeps_its_past() {
 fn what_is_served_is_what_the_table_says() {
     let meters = Meters::new();
     meters.count(&served("shop", 200));
+    meters.probed(&"shop".into(), false);
     let text = meters.render(&scrape(vec![app("shop", "v1")]));
+    assert!(text.contains("routerd_probes_total{app=\"shop\",result=\"bad\"} 1\n"));
     let types: BTreeMap<&str, &str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     let table = METRICS.iter().map(|metric| (metric.name, metric.kind.as_str())).collect();

@@ -134,6 +134,9 @@ fn another(path: &str, schema: &Value) -> Value {
         "apps.shop.dynos" => return json!(["srv:_http._tcp.shop.internal"]),
         _ if path.ends_with(".ready_when") => return json!("80%"),
         _ if path.ends_with(".pace") => return json!("1 every 10s"),
+        _ if path.ends_with("health.path") => return json!("/up"),
+        _ if path.ends_with("health.host") => return json!("up.test"),
+        _ if path.ends_with("health.status") => return json!("204"),
         _ => {}
     }
     let default = &schema["default"];
@@ -160,9 +163,11 @@ fn each_key_is_live() {
         let name = path.join(".");
         let mut text = with(&path, another(&name, &schema));
         // What must not be more than another key is tried together with that key at its ceiling.
-        for (short, long) in
-            [("queue.standing_wait", "queue.max_wait"), ("retry.quarantine", "retry.quarantine_max")]
-        {
+        for (short, long) in [
+            ("queue.standing_wait", "queue.max_wait"),
+            ("retry.quarantine", "retry.quarantine_max"),
+            ("health.timeout", "health.interval"),
+        ] {
             if name.ends_with(short) {
                 text = with(&path, json!("1s"));
                 assert!(parse(&with(&path, json!("1h"))).is_err(), "{name} above {long}");

@@ -7,7 +7,7 @@ use router_core::snapshot::DynoState;
 use routerd::config::{Config, Role, Scope};
 use routerd::control::{Actor, DecidedBy, DeployView, Mode, Order, PlanOrder, Receipt, Refusal, RefusalKind};
 
-use crate::support::{Client, Dyno, Load, Rig, until};
+use crate::support::{Client, Dyno, Load, Mood, Rig, until};
 
 /// Shorter times than people need.
 const QUICK: &str = "deploy = { boot_timeout = '400ms', probe_every = '5ms', bake_requests = 20 }";
@@ -128,7 +128,7 @@ async fn a_release_that_never_becomes_ready_is_not_noticed() {
 async fn a_release_that_answers_500_after_the_cut_over_is_rolled_back_by_itself() {
     let (one, two) = (Dyno::several(2).await, Dyno::several(2).await);
     let rig = Rig::start(&all(&one), QUICK).await;
-    two.iter().for_each(|dyno| dyno.fails(true));
+    two.iter().for_each(|dyno| dyno.is_now(Mood::Sick));
     let plan = |plan: &mut PlanOrder| plan.bake_time = Some("20s".parse().unwrap());
     let id = rig.begin(with_plan(deploy_of("v2", &texts(&two)), plan)).await;
     let mut client = rig.client().await;

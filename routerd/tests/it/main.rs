@@ -11,6 +11,8 @@ mod deploys;
 mod dns;
 mod drain;
 mod heads;
+mod health;
+mod hold;
 mod limits;
 mod reload;
 mod servers;

@@ -104,6 +104,11 @@ impl Gate {
         Some(held.until + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
     }
 
+    /// Nobody is left who may believe anything.
+    pub(super) fn nobody_waits(&mut self) {
+        self.misled = 0;
+    }
+
     /// Whether no hold makes anything different.
     pub(super) fn is_quiet(&self) -> bool {
         self.held.is_none() && self.misled == 0

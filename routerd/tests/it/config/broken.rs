@@ -67,6 +67,15 @@ fn what_two_keys_say_together_is_checked_with_the_place() {
             "[apps.a]\nqueue = { max_wait = '1s', standing_wait = '2s' }",
             "2:44 queue.standing_wait is more than queue.max_wait",
         ),
+        ("[apps.a]\nhealth.path = 'up'", "2:15 health.path: this is no path"),
+        ("[apps.a]\nhealth.path = '/a b'", "2:15 health.path: this is no path"),
+        ("[apps.a]\nhealth.host = 'a/b'", "2:15 health.host: this is no host"),
+        ("[apps.a]\nhealth.status = '300-200'", "2:17 health.status: the first status is above the second"),
+        ("[apps.a]\nhealth.status = '2xx'", "2:17 health.status: a status is a number from 100 to 599"),
+        (
+            "[apps.a]\nhealth = { interval = '1s', timeout = '2s' }",
+            "2:39 health.timeout is more than health.interval",
+        ),
         ("[apps.a]\nqueue.standing_wait = '6s'", "2:23 queue.standing_wait is more than queue.max_wait"),
         (
             "[apps.a]\nretry = { quarantine = '3s', quarantine_max = '1s' }",

@@ -8,7 +8,7 @@
 //! long after each read of the body · `early=1` answer before the body has been read.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -37,13 +37,23 @@ pub(crate) struct Seen {
     pub(crate) body: usize,
 }
 
+/// How a dyno is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Mood {
+    Well,
+    /// Answers 500 at once, whatever the script says.
+    Sick,
+    /// Accepts and reads, and does not answer.
+    Wedged,
+}
+
 #[derive(Default)]
 struct Shared {
+    mood: AtomicU8,
     active: AtomicUsize,
     answered: AtomicUsize,
     opened: AtomicUsize,
-    /// It answers everything with 500.
-    fails: AtomicBool,
     seen: Mutex<Vec<Seen>>,
     wrong: Mutex<Vec<String>>,
     open: Mutex<Vec<Weak<TcpStream>>>,
@@ -88,6 +98,11 @@ impl Dyno {
         self.shared.active.store(0, Ordering::SeqCst);
     }
 
+    /// How it is from now on.
+    pub(crate) fn is_now(&self, mood: Mood) {
+        self.shared.mood.store(mood as u8, Ordering::SeqCst);
+    }
+
     /// Its process is started again, on the same port.
     pub(crate) fn restart(&self) {
         self.run(listen(self.address));
@@ -98,11 +113,6 @@ impl Dyno {
         for stream in self.shared.open.lock().drain(..).filter_map(|stream| stream.upgrade()) {
             let _ = socket2::SockRef::from(&*stream).shutdown(std::net::Shutdown::Both);
         }
-    }
-
-    /// From now on it answers everything with 500, or no longer.
-    pub(crate) fn fails(&self, fails: bool) {
-        self.shared.fails.store(fails, Ordering::SeqCst);
     }
 
     /// Connections that nobody has closed.
@@ -180,6 +190,10 @@ async fn process(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 impl Shared {
+    fn is(&self, mood: Mood) -> bool {
+        self.mood.load(Ordering::SeqCst) == mood as u8
+    }
+
     fn complain(&self, what: &str) {
         self.wrong.lock().push(what.to_owned());
     }
@@ -239,9 +253,19 @@ async fn serve(stream: Arc<TcpStream>, shared: Arc<Shared>) {
             let Some(body) = read_body(&stream, &mut read, &head, script.ms("readms")).await else { return };
             shared.seen.lock()[at].body = body;
         }
+        while shared.is(Mood::Wedged) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if shared.is(Mood::Sick) {
+            drop(working);
+            let sick = b"HTTP/1.1 500 Sick\r\nContent-Length: 4\r\n\r\nsick";
+            if write_all(&stream, sick).await {
+                continue;
+            }
+            return;
+        }
         tokio::time::sleep(script.ms("ms")).await;
-        let status = if shared.fails.load(Ordering::SeqCst) { "500 Broken" } else { "200 OK" };
-        if !answer(&stream, status, &script, working).await {
+        if !answer(&stream, &script, working).await {
             return;
         }
         shared.answered.fetch_add(1, Ordering::SeqCst);
@@ -254,7 +278,7 @@ async fn serve(stream: Arc<TcpStream>, shared: Arc<Shared>) {
 
 /// Says whether the answer was given to its end. The work is done when its last part is sent, not when somebody finds
 /// the time to say so: the next request may be here before.
-async fn answer(stream: &TcpStream, status: &str, script: &Script, working: Working<'_>) -> bool {
+async fn answer(stream: &TcpStream, script: &Script, working: Working<'_>) -> bool {
     let mut working = Some(working);
     match script.get("do") {
         Some("close") => return false,
@@ -275,7 +299,7 @@ async fn answer(stream: &TcpStream, status: &str, script: &Script, working: Work
     let frame =
         if chunks { "Transfer-Encoding: chunked".into() } else { format!("Content-Length: {length}") };
     let close = if script.is("keep", "0") { "Connection: close\r\n" } else { "" };
-    let mut out = format!("HTTP/1.1 {status}\r\n{frame}\r\n{close}\r\n").into_bytes();
+    let mut out = format!("HTTP/1.1 200 OK\r\n{frame}\r\n{close}\r\n").into_bytes();
     for part in 0..parts {
         let piece = length * (part + 1) / parts - length * part / parts;
         if chunks {
