@@ -42,6 +42,8 @@ struct Shared {
     live: Mutex<Option<Live>>,
     shown: ArcSwap<Shown>,
     file: OnceLock<FromFile>,
+    /// Held from reading a file to the end of its reload: what was read first is not put in place last.
+    turn: Mutex<()>,
 }
 
 /// What is told of the configuration in place without waiting for a reload to end.
@@ -156,7 +158,8 @@ impl Daemon {
         let live = Live::start(config, &lasting).await?;
         lasting.readiness.set(None);
         let shown = ArcSwap::from_pointee(Shown::of(&live));
-        let shared = Arc::new(Shared { lasting, live: Mutex::new(Some(live)), shown, file: OnceLock::new() });
+        let (live, file) = (Mutex::new(Some(live)), OnceLock::new());
+        let shared = Arc::new(Shared { lasting, live, shown, file, turn: Mutex::new(()) });
         shared.lasting.orders.are_for(&shared);
         Ok(Self { shared, _upkeep: upkeep })
     }
@@ -283,6 +286,7 @@ impl Shared {
     }
 
     async fn reload_file(&self, path: &Path) -> Result<(Config, Diff), ReloadError> {
+        let _turn = self.turn.lock().await;
         let owned = path.to_owned();
         let loaded = tokio::task::spawn_blocking(move || Config::load(&owned)).await;
         match loaded {
