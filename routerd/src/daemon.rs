@@ -54,6 +54,8 @@ struct Shared {
     live: Mutex<Option<Live>>,
     shown: ArcSwap<Shown>,
     file: OnceLock<FromFile>,
+    /// Held from reading a file to the end of its reload: what was read first is not put in place last.
+    turn: Mutex<()>,
 }
 
 /// What is told of the configuration in place without waiting for a reload to end.
@@ -182,7 +184,8 @@ impl Daemon {
         tokio::spawn(lasting.meters.clone().upkeep(ended));
         let (config, file) = (Arc::new(first.clone()), Arc::new(first.clone()));
         let shown = ArcSwap::from_pointee(Shown { addresses: Vec::new(), admin: None, config, file });
-        let shared = Arc::new(Shared { lasting, live: Mutex::new(None), shown, file: OnceLock::new() });
+        let (live, file) = (Mutex::new(None), OnceLock::new());
+        let shared = Arc::new(Shared { lasting, live, shown, file, turn: Mutex::new(()) });
         // Whoever wants something of it before it has started waits here.
         let mut slot = shared.live.lock().await;
         shared.lasting.orders.are_for(&shared);
@@ -342,6 +345,7 @@ impl Shared {
     }
 
     async fn reload_file(self: &Arc<Self>, path: &Path) -> Result<(Config, Diff), ReloadError> {
+        let _turn = self.turn.lock().await;
         let owned = path.to_owned();
         let loaded = tokio::task::spawn_blocking(move || Config::load(&owned)).await;
         match loaded {

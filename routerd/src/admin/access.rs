@@ -31,7 +31,7 @@ use crate::control::{Actor, Refusal, RefusalKind, Role, Scope};
 
 /// Paths that everybody may ask for.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
-/// How long an answer to a wrong token takes.
+/// How long an answer to somebody who is turned away takes.
 const SLOW: Duration = Duration::from_millis(250);
 /// How many of them are slowed at once; they take places from others. More are answered at once and not logged.
 const SLOWED_MAX: usize = 16;
@@ -167,17 +167,14 @@ impl Access {
         Ok(Actor { name: token.name.clone(), from, role: token.role, apps: token.apps.clone() })
     }
 
-    /// Counts, logs and slows down, the latter two within bounds.
+    /// Counts, logs and slows down, the latter two within bounds: at most 64 lines a second.
     async fn deny(&self, why: Denial, peer: Peer) {
         self.0.denied[why as usize].fetch_add(1, Ordering::Relaxed);
         let Ok(_place) = self.0.slowed.try_acquire() else { return };
-        match peer {
-            Peer::Tcp { from, .. } => tracing::warn!("admin: {from} was turned away: {}", why.refusal()),
-            Peer::Unix { .. } => {}
+        if let Peer::Tcp { from, .. } = peer {
+            tracing::warn!("admin: {from} was turned away: {}", why.refusal());
         }
-        if why == Denial::WrongToken {
-            tokio::time::sleep(SLOW).await;
-        }
+        tokio::time::sleep(SLOW).await;
     }
 }
 

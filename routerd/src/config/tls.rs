@@ -1,6 +1,8 @@
 //! Certificate and key of a listener, read from their files and checked against each other.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +12,9 @@ use rustls::ServerConfig;
 use rustls::crypto::ring as crypto;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// The most bytes of each file.
+const FILE_MAX: u64 = 1 << 20;
 
 /// A certificate with its key, as they were when the configuration was read.
 #[derive(Clone)]
@@ -38,12 +43,14 @@ impl Tls {
     /// # Errors
     /// Which file is missing, is not what it should be, or does not belong to the other.
     pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let pem = read(cert).map_err(TlsError::Cert)?;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         let chain = chain.map_err(|error| TlsError::Cert(why(&error)))?;
         if chain.is_empty() {
             return Err(TlsError::Cert("there is no certificate in the file (PEM is wanted)".to_owned()));
         }
-        let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::Key(why(&error)))?;
+        let pem = read(key).map_err(TlsError::Key)?;
+        let secret = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| TlsError::Key(why(&error)))?;
         let mut digest = Context::new(&SHA256);
         chain.iter().for_each(|cert| digest.update(cert));
         let mark = HEXLOWER.encode(&digest.finish().as_ref()[..4]);
@@ -62,11 +69,19 @@ impl Tls {
     }
 }
 
-/// What is wrong with a file alone.
-fn why(error: &pem::Error) -> String {
-    if let pem::Error::Io(error) = error {
-        return format!("the file cannot be read: {error}");
+/// A file's bytes, within a bound.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes));
+    file.map_err(|error| format!("the file cannot be read: {error}"))?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err("the file is larger than 1 MiB".to_owned());
     }
+    Ok(bytes)
+}
+
+/// What is wrong with what is in a file.
+fn why(error: &pem::Error) -> String {
     if let pem::Error::NoItemsFound = error {
         return "there is nothing of the kind in the file (PEM is wanted)".to_owned();
     }

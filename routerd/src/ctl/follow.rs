@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use super::client::{self, Client};
@@ -38,8 +39,11 @@ impl Until {
 
 /// Waits until it is so, or cannot be any more.
 pub(super) async fn follow(client: &Client, id: u64, until: Until, json: bool) -> Result<Done, Trouble> {
+    // One listener from beginning to end: between two of them a Ctrl-C would be lost.
+    let failed = |error| Trouble::Usage(format!("cannot listen for signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut line = Line::new();
-    let (path, mut seen) = (format!("/v1/deploys/{id}"), now());
+    let (path, mut seen) = (format!("/v1/deploys/{id}"), Instant::now());
     loop {
         let look = async {
             let answer = client.get(&path).await?;
@@ -47,11 +51,11 @@ pub(super) async fn follow(client: &Client, id: u64, until: Until, json: bool) -
         };
         let looked = tokio::select! {
             looked = look => looked,
-            _ = tokio::signal::ctrl_c() => return Ok(left(&line, id, None)),
+            _ = interrupt.recv() => return Ok(left(&line, id)),
         };
         match looked {
             Ok((deploy, answer)) => {
-                seen = now();
+                seen = Instant::now();
                 line.show(&deploy);
                 let met = until.is_met(&deploy);
                 if met || deploy.ended.is_some() {
@@ -73,19 +77,15 @@ pub(super) async fn follow(client: &Client, id: u64, until: Until, json: bool) -
         }
         tokio::select! {
             () = sleep(EVERY) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(left(&line, id, line.app.as_deref())),
+            _ = interrupt.recv() => return Ok(left(&line, id)),
         }
     }
 }
 
-fn now() -> Instant {
-    Instant::now()
-}
-
 /// Nobody waits any more.
-fn left(line: &Line, id: u64, app: Option<&str>) -> Done {
+fn left(line: &Line, id: u64) -> Done {
     line.end();
-    let app = app.unwrap_or("APP");
+    let app = line.app.as_deref().unwrap_or("APP");
     let text = format!(
         "not waiting any longer: deploy {id} goes on\n\
          routerd ctl deploys shows how, routerd ctl rollback {app} takes it back"
