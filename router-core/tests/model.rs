@@ -36,6 +36,12 @@
 //! | the bytes of who leaves the line stay counted | fail | fail | fail |
 //! | a check-in does not serve the one who waits | fail | fail | fail |
 //! | an address that one app still uses is given to the next | fail | fail | fail |
+//! | the line's clock runs while the line is held | fail | fail | fail |
+//! | a resume is not paced | fail | fail | fail |
+//! | who was told of a hold that was cut short is forgotten | fail | fail | pass |
+//! | a probe takes no slot of its dyno | fail | fail | fail |
+//! | there is no floor under dynos that are out | fail | fail | pass |
+//! | a good answer ends no row of bad probes | fail | fail | pass |
 //! | who waits for a canary that has ended is served by nobody | fail | fail | fail |
 //! | who came last to the two lanes of such an app is first | fail | fail | fail |
 //! | who re-enters changes its lane | fail | fail | fail |

@@ -45,6 +45,15 @@ fn a_held_app_is_not_probed() {
     assert!(world.app.probe(world.clock.now(), address(1)).is_some());
 }
 
+#[test]
+fn who_waits_comes_before_a_probe_even_before_the_clock_is_looked_at() {
+    let mut world = World::with_dynos(1);
+    pause(&mut world, 1, 0);
+    world.in_line();
+    world.clock.advance(Duration::from_secs(1));
+    assert!(world.app.probe(world.clock.now(), address(1)).is_none());
+}
+
 /// Sends that many requests one after the other; those that are given to `bad` fail in 1 ms, the others take 100 ms.
 /// How many failed.
 fn drive(world: &mut World, requests: u32, bad: &[u16]) -> u32 {
