@@ -40,10 +40,10 @@ pub use self::access::{Role, Scope};
 pub use self::dyno::DynoSource;
 pub use self::error::{ConfigError, Problem};
 pub use self::file::{LogFormat, LogLevel, LogOutput};
+pub use self::health::Health;
 pub use self::tls::Tls;
 pub use self::token::Token;
 pub use self::trail::{Audit, Secret, State, Webhook};
-pub use self::health::Health;
 
 /// A configuration file may have this many bytes.
 pub const FILE_MAX: usize = 16 << 20;

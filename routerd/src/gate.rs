@@ -52,9 +52,12 @@ impl Gate {
     pub fn adopt(&self, app: &AppId, feed: FeedId) {
         let mut apps = self.apps.lock();
         let entry = apps.entry(app.clone()).or_default();
+        let before = std::mem::replace(&mut entry.own, feed);
+        // Another one may belong to a deploy that a restart has interrupted.
+        if before != feed {
+            entry.feeds.remove(&before);
+        }
         entry.feeds.entry(feed).or_default();
-        entry.feeds.retain(|id, _| *id == feed);
-        entry.own = feed;
     }
 
     /// Forgets a feed that is not the app's own.

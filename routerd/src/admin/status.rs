@@ -60,6 +60,10 @@ struct Hold {
 pub(super) struct Dyno<'a> {
     name: &'a str,
     address: String,
+    /// The release it runs.
+    release: &'a str,
+    /// Whose requests it takes: main or canary.
+    lane: &'static str,
     state: &'static str,
     concurrency: u32,
     in_flight: u32,
@@ -124,6 +128,8 @@ impl<'a> Dyno<'a> {
         Self {
             name: dyno.name.as_str(),
             address: dyno.address.to_string(),
+            release: dyno.release.as_str(),
+            lane: dyno.lane.as_str(),
             state: dyno.state.as_str(),
             concurrency: dyno.concurrency,
             in_flight: dyno.in_flight,

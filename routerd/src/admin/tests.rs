@@ -189,7 +189,8 @@ async fn the_status_is_the_snapshot_as_json() {
             "service_time_ms": 18.0, "dispatched": 42, "refused": 1, "left": 2, "ejected": 0, "maintenance": false,
             "held": { "since_ms": 1000.0, "paused_ms": 29000.0, "left_ms": 30000.0 },
             "dynos": [{
-                "name": "web.1", "address": "127.0.0.1:3001", "state": "busy", "concurrency": 1, "in_flight": 1,
+                "name": "web.1", "address": "127.0.0.1:3001", "release": "v1", "lane": "main", "state": "busy",
+                "concurrency": 1, "in_flight": 1,
                 "lingering": 0, "dispatched": 42, "answered": 41, "failures": 0, "ejected": false,
                 "bad_answers": 0, "bad_probes": 2, "probing": false,
             }],

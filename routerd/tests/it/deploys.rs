@@ -1,5 +1,8 @@
 //! Deploys end to end: a release changes under load and no request is lost, whatever becomes of the new one.
 
+mod restarts;
+mod soak;
+
 use std::future::Future;
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use routerd::admin::AdminAddress;
 use routerd::config::Config;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Client, Dyno, Mood, Rig, until};
+use crate::support::{Client, DEADLINE, Dyno, Mood, Rig, until};
 
 /// The configuration of an app with those dynos, with an admin listener.
 fn toml(dynos: &[&Dyno], app: &str) -> String {
@@ -26,7 +26,7 @@ async fn rig(dynos: &[&Dyno], app: &str) -> Rig {
 
 async fn admin(rig: &Rig, path: &str) -> String {
     let Some(AdminAddress::Tcp(address)) = rig.daemon.as_ref().unwrap().admin_address() else { panic!() };
-    Client::connect(address).await.get(path).await.text()
+    Client::connect(address).await.local(path).await.text()
 }
 
 /// How many probes there were with that result.
@@ -90,7 +90,9 @@ async fn by_default_an_app_that_is_well_sees_no_probe() {
     }
     assert_eq!((probes(&rig, "good").await, probes(&rig, "bad").await), (0, 0), "it is busy answering");
     // Idle with a warm connection: that it is open is the answer.
+    let end = Instant::now() + DEADLINE;
     while probes(&rig, "good").await < 3 {
+        assert!(Instant::now() < end, "no probe in {DEADLINE:?}");
         sleep(Duration::from_millis(10)).await;
     }
     assert!(rig.get("/").await.is_ok());
@@ -122,7 +124,7 @@ async fn t13_a_busy_dyno_is_not_probed_and_not_taken_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dyno_that_fails_fast_is_ejected_and_comes_back() {
     let dynos = Dyno::several(3).await;
-    let app = "health.probe = 'none'\nretry = { quarantine = '500ms', quarantine_max = '500ms' }";
+    let app = "health.probe = 'none'\nretry = { quarantine = '3s', quarantine_max = '3s' }";
     let rig = rig(&dynos.iter().collect::<Vec<_>>(), app).await;
     for _ in 0..9 {
         assert!(rig.get("/?ms=10").await.is_ok());

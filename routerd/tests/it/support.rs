@@ -19,8 +19,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 pub(crate) use client::{Answer, Client};
-pub(crate) use load::Load;
 pub(crate) use dyno::{Dyno, Mood};
+pub(crate) use load::Load;
 
 /// No test waits longer for one thing.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

@@ -220,7 +220,6 @@ async fn wrong_use_ends_with_2_and_the_help_teaches() {
     for args in [
         &[][..],
         &["deploi"],
-        &["deploy", "shop", "--release", "v43"],
         &["deploy", "shop", "--dyno", "127.0.0.1:1"],
         &["deploy", "shop", "--release", "v43", "--dyno", "127.0.0.1:1", "--pace", "fast"],
         &["canary", "shop", "ten"],

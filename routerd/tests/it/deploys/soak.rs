@@ -1,0 +1,136 @@
+//! Deploys, rollbacks and reloads without end, under load of 80 %: no request is lost, and no dyno sees two at once.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use router_core::sync::Mutex;
+use routerd::config::Config;
+use tokio::task::JoinSet;
+
+use super::{deploy_of, texts, with_plan};
+use crate::support::{Client, Dyno, Rig, until};
+
+/// Dynos of a release.
+const DYNOS: usize = 20;
+/// How long a request takes.
+const SERVICE: Duration = Duration::from_millis(25);
+
+/// How often each thing is done. `ROUNDS=50` is the long form.
+fn rounds() -> usize {
+    std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4)
+}
+
+/// Requests that come at their times, whatever becomes of those before; each on a connection that is free.
+struct OpenLoop {
+    over: Arc<AtomicBool>,
+    waits: Arc<Mutex<Vec<Duration>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl OpenLoop {
+    /// At 80 % of what the dynos can do, by arrivals that know nothing of each other.
+    fn start(address: SocketAddr) -> Self {
+        let (over, waits) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (stop, seen) = (Arc::clone(&over), Arc::clone(&waits));
+        let task = tokio::spawn(async move {
+            let free: Arc<Mutex<Vec<Client>>> = Arc::default();
+            let mean = SERVICE.as_secs_f64() / (DYNOS as f64 * 0.8);
+            let mut running = JoinSet::new();
+            let mut next = tokio::time::Instant::now();
+            while !stop.load(Ordering::SeqCst) {
+                next += Duration::from_secs_f64(-mean * (1.0 - fastrand::f64()).ln());
+                tokio::time::sleep_until(next).await;
+                while let Some(done) = running.try_join_next() {
+                    done.unwrap();
+                }
+                let (free, seen) = (Arc::clone(&free), Arc::clone(&seen));
+                running.spawn(async move {
+                    let kept = free.lock().pop();
+                    let mut client = match kept {
+                        Some(client) => client,
+                        None => Client::connect(address).await,
+                    };
+                    let begun = Instant::now();
+                    let answer = client.get(&format!("/?ms={}", SERVICE.as_millis())).await;
+                    assert!(answer.is_ok(), "a request was lost: {answer:?}");
+                    seen.lock().push(begun.elapsed().saturating_sub(SERVICE));
+                    free.lock().push(client);
+                });
+            }
+            while let Some(done) = running.join_next().await {
+                done.unwrap();
+            }
+        });
+        Self { over, waits, task }
+    }
+
+    /// What has been waited since the last time this was asked: how many requests, and the longest of 99 in 100.
+    fn take(&self) -> (usize, Duration) {
+        let mut waits = std::mem::take(&mut *self.waits.lock());
+        waits.sort_unstable();
+        let p99 = waits.get(waits.len() * 99 / 100).copied().unwrap_or_default();
+        (waits.len(), p99)
+    }
+
+    async fn end(self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.task.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deploys_rollbacks_and_reloads_under_load_lose_nothing() {
+    let (one, two) = (Dyno::several(DYNOS).await, Dyno::several(DYNOS).await);
+    let list =
+        |dynos: &[Dyno]| texts(dynos).iter().map(|at| format!("'{at}'")).collect::<Vec<_>>().join(", ");
+    let text = |more: &str| {
+        format!(
+            "[server]\nlisten = ['127.0.0.1:0']\n[apps.shop]\ndynos = [{}]\nhealth.interval = '1s'\n\
+             deploy = {{ probe_every = '5ms' }}\n{more}\n",
+            list(&one)
+        )
+    };
+    let rig = Rig::from_toml(&text("")).await;
+    let daemon = rig.daemon.as_ref().unwrap();
+    let load = OpenLoop::start(rig.address);
+    until("the load is there", || rig.log.count() > 500).await;
+    let _warm = load.take();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let quiet = load.take();
+
+    for round in 0..rounds() {
+        let (release, dynos) = if round % 2 == 0 { ("v2", &two) } else { ("v1", &one) };
+        let baked = |plan: &mut super::PlanOrder| plan.bake_time = Some("10s".parse().unwrap());
+        // Taken back, while it is being watched.
+        let id = rig.begin(with_plan(deploy_of(release, &texts(dynos)), baked)).await;
+        rig.reaches(id, "baking").await;
+        rig.order(super::back()).await.unwrap();
+        rig.ends(id, "rolled_back").await;
+        // And done.
+        let id = rig.begin(deploy_of(release, &texts(dynos))).await;
+        rig.ends(id, "done").await;
+        for reload in 0..2 {
+            let wait = format!("queue = {{ max_wait = '{}s' }}", 5 + (round + reload) % 3);
+            daemon.reload(Config::parse(&text(&wait), "x").unwrap()).await.unwrap();
+            assert!(
+                Config::parse(&text("queue = { max_wait = 5 }"), "x").is_err(),
+                "what is wrong is not put in place"
+            );
+        }
+    }
+    let (requests, p99) = load.take();
+    load.end().await;
+    assert_eq!(rig.log.faults(), Vec::<String>::new());
+    let rounds = rounds();
+    let _ = writeln!(
+        std::io::stderr(),
+        "{rounds} deploys, {rounds} rollbacks, {} reloads under {requests} requests: p99 of the wait {p99:?}, \
+         in {} quiet requests {:?}",
+        rounds * 2,
+        quiet.0,
+        quiet.1
+    );
+}
