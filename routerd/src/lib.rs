@@ -41,7 +41,9 @@
 //! | `daemon/live.rs` | What a reload changes of a running daemon |
 //! | `daemon/names.rs` | Where the dynos of a configuration come from, and how they are probed |
 //! | `daemon/orders.rs` | Carries out what is asked of the daemon, one order after the other |
+//! | `daemon/orders/deeds.rs` | What orders do |
 //! | `daemon/release.rs` | Releases of a running daemon |
+//! | `daemon/release/follow.rs` | What file and decisions want, and what an app runs |
 //! | `daemon/release/words.rs` | The words of releases |
 //! | `daemon/trail.rs` | What is written down and told of changes |
 //! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |

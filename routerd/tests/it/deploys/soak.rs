@@ -4,11 +4,12 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use router_core::sync::Mutex;
 use routerd::config::Config;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::{deploy_of, texts, with_plan};
 use crate::support::{Client, Dyno, Rig, until};
@@ -39,7 +40,7 @@ impl OpenLoop {
             let free: Arc<Mutex<Vec<Client>>> = Arc::default();
             let mean = SERVICE.as_secs_f64() / (DYNOS as f64 * 0.8);
             let mut running = JoinSet::new();
-            let mut next = tokio::time::Instant::now();
+            let mut next = Instant::now();
             while !stop.load(Ordering::SeqCst) {
                 next += Duration::from_secs_f64(-mean * (1.0 - fastrand::f64()).ln());
                 tokio::time::sleep_until(next).await;
