@@ -73,7 +73,11 @@ impl Shop {
                     Effect::Ended(outcome) => self.outcome = Some(outcome),
                     Effect::Drain(_) | Effect::Enters(_) | Effect::GivenUp(_) => {}
                     Effect::Canary(_) | Effect::CanaryIs(_) => {}
-                    Effect::Add(_) | Effect::Serve(_) | Effect::Resume(_) | Effect::Remove(_) => {}
+                    Effect::Add(_)
+                    | Effect::Awaited(_)
+                    | Effect::Serve(_)
+                    | Effect::Resume(_)
+                    | Effect::Remove(_) => {}
                 }
             }
             if drained.is_empty() {

@@ -216,6 +216,7 @@ impl Deploy {
             self.step_dyno(at, Event::Fail, now);
             if self.members[at].stage != before {
                 self.members[at].crashed(how);
+                self.let_wait();
             }
             self.short |= self.serving() < self.floor();
         }

@@ -247,6 +247,7 @@ impl World {
                     self.at(later, Event::Deploy(Step::Promote(nth)));
                 }
             }
+            Effect::Awaited(_) => {}
             Effect::Add(dyno) => {
                 let most = [50, 50, 50, 50, 500][self.rng.usize(..5)];
                 let later = self.rng.u64(..most) * MS;

@@ -12,6 +12,7 @@ use router_core::canary::Canary;
 use router_core::change::{Change, DynoSpec};
 use router_core::ids::{Address, AppId};
 use router_core::policy::deploy::{Deploy, Effect, Outcome, Progress, Saved, Side, State, Tally, WrongState};
+use router_core::snapshot::{DynoSnapshot, DynoState};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -20,6 +21,9 @@ use super::counts::{Counting, Counts};
 
 /// How often it is looked whether a dyno that drains has left, and what became of requests.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Connections in a row that a new dyno did not accept before it counts as dead.
+const DEAD: u32 = 2;
 
 /// Asks a dyno once whether it is ready; the error says in short what came instead.
 pub(crate) type Prober = Arc<dyn Fn(DynoSpec) -> Probing + Send + Sync>;
@@ -134,15 +138,13 @@ impl Running {
     /// Who has left by now, and what became of requests.
     fn look(&mut self) {
         let now = self.now();
-        if !self.leaving.is_empty() {
-            let there =
-                self.run.router.app(&self.run.app).map(|app| app.snapshot().dynos).unwrap_or_default();
-            let there: BTreeSet<Address> = there.iter().map(|dyno| dyno.address).collect();
-            let gone: Vec<_> = self.leaving.difference(&there).copied().collect();
-            for dyno in gone {
-                self.leaving.remove(&dyno);
-                self.run.deploy.gone(now, dyno);
-            }
+        let there = self.run.router.app(&self.run.app).map(|app| app.snapshot().dynos).unwrap_or_default();
+        self.find_dead(&there);
+        let there: BTreeSet<Address> = there.iter().map(|dyno| dyno.address).collect();
+        let gone: Vec<_> = self.leaving.difference(&there).copied().collect();
+        for dyno in gone {
+            self.leaving.remove(&dyno);
+            self.run.deploy.gone(now, dyno);
         }
         for side in [Side::Old, Side::New] {
             let tally = self.counting.take(side);
@@ -151,6 +153,24 @@ impl Running {
             }
         }
         self.run.deploy.tick(now);
+    }
+
+    /// A new dyno that has begun to serve and does not any more has crashed, whether or not somebody saw its process die:
+    /// few requests may be left to tell of it.
+    fn find_dead(&mut self, there: &[DynoSnapshot]) {
+        for dyno in there {
+            let unreachable = dyno.state == DynoState::Quarantined && !dyno.ejected && dyno.failures >= DEAD;
+            let how = if unreachable {
+                "does not accept connections"
+            } else if dyno.state == DynoState::Unhealthy {
+                "does not answer its probes"
+            } else {
+                continue;
+            };
+            if self.run.deploy.side(dyno.address) == Some(Side::New) {
+                self.run.deploy.crashed(self.now(), dyno.address, &format!("it {how} since it serves"));
+            }
+        }
     }
 
     /// Does what the deploy wants done, and says when it is over.
@@ -191,7 +211,7 @@ impl Running {
                     }
                     Effect::Ended(how) => outcome = Some(how),
                     Effect::Enters(_) | Effect::CanaryIs(_) | Effect::Canary(_) => {}
-                    Effect::Add(_) | Effect::Serve(_) | Effect::Remove(_) => {}
+                    Effect::Add(_) | Effect::Awaited(_) | Effect::Serve(_) | Effect::Remove(_) => {}
                 }
             }
         }

@@ -143,6 +143,28 @@ async fn a_release_that_answers_500_after_the_cut_over_is_rolled_back_by_itself(
     assert!(client.get("/").await.is_ok());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_whose_processes_die_after_the_cut_over_is_rolled_back_by_itself() {
+    let (one, two) = (Dyno::several(2).await, Dyno::several(2).await);
+    let rig = Rig::start(&all(&one), QUICK).await;
+    let plan = |plan: &mut PlanOrder| plan.bake_time = Some("20s".parse().unwrap());
+    let id = rig.begin(with_plan(deploy_of("v2", &texts(&two)), plan)).await;
+    rig.reaches(id, "baking").await;
+    for dyno in &two {
+        dyno.kill().await;
+    }
+    // Far fewer requests than it takes to judge a release by them.
+    let asked: Vec<_> = (0..4).map(|_| rig.spawn_get("/")).collect();
+    let deploy = rig.ends(id, "rolled_back").await;
+    let cause = deploy.cause.unwrap();
+    assert!(cause.contains("does not accept connections since it serves"), "{cause}");
+    rig.serves("v1", &one);
+    for answer in asked {
+        let answer = answer.await.unwrap();
+        assert!(answer.is_ok(), "who waited is served by the release that came back: {answer:?}");
+    }
+}
+
 /// Asks until a deploy has ended; every answer comes, good or bad.
 async fn until_ended(rig: &Rig, id: u64, client: &mut Client) {
     let end = tokio::time::Instant::now() + Duration::from_secs(20);

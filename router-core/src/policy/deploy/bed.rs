@@ -211,6 +211,7 @@ impl Bed {
                     self.dead.remove(&dyno.address);
                     self.told_of("add", dyno, &[Seen::Absent], Seen::Booting)
                 }
+                Effect::Awaited(dyno) => self.told_of("await", dyno, &[Seen::Booting], Seen::Booting),
                 Effect::Probe(dyno) => {
                     assert!(self.asked.insert(dyno.address), "one probe at a time");
                     self.told_of("probe", dyno, &[Seen::Booting], Seen::Booting)

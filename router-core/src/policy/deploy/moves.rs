@@ -113,6 +113,16 @@ impl Deploy {
         if self.serving() > 0 { DynoHealth::Staged } else { DynoHealth::Booting }
     }
 
+    /// The last dyno that served has crashed: requests wait for those that warm, which count for something now.
+    pub(super) fn let_wait(&mut self) {
+        if self.serving() > 0 {
+            return;
+        }
+        let warming = self.members.iter().filter(|dyno| dyno.stage == DynoStage::Warming);
+        let awaited: Vec<_> = warming.map(|dyno| Effect::Awaited(dyno.spec.clone())).collect();
+        self.effects.extend(awaited);
+    }
+
     /// Lets as many dynos of a side, of those in these stages, make the move, and says how many did.
     fn step_all(
         &mut self,

@@ -236,6 +236,8 @@ pub enum Effect {
     /// Make the dyno known to the router in the `state` that the spec says: staged, so that no request waits for it, or
     /// booting while nobody else serves. It gets no request yet.
     Add(DynoSpec),
+    /// Nobody serves any more: requests wait for this dyno, which is being warmed.
+    Awaited(DynoSpec),
     /// Ask the dyno once whether it is ready, and tell the answer to [`probed`](super::Deploy::probed). Only dynos
     /// that get no requests are probed, so a probe never meets a request.
     Probe(DynoSpec),
@@ -269,6 +271,9 @@ impl Effect {
         };
         match self {
             Self::Add(dyno) => vec![add(dyno, dyno.state)],
+            Self::Awaited(dyno) => {
+                vec![Change::SetDyno(app.clone(), dyno.address, DynoHealth::Booting)]
+            }
             Self::CanaryIs(canary) => vec![Change::SetCanary(app.clone(), canary.clone())],
             Self::Canary(dyno) => put(dyno, DynoHealth::Canary),
             Self::Serve(dyno) => put(dyno, DynoHealth::Ready),
