@@ -155,8 +155,8 @@ impl Running {
         self.run.deploy.tick(now);
     }
 
-    /// A new dyno that has begun to serve and does not any more has crashed, whether or not somebody saw its process die:
-    /// few requests may be left to tell of it.
+    /// A new dyno that has begun to serve and does not any more has crashed, whether or not somebody saw its process
+    /// die: few requests may be left to tell of it.
     fn find_dead(&mut self, there: &[DynoSnapshot]) {
         for dyno in there {
             let unreachable = dyno.state == DynoState::Quarantined && !dyno.ejected && dyno.failures >= DEAD;

@@ -126,12 +126,10 @@ async fn deploys_rollbacks_and_reloads_under_load_lose_nothing() {
     load.end().await;
     assert_eq!(rig.log.faults(), Vec::<String>::new());
     let rounds = rounds();
+    let (reloads, (calm, quiet)) = (rounds * 2, quiet);
     let _ = writeln!(
         std::io::stderr(),
-        "{rounds} deploys, {rounds} rollbacks, {0} reloads and {0} of a wrong file under {requests} requests: p99 of the \
-         wait {p99:?}, in {1} quiet requests {2:?}",
-        rounds * 2,
-        quiet.0,
-        quiet.1
+        "{rounds} deploys, {rounds} rollbacks, {reloads} reloads and {reloads} of a wrong file under {requests} \
+         requests: p99 of the wait {p99:?}, in {calm} quiet requests {quiet:?}"
     );
 }
