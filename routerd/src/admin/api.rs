@@ -159,7 +159,8 @@ async fn status(State(admin): State<Admin>, Extension(actor): Extension<Actor>) 
             // It may name any app.
             reloads.error = None;
         }
-        Ok(reply::json(StatusCode::OK, &status::page(&snapshot, reason.as_deref(), &reloads)))
+        let facts = admin.control.facts();
+        Ok(reply::json(StatusCode::OK, &status::page(&snapshot, &facts, reason.as_deref(), &reloads)))
     })
     .await
 }

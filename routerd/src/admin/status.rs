@@ -1,5 +1,6 @@
 //! The picture of the router as JSON, for `/v1/status`. The words are those of the log and the metrics.
 
+use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use router_core::snapshot::{AppSnapshot, DynoSnapshot, Held, Snapshot};
@@ -7,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Account;
+use crate::control::{AppFacts, DecidedBy};
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Page<'a> {
@@ -32,6 +34,8 @@ struct Config<'a> {
 struct App<'a> {
     name: &'a str,
     release: &'a str,
+    /// What decides its release and dynos now; null: nothing is known of that.
+    source: Option<DecidedBy>,
     waiting: usize,
     waiting_bytes: u64,
     oldest_wait_ms: f64,
@@ -78,7 +82,13 @@ pub(super) struct Dyno<'a> {
 }
 
 /// The page.
-pub(super) fn page<'a>(snapshot: &'a Snapshot, reason: Option<&'a str>, reloads: &'a Account) -> Page<'a> {
+pub(super) fn page<'a>(
+    snapshot: &'a Snapshot,
+    facts: &[AppFacts],
+    reason: Option<&'a str>,
+    reloads: &'a Account,
+) -> Page<'a> {
+    let facts: HashMap<&str, DecidedBy> = facts.iter().map(|it| (it.app.as_str(), it.source)).collect();
     Page {
         version: env!("CARGO_PKG_VERSION"),
         ready: reason.is_none(),
@@ -89,15 +99,16 @@ pub(super) fn page<'a>(snapshot: &'a Snapshot, reason: Option<&'a str>, reloads:
             failed: reloads.failed,
             error: reloads.error.as_deref(),
         },
-        apps: snapshot.apps.iter().map(App::of).collect(),
+        apps: snapshot.apps.iter().map(|app| App::of(app, facts.get(app.id.as_str()).copied())).collect(),
     }
 }
 
 impl<'a> App<'a> {
-    fn of(app: &'a AppSnapshot) -> Self {
+    fn of(app: &'a AppSnapshot, source: Option<DecidedBy>) -> Self {
         Self {
             name: app.id.as_str(),
             release: app.release.as_str(),
+            source,
             waiting: app.waiting,
             waiting_bytes: app.waiting_bytes,
             oldest_wait_ms: milliseconds(app.oldest_wait),

@@ -185,8 +185,9 @@ async fn the_status_is_the_snapshot_as_json() {
         "version": env!("CARGO_PKG_VERSION"), "ready": false, "reason": "starting",
         "config": { "loaded": null, "reloads": 0, "failed": 0, "error": null },
         "apps": [{
-            "name": "shop", "release": "v1", "waiting": 3, "waiting_bytes": 10, "oldest_wait_ms": 1.25,
-            "service_time_ms": 18.0, "dispatched": 42, "refused": 1, "left": 2, "ejected": 0, "maintenance": false,
+            "name": "shop", "release": "v1", "source": null, "waiting": 3, "waiting_bytes": 10,
+            "oldest_wait_ms": 1.25, "service_time_ms": 18.0, "dispatched": 42, "refused": 1, "left": 2,
+            "ejected": 0, "maintenance": false,
             "held": { "since_ms": 1000.0, "paused_ms": 29000.0, "left_ms": 30000.0 },
             "dynos": [{
                 "name": "web.1", "address": "127.0.0.1:3001", "release": "v1", "lane": "main", "state": "busy",

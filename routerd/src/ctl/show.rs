@@ -29,9 +29,10 @@ pub(super) fn status(page: &Value) -> String {
     };
     let loaded = cell(&config["loaded"]);
     out += &line(&format!("configuration of {loaded}, {} reloads{failed}", cell(&config["reloads"])));
-    let columns: [Column; 6] = [
+    let columns: [Column; 7] = [
         ("APP", "name"),
         ("RELEASE", "release"),
+        ("BY", "source"),
         ("DYNOS", "dynos"),
         ("WAITING", "waiting"),
         ("DISPATCHED", "dispatched"),

@@ -115,7 +115,7 @@ async fn ctrl_c_ends_the_waiting_and_not_the_deploy() {
 async fn each_verb_shows_a_table_or_the_json_of_the_daemon() {
     let desk = Desk::open().await;
     for (args, says) in [
-        (&["status"][..], "APP   RELEASE  DYNOS"),
+        (&["status"][..], "APP   RELEASE  BY"),
         (&["apps"], "shop  v1       api   paused"),
         (&["dynos"], "blog  web.1  127.0.0.1:3001"),
         (&["dynos", "shop"], "web.1  127.0.0.1:3002"),
