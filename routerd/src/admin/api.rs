@@ -1,6 +1,7 @@
 //! Every endpoint in one table, from which the routes and their description are made; and those that only look.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use axum::Router;
 use axum::body::Body;
@@ -171,8 +172,10 @@ async fn description() -> Response<Body> {
 
 async fn apps(State(admin): State<Admin>, Extension(actor): Extension<Actor>) -> Answer {
     blocking(move || {
-        let facts = admin.control.facts();
-        let views: Vec<_> = visible(&admin, &actor).apps.iter().map(|app| AppView::of(app, &facts)).collect();
+        let facts = admin.control.facts().into_iter().map(|facts| (facts.app.clone(), facts));
+        let mut facts: HashMap<_, _> = facts.collect();
+        let apps = visible(&admin, &actor).apps;
+        let views: Vec<_> = apps.iter().map(|app| AppView::of(app, facts.remove(app.id.as_str()))).collect();
         Ok(reply::json(StatusCode::OK, &views))
     })
     .await
@@ -182,7 +185,8 @@ async fn app(State(admin): State<Admin>, Extension(actor): Extension<Actor>, par
     let app = At::of(params)?.app;
     blocking(move || {
         let snapshot = one(&admin, &actor, &app)?;
-        Ok(reply::json(StatusCode::OK, &AppView::of(&snapshot, &admin.control.facts())))
+        let facts = admin.control.facts().into_iter().find(|facts| facts.app == snapshot.id.as_str());
+        Ok(reply::json(StatusCode::OK, &AppView::of(&snapshot, facts)))
     })
     .await
 }

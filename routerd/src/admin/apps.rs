@@ -44,12 +44,11 @@ pub(super) struct AppView {
 
 impl AppView {
     /// The app as it is. One of which nothing more is known is as the file has it.
-    pub(super) fn of(app: &AppSnapshot, facts: &[AppFacts]) -> Self {
+    pub(super) fn of(app: &AppSnapshot, facts: Option<AppFacts>) -> Self {
         let mut dynos = BTreeMap::new();
         for dyno in &app.dynos {
             *dynos.entry(dyno.state.as_str()).or_default() += 1;
         }
-        let facts = facts.iter().find(|facts| facts.app == app.id.as_str()).cloned();
         let facts = facts.unwrap_or_else(|| AppFacts {
             app: app.id.to_string(),
             source: DecidedBy::File,

@@ -130,6 +130,9 @@ impl Live {
         let mut live = Self { config: Arc::clone(&config), file, listeners, admin, discoveries, gate, watch };
         live.take_up(&book, inner).await;
         live.discover(&config, true).await;
+        for app in book.apps.keys() {
+            live.follow(app, inner).await;
+        }
         live.accept(opened.listeners, lasting);
         Ok(live)
     }
@@ -161,7 +164,9 @@ impl Live {
         }
         self.switch(opened, &diff, &new, lasting);
         (self.config, self.file) = (Arc::new(new), Arc::new(file));
-        lasting.deploys.retain(|id| self.config.app(id).is_some());
+        for donor in lasting.deploys.retain(|id| self.config.app(id).is_some()) {
+            self.gate.open(&donor);
+        }
         for app in moved {
             self.follow(&app, inner).await;
         }

@@ -83,6 +83,7 @@ impl Live {
     /// Goes on with a deploy that a restart has interrupted.
     pub(crate) async fn resume(&mut self, app: &AppId, begun: Begun, inner: &Arc<Shared>) {
         let Some(saved) = begun.saved.clone() else {
+            // It had done nothing yet; if the file asks for it, it begins anew.
             return inner.lasting.shelf.forget_deploy(app).await;
         };
         let staged = self.stage(app, &begun.wanted).await;
@@ -92,13 +93,13 @@ impl Live {
             (Ok((feed, _)), Ok(deploy)) => {
                 tracing::info!("app {app}: deploy {} goes on where it was", begun.id);
                 let prober = self.prober(app);
+                begun.donor.iter().for_each(|donor| self.gate.close(donor));
                 let means = Means { feed: Some(feed), verdict: None, crashes: None, prober };
                 self.run(app, deploy, begun, means, inner);
             }
             (Err(error), _) | (_, Err(error)) => {
                 tracing::error!("app {app}: deploy {} cannot go on: {error}", begun.id);
                 inner.lasting.shelf.stay(app, &begun).await;
-                self.gate.open(app);
             }
         }
     }
@@ -116,7 +117,6 @@ impl Live {
             }
             let Some(begun) = &page.deploy else { continue };
             if file == begun.over {
-                begun.donor.iter().for_each(|donor| self.gate.close(donor));
                 self.resume(app, begun.clone(), inner).await;
             } else {
                 tracing::warn!("app {app}: deploy {} is over: the file says something else by now", begun.id);

@@ -185,11 +185,13 @@ impl Deploys {
         }
     }
 
-    /// Ends those of apps that are gone.
-    pub(crate) fn retain(&self, stays: impl Fn(&AppId) -> bool) {
+    /// Ends those of apps that are gone. Says which apps were to give their dynos to one of them.
+    pub(crate) fn retain(&self, stays: impl Fn(&AppId) -> bool) -> Vec<AppId> {
         let mut all = self.0.lock();
-        all.running.retain(|app, _| stays(app));
+        let gone = all.running.extract_if(.., |app, _| !stays(app));
+        let donors = gone.filter_map(|(_, running)| running.begun.donor.clone()).collect();
         all.since.retain(|app, _| stays(app));
+        donors
     }
 
     /// Each as `shown` makes it of its app, its beginning, how it stands and how it ended: those that run first, then
