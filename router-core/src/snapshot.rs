@@ -89,13 +89,15 @@ pub enum DynoState {
     Lingering,
     /// Did not accept a connection; is left alone for a while.
     Quarantined,
+    /// Another router has it; requests wait for it as for a busy one.
+    Lent,
     /// Leaves once its requests have ended.
     Draining,
 }
 
 impl DynoState {
     /// Every state, in the order above.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Staged,
         Self::Booting,
         Self::Crashed,
@@ -103,6 +105,7 @@ impl DynoState {
         Self::Busy,
         Self::Lingering,
         Self::Quarantined,
+        Self::Lent,
         Self::Draining,
     ];
 
@@ -116,6 +119,7 @@ impl DynoState {
             Self::Busy => "busy",
             Self::Lingering => "lingering",
             Self::Quarantined => "quarantined",
+            Self::Lent => "lent",
             Self::Draining => "draining",
         }
     }

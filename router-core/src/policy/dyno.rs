@@ -18,6 +18,9 @@
 //! `Canary` is `Ready` for the canary's lane. `Ready` and `Staged` bring a dyno to the main lane, and who returns
 //! begins there; everything else leaves it where it is: a dyno crashes, boots and is in quarantine in its lane.
 //!
+//! A dyno that is *lent* is another router's for now. It stands as before, so that requests wait for it as for a busy
+//! one, and has no room.
+//!
 //! Requests in flight are counted apart from the standing: a dyno that crashes, leaves and comes back while it is busy
 //! is busy all the way, and *idle, busy, lingering* are what people call a serving dyno with room, without room, and
 //! without room because of requests that nobody waits for. A draining dyno with no request in flight is gone.
@@ -58,6 +61,7 @@ pub(crate) struct Dyno {
     epoch: u64,
     standing: Standing,
     lane: Lane,
+    lent: bool,
     in_flight: u32,
     lingering: u32,
     /// Failures to connect in a row; above zero a serving dyno is on probation.
@@ -103,6 +107,7 @@ impl Dyno {
             epoch,
             standing: Standing::Staged,
             lane: Lane::Main,
+            lent: false,
             in_flight: 0,
             lingering: 0,
             failures: 0,
@@ -141,10 +146,16 @@ impl Dyno {
     pub(crate) fn room(&self) -> u32 {
         let most = if self.on_probation() { 1 } else { self.info.concurrency };
         match self.standing {
+            Standing::Serving if self.lent => 0,
             Standing::Serving => most.saturating_sub(self.in_flight),
             Standing::Staged | Standing::Booting | Standing::Crashed => 0,
             Standing::Quarantined { .. } | Standing::Draining => 0,
         }
+    }
+
+    /// Another router has it from now on, or no longer.
+    pub(crate) fn lend(&mut self, lent: bool) {
+        self.lent = lent;
     }
 
     /// Whether nothing keeps it here any more.
@@ -250,6 +261,7 @@ impl Dyno {
             Standing::Quarantined { .. } => DynoState::Quarantined,
             Standing::Draining => DynoState::Draining,
             Standing::Serving if self.room() > 0 => DynoState::Idle,
+            Standing::Serving if self.lent && self.in_flight == 0 => DynoState::Lent,
             Standing::Serving if self.lingering == self.in_flight && self.lingering > 0 => {
                 DynoState::Lingering
             }
@@ -337,6 +349,23 @@ mod tests {
         }
         dyno.step(Event::Is(DynoHealth::Ready), &limits);
         assert_eq!((dyno.room(), dyno.snapshot().state), (0, DynoState::Busy), "its request is still there");
+    }
+
+    #[test]
+    fn a_lent_dyno_finishes_what_it_has_and_takes_nothing() {
+        let limits = Limits::default();
+        let mut dyno = dyno(2);
+        dyno.grant();
+        dyno.lend(true);
+        assert_eq!((dyno.room(), dyno.snapshot().state), (0, DynoState::Busy));
+        dyno.check_in(false, true);
+        assert_eq!((dyno.room(), dyno.snapshot().state), (0, DynoState::Lent));
+        for event in [Event::Again, Event::Is(DynoHealth::Crashed), Event::Is(DynoHealth::Ready)] {
+            dyno.step(event, &limits);
+            assert_eq!(dyno.room(), 0);
+        }
+        dyno.lend(false);
+        assert_eq!((dyno.room(), dyno.snapshot().state), (2, DynoState::Idle));
     }
 
     #[test]
