@@ -31,6 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+pub(crate) use listen::{Accepted, LeaveFile};
 pub use listen::{AdminAddress, AdminError, AdminListener};
 pub use readiness::Readiness;
 pub use reloads::{Account, Reloads};

@@ -2,25 +2,32 @@
 
 mod live;
 mod names;
+mod offer;
 mod orders;
 mod release;
+mod succeed;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use router_core::Router;
 use router_core::change::ChangeError;
 use router_core::proxy::Proxy;
+use router_core::sync;
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::live::{LAST_LINES, Lasting, Live, access_log};
+pub use self::offer::Holdings;
 use self::orders::Orders;
 use self::release::Deploys;
+use self::succeed::Predecessor;
 use crate::accept::Connections;
 use crate::admin::{AdminAddress, AdminError, Readiness, Reloads};
 use crate::config::diff::Diff;
@@ -30,8 +37,14 @@ use crate::control::Control;
 use crate::deploys::book::{Book, Shelf};
 use crate::deploys::counts::Counts;
 use crate::drain::Drain;
+use crate::handover::{HandoverError, Stage};
+use crate::inherit::{Inherited, Passed, Place};
 use crate::log::AccessLog;
 use crate::metrics::Meters;
+use crate::upgrade::Program;
+
+/// How long clients may ask once more on the connections they have when another process has taken over.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A running daemon. Dropping it cuts everything; [`stop`](Self::stop) is the orderly end.
 pub struct Daemon {
@@ -46,6 +59,13 @@ struct Inner {
     /// `None` while it starts.
     live: Mutex<Option<Live>>,
     shown: ArcSwap<Shown>,
+    stage: watch::Sender<Stage>,
+    /// The hand-over socket of the daemon before.
+    offered: sync::Mutex<Option<Passed>>,
+    /// Whoever talks to processes that want to take over.
+    offering: sync::Mutex<Option<JoinHandle<()>>>,
+    hook: sync::Mutex<Option<offer::Hook>>,
+    program: OnceLock<Program>,
 }
 
 /// What is told of listeners without waiting for a reload to end.
@@ -68,6 +88,8 @@ pub enum StartError {
     Log(io::Error),
     /// The apps contradict each other.
     Apps(ChangeError),
+    /// The daemon that runs does not hand over.
+    TakeOver(HandoverError),
 }
 
 impl fmt::Display for StartError {
@@ -77,6 +99,7 @@ impl fmt::Display for StartError {
             Self::Admin(error) => write!(f, "{error}"),
             Self::Log(error) => write!(f, "cannot start the access log: {error}"),
             Self::Apps(error) => write!(f, "{error}"),
+            Self::TakeOver(error) => write!(f, "cannot take over: {error}"),
         }
     }
 }
@@ -114,8 +137,17 @@ impl Daemon {
     /// # Errors
     /// Says what cannot be started. Nothing is left running then.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_on(config, Inherited::default()).await
+    }
+
+    /// The same with listening sockets that are open already. Those that the configuration does not name are closed
+    /// and reported.
+    ///
+    /// # Errors
+    /// Says what cannot be started.
+    pub async fn start_on(config: &Config, sockets: Inherited) -> Result<Self, StartError> {
         let log = access_log(&config.log).map_err(StartError::Log)?;
-        Self::start_as(config, log, true).await
+        Self::start_as(config, (log, true), sockets, None).await
     }
 
     /// The same with an access log of the caller's, which stays whatever a reload says.
@@ -123,11 +155,23 @@ impl Daemon {
     /// # Errors
     /// Says what cannot be started.
     pub async fn start_with_log(config: &Config, log: Option<AccessLog>) -> Result<Self, StartError> {
-        Self::start_as(config, log, false).await
+        Self::start_as(config, (log, false), Inherited::default(), None).await
     }
 
-    async fn start_as(config: &Config, log: Option<AccessLog>, ours: bool) -> Result<Self, StartError> {
+    async fn start_as(
+        config: &Config,
+        (log, ours): (Option<AccessLog>, bool),
+        sockets: Inherited,
+        path: Option<&Path>,
+    ) -> Result<Self, StartError> {
         let (router, meters) = (Router::new(), Meters::new());
+        let (mut before, mut sockets, mut offered) = (None, sockets, None);
+        if let Some(path) = path {
+            let found = Predecessor::find(path, &router).await.map_err(StartError::TakeOver)?;
+            before = Some(found.0);
+            sockets = sockets.after(found.1);
+            offered = sockets.take(&Place::Unix(path.into()));
+        }
         let log = Arc::new(ArcSwapOption::from_pointee(log));
         let counts = Counts::default();
         let proxy = proxy(&router, &meters, &counts, &log);
@@ -148,10 +192,30 @@ impl Daemon {
         };
         let (upkeep, ended) = watch::channel(false);
         tokio::spawn(lasting.meters.clone().upkeep(ended));
-        let inner = Arc::new(Inner { lasting, live: Mutex::new(None), shown: ArcSwap::default() });
+        let inner = Arc::new(Inner {
+            lasting,
+            live: Mutex::new(None),
+            shown: ArcSwap::default(),
+            stage: watch::Sender::new(if before.is_some() { Stage::Taking } else { Stage::Alone(None) }),
+            offered: sync::Mutex::new(offered),
+            offering: sync::Mutex::new(None),
+            hook: sync::Mutex::new(None),
+            program: OnceLock::new(),
+        });
         // Whoever wants something of it before it has started waits here.
         let mut slot = inner.live.lock().await;
-        let live = slot.insert(Live::start(config, &inner).await?);
+        let live = match Live::start(config, &inner, sockets, before.as_mut()).await {
+            Ok(live) => slot.insert(live),
+            Err(error) => {
+                if let Some(before) = before {
+                    before.failed(&error.to_string()).await;
+                }
+                return Err(error);
+            }
+        };
+        if let Some(before) = before {
+            inner.succeed(before).await.map_err(StartError::TakeOver)?;
+        }
         inner.lasting.readiness.set(None);
         inner.shown.store(Arc::new(Shown::of(live)));
         drop(slot);
@@ -231,20 +295,30 @@ impl Daemon {
     }
 
     /// Stops accepting, lets what is running finish within that time, cuts the rest, and writes the last log lines.
-    /// Says how many connections were cut.
+    /// Says how many connections were cut. If another process has taken over, clients have a second to ask once more
+    /// on the connections they have, and it gets the dynos that are left.
     ///
     /// # Cancel safety
     /// A dropped future leaves the daemon draining and cuts it.
     pub async fn stop(self, within: Duration) -> usize {
         let lasting = &self.inner.lasting;
+        let deadline = Instant::now() + within;
+        let mut stage = self.stage();
+        if stage.borrow().is_handed_over() {
+            let _ = timeout(LAST_REQUEST.min(within), lasting.connections.ended()).await;
+        }
         lasting.readiness.drain();
         lasting.drain.begin();
-        let _ = tokio::time::timeout(within, lasting.connections.ended()).await;
+        let _ = timeout_at(deadline, lasting.connections.ended()).await;
+        if stage.borrow().is_handed_over() {
+            // Dynos that still work for clients that are gone.
+            let _ = timeout_at(deadline, stage.wait_for(Stage::is_over)).await;
+        }
         let cut = lasting.connections.open();
         if cut > 0 {
             lasting.proxy.force_close();
             lasting.drain.cut();
-            let _ = tokio::time::timeout(LAST_LINES, lasting.connections.ended()).await;
+            let _ = timeout(LAST_LINES, lasting.connections.ended()).await;
         }
         if let Some(log) = lasting.log.load_full()
             && !log.close(LAST_LINES).await
@@ -254,7 +328,20 @@ impl Daemon {
         if let Some(live) = self.inner.live.lock().await.take() {
             live.end().await;
         }
+        let offering = self.inner.offering.lock().take();
+        if let Some(offering) = offering.filter(|_| !stage.borrow().is_handed_over()) {
+            // It takes the file of its socket away, and has been told to end.
+            let _ = offering.await;
+        }
         cut
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Whoever talks about a hand-over may still hold on to the rest.
+        self.inner.lasting.drain.cut();
+        self.inner.stage.send_if_modified(Stage::end);
     }
 }
 

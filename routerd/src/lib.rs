@@ -32,9 +32,13 @@
 //! | `daemon.rs` | The daemon put together: router, proxy, listeners, discovery, log, metrics and admin |
 //! | `daemon/live.rs` | What a reload changes of a running daemon |
 //! | `daemon/names.rs` | Where the dynos of a configuration come from, as discovery wants it |
+//! | `daemon/offer.rs` | The old side of a hand-over |
+//! | `daemon/succeed.rs` | The new side of a hand-over |
 //! | `daemon/orders.rs` | Carries out what is asked of the daemon, one order after the other |
 //! | `daemon/release.rs` | Releases of a running daemon |
 //! | `daemon/release/words.rs` | The words of releases |
+//! | `upgrade.rs` | Starts this program anew |
+//! | `systemd.rs` | What systemd is told of this process |
 //! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |
 //! | `conn.rs` | One client connection: HTTP/1.1 in, each request to `router_core::proxy` |
 //! | `socket.rs` | A client's socket with two hands on it |
@@ -46,6 +50,9 @@
 //! | `admin/readiness.rs` | Whether the daemon should get traffic, and if not, why: what `/readyz` answers |
 //! | `admin/reloads.rs` | How reloads of the configuration have gone |
 //! | `admin/status.rs` | The picture of the router as JSON, for `/v1/status` |
+//! | `handover.rs` | What two daemons say to each other while one takes over from the other |
+//! | `handover/wire.rs` | The connection of a hand-over |
+//! | `inherit.rs` | Listening sockets that are open already |
 //! | `control.rs` | What can be asked of a running daemon, by whom, and what is answered |
 //! | `control/orders.rs` | Orders |
 //! | `control/views.rs` | What is shown of deploys, releases and apps |
@@ -60,7 +67,7 @@
 //! | `metrics/process.rs` | CPU time and memory of this process, as Linux tells them in `/proc/self` |
 //! | `metrics/scrape.rs` | What is read when somebody asks |
 //! | `metrics/total.rs` | How many requests there were, how many failed, and how long they held their dynos |
-//! | `drain.rs` | One signal for everything that runs: go on, finish what is running and take nothing new, stop now |
+//! | `drain.rs` | One signal for everything that runs: go on, let connections end, finish what is running, stop now |
 //! | `config.rs` | The checked configuration, as types |
 //! | `config/access.rs` | Who may do what |
 //! | `config/check.rs` | From the file as written to the checked configuration |
@@ -80,11 +87,15 @@ pub mod cli;
 pub mod watch;
 pub mod up;
 pub mod daemon;
+pub mod upgrade;
+pub mod systemd;
 mod accept;
 mod conn;
 mod socket;
 pub mod log;
 pub mod admin;
+pub mod handover;
+pub mod inherit;
 pub mod control;
 mod deploys;
 pub mod discover;

@@ -19,10 +19,11 @@ use super::host;
 use super::key::{Key, Text};
 use super::units::{Period, Size};
 use super::walk::clip;
-use super::{Admin, App, Config, Dns, Log, Server};
+use super::{Admin, App, Config, Dns, Handover, Log, Server};
 
 /// The longest path of a socket that the system takes.
 const SOCKET_PATH_MAX: usize = 107;
+const NO_PATH: &str = "the path of a socket has 1 to 107 bytes";
 
 /// Collects what is wrong on the way.
 pub(super) struct Checker<'a> {
@@ -80,6 +81,7 @@ impl<'a> Checker<'a> {
         }
         Server {
             listen,
+            handover: self.handover(&file.handover),
             shutdown_timeout: file.shutdown_timeout.or(Period(default.shutdown_timeout)).0,
             max_connections: count(&file.max_connections, default.max_connections),
             header_timeout: file.header_timeout.or(Period(default.header_timeout)).0,
@@ -110,22 +112,36 @@ impl<'a> Checker<'a> {
         let (Some(text), Some(span)) = (file.listen.value(), file.listen.span()) else {
             return Admin::default();
         };
-        let path = text.strip_prefix("unix:");
-        if let Some(path) = path.filter(|path| (1..=SOCKET_PATH_MAX).contains(&path.len())) {
-            return Admin::Unix(PathBuf::from(path));
+        if let Some(path) = socket_path(text) {
+            return Admin::Unix(path);
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
             self.listener(address, span, taken);
             return Admin::Tcp(address);
         }
-        let why = match path {
-            Some(_) => format!("the path of a socket has 1 to {SOCKET_PATH_MAX} bytes"),
-            None => "this is no address with a port".to_owned(),
-        };
+        let why = if text.starts_with("unix:") { NO_PATH } else { "this is no address with a port" };
         let problem =
             Problem::new(span, format!("admin.listen: {why}")).found(format!("found \"{}\"", clip(text)));
         self.problems.push(problem.help(r#"allowed: "127.0.0.1:9900" or "unix:/run/routerd.sock""#));
         Admin::default()
+    }
+
+    fn handover(&mut self, key: &Key<String>) -> Handover {
+        let (Some(text), Some(span)) = (key.value(), key.span()) else { return Handover::default() };
+        match text.as_str() {
+            "auto" => return Handover::Auto,
+            "off" => return Handover::Off,
+            path => {
+                if let Some(path) = socket_path(path) {
+                    return Handover::At(path);
+                }
+            }
+        }
+        let why = if text.starts_with("unix:") { NO_PATH } else { "this is no socket" };
+        let problem = Problem::new(span, format!("server.handover: {why}"));
+        let problem = problem.found(format!("found \"{}\"", clip(text)));
+        self.problems.push(problem.help(r#"allowed: "unix:/run/routerd/shop.handover", "auto" or "off""#));
+        Handover::default()
     }
 
     fn no_address(&mut self, text: &Text, key: &str, allowed: &str) {
@@ -348,6 +364,12 @@ impl<'a> Checker<'a> {
             .with_order(order)
             .with_close_frees_dyno(app.close_frees_dyno.or(default.close_frees_dyno))
     }
+}
+
+/// The path of a socket, written as `unix:` and the path.
+fn socket_path(text: &str) -> Option<PathBuf> {
+    let path = text.strip_prefix("unix:")?;
+    (1..=SOCKET_PATH_MAX).contains(&path.len()).then(|| PathBuf::from(path))
 }
 
 fn log(file: &file::Log) -> Log {

@@ -14,7 +14,7 @@ use super::units::{Period, Size};
 use super::{App, Config, Dns, Log, LogFormat, LogLevel, LogOutput, Server};
 
 /// Keys that are read once, when the daemon starts.
-const AT_START: [&str; 1] = ["server.threads"];
+const AT_START: [&str; 2] = ["server.threads", "server.handover"];
 
 /// What is different between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -215,6 +215,7 @@ fn settings(config: &Config) -> Keys {
 fn server(server: &Server) -> Keys {
     let Server {
         listen,
+        handover,
         shutdown_timeout,
         max_connections,
         header_timeout,
@@ -228,6 +229,7 @@ fn server(server: &Server) -> Keys {
     } = server;
     vec![
         ("server.listen", many(listen)),
+        ("server.handover", one(handover)),
         ("server.shutdown_timeout", one(Period(*shutdown_timeout))),
         ("server.max_connections", one(max_connections)),
         ("server.header_timeout", one(Period(*header_timeout))),

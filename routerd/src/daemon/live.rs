@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::release::{self, Deploys};
+use super::succeed::Predecessor;
 use super::{Inner, StartError, names};
 use crate::accept::{self, Connections};
-use crate::admin::{Admin, AdminAddress, AdminListener, Readiness, Reloads};
+use crate::admin::{Admin, AdminAddress, AdminError, AdminListener, LeaveFile, Readiness, Reloads};
 use crate::config::diff::{AppChange, Diff};
 use crate::config::{self, Config, LogFormat, LogOutput};
 use crate::conn::Terms;
@@ -28,6 +30,8 @@ use crate::deploys::counts::Counts;
 use crate::discover::Discoveries;
 use crate::drain::Drain;
 use crate::gate::Gate;
+use crate::handover::Described;
+use crate::inherit::{self, Inherited, Place};
 use crate::log::{AccessLog, Format};
 use crate::metrics::{Meters, Scrape};
 
@@ -73,6 +77,7 @@ struct Listening {
     /// As the configuration has it: port 0 is any free port.
     wanted: SocketAddr,
     address: SocketAddr,
+    listener: Arc<TcpListener>,
     task: JoinHandle<()>,
 }
 
@@ -83,7 +88,13 @@ impl Drop for Listening {
 }
 
 struct RunningAdmin {
+    /// As the configuration has it.
+    wanted: Place,
     address: AdminAddress,
+    /// The socket, for another process.
+    socket: OwnedFd,
+    file_stays: bool,
+    leave_file: LeaveFile,
     /// Dropping it ends the listener.
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -93,29 +104,41 @@ struct RunningAdmin {
 #[derive(Default)]
 struct Opened {
     listeners: Vec<(SocketAddr, TcpListener)>,
-    admin: Option<AdminListener>,
+    admin: Option<(Place, AdminListener, OwnedFd)>,
     log: Option<AccessLog>,
+    inherited: Inherited,
 }
 
 impl Live {
-    /// The first configuration.
-    pub(super) async fn start(file: &Config, inner: &Arc<Inner>) -> Result<Self, StartError> {
+    /// The first configuration. With a daemon before this one it accepts when its turn has come.
+    pub(super) async fn start(
+        file: &Config,
+        inner: &Arc<Inner>,
+        inherited: Inherited,
+        before: Option<&mut Predecessor>,
+    ) -> Result<Self, StartError> {
         let lasting = &inner.lasting;
         let (mut config, book) = (file.clone(), lasting.shelf.read());
         release::overlay(&mut config, &book);
-        let mut opened = Opened::default();
+        let mut opened = Opened { inherited, ..Opened::default() };
         opened.listen(&config.server.listen)?;
         opened.admin(&config).await?;
+        std::mem::take(&mut opened.inherited).close();
         let apps: Vec<_> = config.apps.iter().map(|app| Change::PutApp(app.spec.clone())).collect();
         lasting.router.apply(&apps).map_err(StartError::Apps)?;
         let gate = Arc::new(Gate::new(lasting.router.clone()));
         let discoveries = Discoveries::new(names::settings(&config), Arc::clone(&gate));
         // The admin listener first: whoever asks whether the daemon is ready gets an answer while names are looked up.
-        let admin = opened.admin.take().map(|listener| RunningAdmin::start(listener, lasting));
+        let start = |admin| RunningAdmin::start(admin, lasting);
+        let admin = opened.admin.take_if(|_| before.is_none()).map(start);
         let (config, file, listeners) = (Arc::new(config), Arc::new(file.clone()), Vec::new());
         let mut live = Self { config: Arc::clone(&config), file, listeners, admin, discoveries, gate };
         live.take_up(&book, inner).await;
         live.discover(&config, true).await;
+        if let Some(before) = before {
+            before.ready(&lasting.router).await.map_err(StartError::TakeOver)?;
+            live.admin = opened.admin.take().map(start);
+        }
         live.accept(opened.listeners, lasting);
         Ok(live)
     }
@@ -183,7 +206,7 @@ impl Live {
         self.listeners.retain(|it| new.server.listen.contains(&it.wanted));
         self.accept(opened.listeners, lasting);
         if diff.has("admin.listen") {
-            let admin = opened.admin.map(|listener| RunningAdmin::start(listener, lasting));
+            let admin = opened.admin.map(|admin| RunningAdmin::start(admin, lasting));
             // The old one finishes what it is answering by itself.
             drop(std::mem::replace(&mut self.admin, admin));
         }
@@ -214,10 +237,39 @@ impl Live {
     fn accept(&mut self, listeners: Vec<(SocketAddr, TcpListener)>, lasting: &Lasting) {
         for (wanted, listener) in listeners {
             let Ok(address) = listener.local_addr() else { continue };
-            let (terms, connections) = (Arc::clone(&lasting.terms), lasting.connections.clone());
-            let task = tokio::spawn(accept::accept(listener, terms, connections, lasting.drain.watch()));
-            self.listeners.push(Listening { wanted, address, task });
+            let listener = Arc::new(listener);
+            let task = lasting.accept(&listener);
+            self.listeners.push(Listening { wanted, address, listener, task });
         }
+    }
+
+    /// The listening sockets, for another process.
+    pub(super) fn sockets(&self) -> Vec<(Described, BorrowedFd<'_>)> {
+        let listener = |it: &'_ Listening| Described { place: Place::Tcp(it.wanted), file_stays: false };
+        let listeners = self.listeners.iter().map(|it| (listener(it), it.listener.as_fd()));
+        let admin = self.admin.iter().map(|it| {
+            let (place, file_stays) = (it.wanted.clone(), it.file_stays);
+            (Described { place, file_stays }, it.socket.as_fd())
+        });
+        listeners.chain(admin).collect()
+    }
+
+    /// Accepts nothing and changes nothing until [`go_on`](Self::go_on). Clients wait in the kernel.
+    pub(super) fn hold(&self) {
+        self.listeners.iter().for_each(|it| it.task.abort());
+        self.gate.close_all();
+    }
+
+    pub(super) fn go_on(&mut self, lasting: &Lasting) {
+        for it in &mut self.listeners {
+            it.task = lasting.accept(&it.listener);
+        }
+        self.gate.open_all();
+    }
+
+    /// The file of a Unix socket is another process's from now on.
+    pub(super) fn leave_files(&self) {
+        self.admin.iter().for_each(|admin| admin.leave_file.set(true));
     }
 
     /// Where it listens, in the order of the configuration.
@@ -245,25 +297,36 @@ impl Live {
 impl Opened {
     fn listen(&mut self, addresses: &[SocketAddr]) -> Result<(), StartError> {
         for address in addresses {
-            let listener = accept::listen(*address).map_err(|error| StartError::Listen(*address, error))?;
+            let listener = match self.inherited.take(&Place::Tcp(*address)) {
+                Some(passed) => inherit::tcp(passed.socket),
+                None => accept::listen(*address),
+            };
+            let listener = listener.map_err(|error| StartError::Listen(*address, error))?;
             self.listeners.push((*address, listener));
         }
         Ok(())
     }
 
     async fn admin(&mut self, config: &Config) -> Result<(), StartError> {
-        let address = match &config.admin {
+        let (place, address) = match &config.admin {
             None => return Ok(()),
-            Some(config::Admin::Tcp(address)) => AdminAddress::Tcp(*address),
-            Some(config::Admin::Unix(path)) => AdminAddress::Unix(path.clone()),
+            Some(config::Admin::Tcp(address)) => (Place::Tcp(*address), AdminAddress::Tcp(*address)),
+            Some(config::Admin::Unix(path)) => (Place::Unix(path.clone()), AdminAddress::Unix(path.clone())),
         };
-        self.admin = Some(AdminListener::bind(&address).await.map_err(StartError::Admin)?);
+        let listener = match self.inherited.take(&place) {
+            Some(passed) => AdminListener::on(passed, &address),
+            None => AdminListener::bind(&address).await,
+        };
+        let listener = listener.map_err(StartError::Admin)?;
+        let socket = listener.as_fd().try_clone_to_owned();
+        let socket = socket.map_err(|error| StartError::Admin(AdminError::Listen(address, error)))?;
+        self.admin = Some((place, listener, socket));
         Ok(())
     }
 }
 
 impl RunningAdmin {
-    fn start(listener: AdminListener, lasting: &Lasting) -> Self {
+    fn start((wanted, listener, socket): (Place, AdminListener, OwnedFd), lasting: &Lasting) -> Self {
         let (stop, stopped) = watch::channel(false);
         let router = lasting.router.clone();
         let admin = Admin {
@@ -272,8 +335,11 @@ impl RunningAdmin {
             readiness: lasting.readiness.clone(),
             reloads: lasting.reloads.clone(),
         };
-        let address = listener.address().clone();
-        Self { address, stop, task: tokio::spawn(listener.serve(admin, stopped)) }
+        listener.own_file();
+        let (address, file_stays, leave_file) =
+            (listener.address().clone(), listener.file_stays(), listener.leave_file());
+        let task = tokio::spawn(listener.serve(admin, stopped));
+        Self { wanted, address, socket, file_stays, leave_file, stop, task }
     }
 }
 
@@ -285,6 +351,11 @@ impl Lasting {
     /// What connections are served by under a configuration.
     pub(super) fn terms_of(&self, config: &Config) -> Terms {
         Terms::new(self.proxy.clone(), &config.server)
+    }
+
+    fn accept(&self, listener: &Arc<TcpListener>) -> JoinHandle<()> {
+        let (terms, connections) = (Arc::clone(&self.terms), self.connections.clone());
+        tokio::spawn(accept::accept(Arc::clone(listener), terms, connections, self.drain.watch()))
     }
 
     fn scraper(&self) -> Arc<dyn Fn() -> String + Send + Sync> {

@@ -142,7 +142,16 @@ async fn carry_out(inner: &Arc<Inner>, actor: &Actor, order: Order) -> Result<Re
         Order::Pause { .. } | Order::Resume { .. } | Order::Maintenance { .. } | Order::Restart { .. } => {
             Err(Refusal::new(RefusalKind::Unsupported, "not yet"))
         }
-        Order::Reload | Order::Upgrade => Err(Refusal::new(RefusalKind::Unsupported, "not yet")),
+        Order::Upgrade => {
+            // Whoever takes over needs it.
+            drop(slot);
+            let unknown = "it is not known how this process was started, so it cannot be started anew";
+            let upgrade = inner.upgrade().ok_or_else(|| Refusal::new(RefusalKind::Unsupported, unknown))?;
+            let pid =
+                upgrade.await.map_err(|error| Refusal::new(RefusalKind::Conflict, error.to_string()))?;
+            Ok(said(format!("process {pid} has taken over; this one finishes what it has")))
+        }
+        Order::Reload => Err(Refusal::new(RefusalKind::Unsupported, "not yet")),
     }
 }
 

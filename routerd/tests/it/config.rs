@@ -118,6 +118,7 @@ fn with(path: &[String], value: Value) -> String {
 fn another(path: &str, schema: &Value) -> Value {
     match path {
         "server.listen" => return json!(["127.0.0.1:0"]),
+        "server.handover" => return json!("unix:/run/y.sock"),
         "admin.listen" => return json!("unix:/run/x.sock"),
         "dns.servers" => return json!(["::1"]),
         "apps.shop.hosts" => return json!(["shop.test"]),

@@ -14,4 +14,5 @@ mod reload;
 mod servers;
 mod slow;
 mod support;
+mod takeover;
 mod up;
