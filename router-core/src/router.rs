@@ -206,6 +206,35 @@ impl Router {
         Ok(())
     }
 
+    /// Lends a dyno to another router: it is given no further request here, whatever apps it is in or comes to, until
+    /// [`regain`](Self::regain). Requests wait for it as for a busy one. Says whether this router is done with it: it
+    /// has no request in flight and no connection is kept. If not, it may be asked again.
+    ///
+    /// ```
+    /// use router_core::Router;
+    ///
+    /// let router = Router::new();
+    /// let dyno = "127.0.0.1:3001".parse()?;
+    /// assert!(router.lend(dyno), "no app has it");
+    /// router.regain(dyno);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn lend(&self, dyno: Address) -> bool {
+        // With it no list of changes is half done.
+        let _control = self.0.control.lock();
+        let app = self.0.hub.lend(dyno, true).and_then(|app| self.app(&app));
+        app.is_none_or(|app| app.shared().lend(dyno))
+    }
+
+    /// The other router gives a dyno back. One that was not lent takes no notice.
+    pub fn regain(&self, dyno: Address) {
+        let _control = self.0.control.lock();
+        let Some(app) = self.0.hub.lend(dyno, false).and_then(|app| self.app(&app)) else { return };
+        for gone in app.shared().change(&[Op::Lend(dyno, false)]).pay() {
+            self.0.hub.left(app.id(), gone);
+        }
+    }
+
     /// A picture of every app, ordered by name. Takes each app's lock for a moment, one after the other.
     pub fn snapshot(&self) -> Snapshot {
         let refs: Vec<_> = self.0.apps.iter().map(|app| app.clone()).collect();
@@ -258,7 +287,9 @@ impl Router {
                     // What was asked of other apps before this comes first: it may set the address free.
                     work.turn_to(&app, hub);
                     let op = hub.claim(&app.0, spec.clone());
+                    let lent = op.as_ref().and_then(|_| hub.lent(spec.address));
                     work.add(&app, op, hub);
+                    work.add(&app, lent, hub);
                 }
             }
             Change::Hold(id, hold) => {

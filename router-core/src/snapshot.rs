@@ -118,13 +118,15 @@ pub enum DynoState {
     Quarantined,
     /// Its probes fail; gets no requests until they do not.
     Unhealthy,
+    /// Another router has it; requests wait for it as for a busy one.
+    Lent,
     /// Leaves once its requests have ended.
     Draining,
 }
 
 impl DynoState {
     /// Every state, in the order above.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Staged,
         Self::Booting,
         Self::Crashed,
@@ -133,6 +135,7 @@ impl DynoState {
         Self::Lingering,
         Self::Quarantined,
         Self::Unhealthy,
+        Self::Lent,
         Self::Draining,
     ];
 
@@ -147,6 +150,7 @@ impl DynoState {
             Self::Lingering => "lingering",
             Self::Quarantined => "quarantined",
             Self::Unhealthy => "unhealthy",
+            Self::Lent => "lent",
             Self::Draining => "draining",
         }
     }

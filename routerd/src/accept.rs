@@ -89,7 +89,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accepts connections until the drain begins.
 pub(crate) async fn accept(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     terms: Arc<ArcSwap<Terms>>,
     connections: Connections,
     drain: watch::Receiver<Phase>,
@@ -98,7 +98,7 @@ pub(crate) async fn accept(
     loop {
         let accepted = tokio::select! {
             biased;
-            () = reached(&mut ends, Phase::Draining) => return,
+            () = reached(&mut ends, Phase::Leaving) => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {

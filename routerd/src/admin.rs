@@ -2,9 +2,10 @@
 //!
 //! `GET /metrics` for Prometheus, `/healthz` (the process runs), `/readyz` (it should get traffic), and JSON below
 //! `/v1`: `api.rs` has the table of it all. Who may ask is decided by `access.rs` before anything else is looked at.
-//! Each connection carries one request and has [`CONNECTION_TIMEOUT`] for all of it, and there are never more than
-//! [`MAX_CONNECTIONS`], so slow or many clients cost a bounded amount and end by themselves. What is asked for comes
-//! from closures and from [`Control`]: this file knows neither the router nor the meters.
+//! Each connection carries one request and has [`CONNECTION_TIMEOUT`] for all of it (an order to upgrade that somebody
+//! may give: two minutes more), and there are never more than [`MAX_CONNECTIONS`], so slow or many clients cost a
+//! bounded amount and end by themselves. What is asked for comes from closures and from [`Control`]: this file knows
+//! neither the router nor the meters.
 
 mod access;
 mod api;
@@ -17,7 +18,7 @@ mod reloads;
 mod reply;
 mod status;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -36,7 +37,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::control::Control;
 pub use access::Access;
 use access::Peer;
-use listen::Accepted;
+pub(crate) use listen::{Accepted, LeaveFile};
 pub use listen::{AdminAddress, AdminError, AdminListener};
 pub use readiness::Readiness;
 pub use reloads::{Account, Reloads};
@@ -68,6 +69,17 @@ const BOUNDS: Bounds = Bounds {
     connection: CONNECTION_TIMEOUT,
     stop: Duration::from_secs(2),
 };
+
+/// How much longer a connection may take, because of what was asked.
+#[derive(Clone, Default)]
+struct Patience(Arc<OnceLock<Duration>>);
+
+impl Patience {
+    fn longer(&self, by: Duration) {
+        // A connection carries one request.
+        let _ = self.0.set(by);
+    }
+}
 
 /// What the admin listener can tell.
 #[derive(Clone)]
@@ -157,16 +169,23 @@ async fn connection(
     routes: Router,
     stop: watch::Receiver<bool>,
 ) {
+    let patience = Patience::default();
     let serve = async {
         let tls = matches!(peer, Peer::Tcp { .. }).then(|| access.tls()).flatten();
-        let Some(tls) = tls else { return request(stream, peer, bounds, routes, stop).await };
+        let about = (peer, patience.clone());
+        let Some(tls) = tls else { return request(stream, about, bounds, routes, stop).await };
         match timeout(bounds.head, TlsAcceptor::from(tls).accept(stream)).await {
-            Ok(Ok(stream)) => request(stream, peer, bounds, routes, stop).await,
+            Ok(Ok(stream)) => request(stream, about, bounds, routes, stop).await,
             Ok(Err(error)) => tracing::debug!("admin: no TLS connection: {error}"),
             Err(_) => tracing::debug!("admin: a TLS handshake took longer than it may"),
         }
     };
-    if timeout(bounds.connection, Box::pin(serve)).await.is_err() {
+    let mut serve = Box::pin(serve);
+    if timeout(bounds.connection, &mut serve).await.is_ok() {
+        return;
+    }
+    let longer = patience.0.get().copied().unwrap_or_default();
+    if timeout(longer, serve).await.is_err() {
         tracing::debug!("admin: a connection took longer than it may");
     }
 }
@@ -174,7 +193,7 @@ async fn connection(
 /// The one request of a connection.
 async fn request(
     stream: impl Stream,
-    peer: Peer,
+    (peer, patience): (Peer, Patience),
     bounds: Bounds,
     routes: Router,
     mut stop: watch::Receiver<bool>,
@@ -182,6 +201,7 @@ async fn request(
     let routes = TowerToHyperService::new(routes);
     let routes = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(patience.clone());
         routes.call(request)
     });
     let serve = http1::Builder::new()

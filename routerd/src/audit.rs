@@ -32,7 +32,7 @@ use serde_json::Value;
 
 use self::files::Files;
 use self::line::{Draft, Link};
-use crate::durable::rfc3339;
+use crate::durable::{Held, rfc3339};
 
 pub use self::line::{FIRST, Line, Mark};
 pub use self::read::{Filter, tail};
@@ -110,6 +110,8 @@ pub enum Ended {
 pub enum AuditError {
     /// Another process writes the file.
     Locked(PathBuf),
+    /// The file was handed over to another process.
+    HandedOver(PathBuf),
     /// The system did not do what it was asked: what, with which file.
     Io(&'static str, PathBuf, io::Error),
     /// The file is not what this module wrote.
@@ -119,7 +121,12 @@ pub enum AuditError {
 }
 
 /// The audit trail, open for writing. All calls block: from a task go through `spawn_blocking`.
-pub struct Audit(Mutex<Writer>);
+pub struct Audit {
+    path: PathBuf,
+    keep: Mutex<Keep>,
+    writer: Held<Writer>,
+    wall: Wall,
+}
 
 /// Tells the time since 1970.
 type Wall = fn() -> Duration;
@@ -167,14 +174,43 @@ impl Audit {
     }
 
     fn open_with(path: &Path, keep: Keep, wall: Wall) -> Result<Self, AuditError> {
-        let mut files = Files::lock(path, keep)?;
+        let audit = Self { wall, ..Self::of_another(path, keep) };
+        audit.take()?;
+        Ok(audit)
+    }
+
+    /// A trail that another process writes until it is [`taken`](Self::take).
+    pub fn of_another(path: &Path, keep: Keep) -> Self {
+        Self { path: path.to_owned(), keep: Mutex::new(keep), writer: Held::away(), wall: clock::wall }
+    }
+
+    /// Takes the right to write it, as [`open`](Self::open) does. If that fails, the next line tries it again.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take(&self) -> Result<(), AuditError> {
+        self.writer.take(|| self.opened())
+    }
+
+    /// Lets another process write it, until it is [`taken`](Self::take) again. Lines are refused from now on.
+    pub fn let_go(&self) {
+        self.writer.let_go();
+    }
+
+    fn opened(&self) -> Result<Writer, AuditError> {
+        let mut files = Files::lock(&self.path, *self.keep.lock())?;
         let (last, note) = files.take_up()?;
-        let mut writer = Writer { files, last, note, wall };
+        let mut writer = Writer { files, last, note, wall: self.wall };
         // A full disk refuses changes, not the start: what is to be told waits for the first of them.
         if let Err(error) = writer.write_note() {
             tracing::warn!("{error}");
         }
-        Ok(Self(Mutex::new(writer)))
+        Ok(writer)
+    }
+
+    fn write<'a>(&self, fill: impl FnOnce(Draft<'a>) -> Draft<'a>) -> Result<Mark, AuditError> {
+        let written = self.writer.with(|| self.opened(), |writer| writer.write(fill));
+        written.unwrap_or_else(|| Err(AuditError::HandedOver(self.path.clone())))
     }
 
     /// Writes down that a change is about to begin. The change must not begin if this fails.
@@ -183,7 +219,7 @@ impl Audit {
     /// Why the line is not on the disk. The trail is as it was.
     pub fn begin(&self, asked: &Asked) -> Result<Seq, AuditError> {
         let Asked { who, from, what, app, before, after } = asked;
-        let mark = self.0.lock().write(|draft| Draft {
+        let mark = self.write(|draft| Draft {
             who: Some(who),
             from: from.as_deref(),
             what,
@@ -202,7 +238,7 @@ impl Audit {
     /// Why the line is not on the disk. The trail is as it was.
     pub fn end(&self, of: Seq, outcome: &Outcome) -> Result<Mark, AuditError> {
         let Seq { number, what, app } = of;
-        self.0.lock().write(|draft| Draft {
+        self.write(|draft| Draft {
             of: Some(number),
             what: &what,
             app: app.as_deref(),
@@ -214,7 +250,8 @@ impl Audit {
 
     /// Keeps more or less from now on.
     pub fn keep(&self, keep: Keep) {
-        self.0.lock().files.keep = keep;
+        *self.keep.lock() = keep;
+        self.writer.here(|writer| writer.files.keep = keep);
     }
 }
 
@@ -266,6 +303,10 @@ impl fmt::Display for AuditError {
                 write!(f, "the audit file {} is written by another process: end that one, ", path.display())?;
                 f.write_str("or give this one another `audit.file`")
             }
+            Self::HandedOver(path) => {
+                let path = path.display();
+                write!(f, "the audit file {path} was handed over to the process that has taken over")
+            }
             Self::Io(doing, path, error) => write!(f, "the audit file {} {doing}: {error}", path.display()),
             Self::Broken(broken) => write!(f, "the audit trail is broken: {broken}"),
             Self::TooLong(bytes) => {
@@ -280,15 +321,15 @@ impl std::error::Error for AuditError {
         match self {
             Self::Io(_, _, error) => Some(error),
             Self::Broken(broken) => Some(broken),
-            Self::Locked(_) | Self::TooLong(_) => None,
+            Self::Locked(_) | Self::HandedOver(_) | Self::TooLong(_) => None,
         }
     }
 }
 
 impl fmt::Debug for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let writer = self.0.lock();
-        f.debug_struct("Audit").field("file", &writer.files.path).field("last", &writer.last.seq).finish()
+        let last = self.writer.here(|writer| writer.last.seq);
+        f.debug_struct("Audit").field("file", &self.path).field("last", &last).finish()
     }
 }
 

@@ -24,7 +24,8 @@ The smallest configuration, for two dynos behind 127.0.0.1:8080:
   [apps.shop]
   dynos = [\"127.0.0.1:3001\", \"127.0.0.1:3002\"]
 
-Signals: SIGTERM stops accepting, finishes what is running and ends. SIGHUP loads the configuration anew.
+Signals: SIGTERM stops accepting, finishes what is running and ends. SIGHUP loads the configuration anew. SIGUSR2
+starts the program anew, and the new process takes over without losing a request.
 Exit codes: 0 done, 1 it failed, 2 wrong use.";
 
 const UP_EXAMPLES: &str = "\
@@ -43,9 +44,16 @@ Examples:
   routerd run --config shop.toml
   routerd check --config shop.toml && routerd run --config shop.toml > access.log
   routerd run --config shop.toml --watch
+  routerd run --config shop.toml --takeover    replaces the one that runs
 
 SIGHUP loads the configuration anew. What is in the old and the new one is not touched: no connection is closed, no
-request lost. A configuration that is wrong changes nothing and is reported.";
+request lost. A configuration that is wrong changes nothing and is reported.
+
+--takeover gets the listening sockets and then the dynos, one by one, from the routerd that runs this configuration
+file, which finishes its requests and ends. SIGUSR2 to that one does the same with its own program file and arguments.
+Should the new one fail before it serves, the old one goes on.
+
+Sockets of systemd (LISTEN_FDS) are used where their address is one of server.listen or admin.listen.";
 
 const PLAN_EXAMPLES: &str = "\
 Examples:
@@ -105,6 +113,9 @@ pub struct RunArgs {
     /// Reload the configuration whenever the file changes; without it, on SIGHUP only
     #[arg(long)]
     pub watch: bool,
+    /// Take over from the routerd that runs this configuration file, without losing a request
+    #[arg(long)]
+    pub takeover: bool,
 }
 
 /// Which configuration is meant, and which is in place.

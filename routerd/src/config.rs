@@ -87,6 +87,7 @@ pub struct Config {
 #[non_exhaustive]
 pub struct Server {
     pub listen: Vec<SocketAddr>,
+    pub handover: Handover,
     pub shutdown_timeout: Duration,
     pub max_connections: usize,
     pub header_timeout: Duration,
@@ -110,6 +111,18 @@ pub struct Admin {
     pub tokens: Vec<Token>,
     /// Its certificate, if it speaks TLS.
     pub tls: Option<Tls>,
+}
+
+/// Where another process can take over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Handover {
+    /// Where the program chooses: see [`default_socket`](crate::handover::default_socket).
+    #[default]
+    Auto,
+    /// Nowhere.
+    Off,
+    /// At a socket in the file system.
+    At(PathBuf),
 }
 
 /// Where the admin interface listens.
@@ -310,6 +323,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))],
+            handover: Handover::default(),
             shutdown_timeout: Duration::from_secs(30),
             max_connections: 100_000,
             header_timeout: Duration::from_secs(60),
@@ -353,6 +367,16 @@ impl Default for Dns {
 impl Default for AdminListen {
     fn default() -> Self {
         Self::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)))
+    }
+}
+
+impl fmt::Display for Handover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Off => f.write_str("off"),
+            Self::At(path) => write!(f, "unix:{}", path.display()),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
 
 use http::header::{self, HeaderValue};
@@ -74,10 +74,10 @@ pub(crate) async fn serve(
     let _ = stream.set_nodelay(true);
     let (socket, side) = Socket::new(stream);
     let client = client(peer, local_port, &side);
-    let served = AtomicU32::new(0);
-    let service = service_fn(|request| one(&terms, &client, &served, request));
+    let count = Count::default();
+    let service = service_fn(|request| one(&terms, &client, &count, request));
     let mut connection = terms.http.serve_connection(TokioIo::new(socket), service);
-    let result = until_drained(&mut connection, drain).await;
+    let result = until_drained(&mut connection, drain, &count.last).await;
     // Ends what still runs, and its record with it.
     let rest = connection.into_parts().read_buf;
     if let Err(error) = result
@@ -107,28 +107,38 @@ fn client(peer: SocketAddr, local_port: u16, side: &Arc<Side>) -> Client {
         }))
 }
 
+/// The requests of one connection.
+#[derive(Default)]
+struct Count {
+    served: AtomicU32,
+    /// No further one is wanted.
+    last: AtomicBool,
+}
+
 fn one(
     terms: &Terms,
     client: &Client,
-    served: &AtomicU32,
+    count: &Count,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Aborted>> {
     // Not in the future: hyper may drop it without a poll, and the request's record is opened here.
     let response = terms.proxy.serve(client, request);
     async move {
         let mut response = response.await?;
-        let number = served.fetch_add(1, Ordering::Relaxed) + 1;
-        if terms.keepalive_requests != 0 && number >= terms.keepalive_requests {
+        let number = count.served.fetch_add(1, Ordering::Relaxed) + 1;
+        let enough = terms.keepalive_requests != 0 && number >= terms.keepalive_requests;
+        if enough || count.last.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
     }
 }
 
-/// Drives the connection; asks it to end when the drain begins.
+/// Drives the connection; asks it to end when the drain begins. Once another process serves, sets `last`.
 async fn until_drained<S>(
     connection: &mut Connection<TokioIo<Socket>, S>,
     drain: watch::Receiver<Phase>,
+    last: &AtomicBool,
 ) -> hyper::Result<()>
 where
     S: hyper::service::HttpService<
@@ -138,7 +148,8 @@ where
         >,
 {
     let mut connection = Pin::new(connection);
-    let (now, mut first, mut second) = (drain.clone(), drain.clone(), drain);
+    let (now, mut zeroth, mut first, mut second) = (drain.clone(), drain.clone(), drain.clone(), drain);
+    let mut leaving = pin!(reached(&mut zeroth, Phase::Leaving));
     let mut draining = pin!(reached(&mut first, Phase::Draining));
     let mut cut = pin!(reached(&mut second, Phase::Cut));
     let (mut listens, mut told) = (false, false);
@@ -148,6 +159,9 @@ where
             listens = true;
             if cut.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
+            }
+            if !last.load(Ordering::Relaxed) && leaving.as_mut().poll(cx).is_ready() {
+                last.store(true, Ordering::Relaxed);
             }
             if !told && draining.as_mut().poll(cx).is_ready() {
                 told = true;

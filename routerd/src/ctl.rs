@@ -126,7 +126,7 @@ impl Asked {
         } else {
             None
         };
-        let answer = self.client.post(&order.path(), &order.body()).await?;
+        let answer = self.client.give(&order).await?;
         let receipt: Receipt = client::read(&answer)?;
         let Some(id) = receipt.deploy.filter(|_| waits) else {
             return Ok(self.shown(&answer, |_| show::line(&receipt.text)));

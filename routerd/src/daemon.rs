@@ -1,13 +1,16 @@
 //! The daemon put together: router, proxy, listeners, discovery, log, metrics and admin; its reloads and orderly end.
 
+mod errors;
+mod lend;
 mod live;
 mod names;
+mod offer;
 mod orders;
 mod release;
+mod succeed;
 mod trail;
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -15,30 +18,39 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use router_core::Router;
-use router_core::change::{Change, ChangeError};
+use router_core::change::Change;
 use router_core::ids::AppId;
 use router_core::proxy::Proxy;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, RwLock, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
+pub use self::errors::{ReloadError, StartError};
 use self::live::{LAST_LINES, Lasting, Live, access_log};
+use self::offer::Heir;
 use self::orders::Orders;
 use self::release::Deploys;
+use self::succeed::Predecessor;
 use self::trail::Trail;
 use crate::accept::Connections;
-use crate::admin::{Access, AdminAddress, AdminError, Readiness, Reloads};
+use crate::admin::{Access, AdminAddress, Readiness, Reloads};
 use crate::audit::{Asked, Outcome};
+use crate::config::Config;
 use crate::config::diff::Diff;
 use crate::config::event::EventKind;
-use crate::config::{Config, ConfigError};
 use crate::conn::Terms;
 use crate::control::Control;
 use crate::deploys::counts::Counts;
 use crate::deploys::grown::Grower;
 use crate::drain::{Drain, Phase};
 use crate::gate;
+use crate::handover::Stage;
+use crate::inherit::Inherited;
 use crate::log::AccessLog;
 use crate::metrics::Meters;
 use crate::webhooks::Event;
+
+/// How long clients may ask once more on the connections they have when another process has taken over.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A running daemon. Dropping it cuts everything; [`stop`](Self::stop) is the orderly end.
 pub struct Daemon {
@@ -56,6 +68,9 @@ struct Shared {
     file: OnceLock<FromFile>,
     /// Held from reading a file to the end of its reload: what was read first is not put in place last.
     turn: Mutex<()>,
+    /// Held for reading while something is changed and written down: nobody takes over in the middle of it.
+    under_way: RwLock<()>,
+    heir: Heir,
 }
 
 /// What is told of the configuration in place without waiting for a reload to end.
@@ -75,68 +90,6 @@ struct FromFile {
     then: Box<dyn Fn(&Config) + Send + Sync>,
 }
 
-/// Why the daemon cannot start, or cannot have another configuration.
-#[derive(Debug)]
-pub enum StartError {
-    /// A listener cannot be opened.
-    Listen(SocketAddr, io::Error),
-    /// The admin listener cannot be opened.
-    Admin(AdminError),
-    /// The access log cannot be started.
-    Log(io::Error),
-    /// The audit trail or the state file cannot be used.
-    Trail(String),
-    /// The apps contradict each other.
-    Apps(ChangeError),
-    /// The daemon is ending.
-    Ending,
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
-            Self::Admin(error) => write!(f, "{error}"),
-            Self::Trail(error) => f.write_str(error),
-            Self::Log(error) => write!(f, "cannot start the access log: {error}"),
-            Self::Apps(error) => write!(f, "{error}"),
-            Self::Ending => f.write_str("the daemon is ending"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-/// Why a reload has changed nothing.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ReloadError {
-    /// The file says something that is wrong.
-    Config(ConfigError),
-    /// The file asks for something that cannot be had.
-    Start(StartError),
-    /// The daemon was not started from a file.
-    NoFile,
-    /// It cannot be written down that it was asked for.
-    NotKept(String),
-    /// The file was not read to its end: the daemon is ending.
-    Interrupted,
-}
-
-impl fmt::Display for ReloadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(error) => error.fmt(f),
-            Self::Start(error) => error.fmt(f),
-            Self::NotKept(why) => f.write_str(why),
-            Self::NoFile => f.write_str("the daemon was not started from a file"),
-            Self::Interrupted => f.write_str("the daemon is ending"),
-        }
-    }
-}
-
-impl std::error::Error for ReloadError {}
-
 impl Daemon {
     /// Starts what the configuration says: opens the listeners, waits for the first answers about names of dynos
     /// (5 s at most), and accepts.
@@ -144,8 +97,17 @@ impl Daemon {
     /// # Errors
     /// Says what cannot be started. Nothing is left running then.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_on(config, Inherited::default()).await
+    }
+
+    /// The same with listening sockets that are open already. Those that the configuration does not name are closed
+    /// and reported.
+    ///
+    /// # Errors
+    /// Says what cannot be started.
+    pub async fn start_on(config: &Config, sockets: Inherited) -> Result<Self, StartError> {
         let log = access_log(&config.log).map_err(StartError::Log)?;
-        Self::start_as(config, log, true).await
+        Self::start_as(config, &Router::new(), (log, true), sockets, None).await
     }
 
     /// The same with an access log of the caller's, which stays whatever a reload says.
@@ -153,26 +115,35 @@ impl Daemon {
     /// # Errors
     /// Says what cannot be started.
     pub async fn start_with_log(config: &Config, log: Option<AccessLog>) -> Result<Self, StartError> {
-        Self::start_as(config, log, false).await
+        Self::start_as(config, &Router::new(), (log, false), Inherited::default(), None).await
     }
 
-    async fn start_as(first: &Config, log: Option<AccessLog>, ours: bool) -> Result<Self, StartError> {
-        let (router, meters) = (Router::new(), Meters::new());
+    /// Starts on a new router; in place of another daemon, it serves when that one lets it.
+    async fn start_as(
+        first: &Config,
+        router: &Router,
+        (log, log_is_ours): (Option<AccessLog>, bool),
+        sockets: Inherited,
+        mut before: Option<&mut Predecessor>,
+    ) -> Result<Self, StartError> {
+        let meters = Meters::new();
         let log = Arc::new(ArcSwapOption::from_pointee(log));
         let counts = Counts::default();
-        let proxy = proxy(&router, &meters, &counts, &log);
+        let proxy = proxy(router, &meters, &counts, &log);
+        let book = before.as_ref().map(|before| before.estate.book.clone());
+        let (trail, shelf) = Trail::open(first, book).await.map_err(StartError::Trail)?;
         let lasting = Lasting {
             terms: Arc::new(ArcSwap::from_pointee(Terms::new(proxy.clone(), &first.server))),
-            router,
+            router: router.clone(),
             proxy,
             meters,
             counts,
-            trail: Trail::open(first).await.map_err(StartError::Trail)?,
-            shelf: trail::shelf(first).await.map_err(StartError::Trail)?,
+            trail,
+            shelf,
             deploys: Deploys::default(),
             grower: OnceLock::new(),
             log,
-            log_is_ours: ours,
+            log_is_ours,
             connections: Connections::new(),
             readiness: Readiness::default(),
             reloads: Reloads::new(),
@@ -184,14 +155,20 @@ impl Daemon {
         tokio::spawn(lasting.meters.clone().upkeep(ended));
         let (config, file) = (Arc::new(first.clone()), Arc::new(first.clone()));
         let shown = ArcSwap::from_pointee(Shown { addresses: Vec::new(), admin: None, config, file });
-        let (live, file) = (Mutex::new(None), OnceLock::new());
-        let shared = Arc::new(Shared { lasting, live, shown, file, turn: Mutex::new(()) });
+        let (live, file, turn, under_way) =
+            (Mutex::new(None), OnceLock::new(), Mutex::new(()), RwLock::new(()));
+        let heir = Heir::new(before.as_mut().and_then(|before| before.offered.take()), before.is_some());
+        let shared = Arc::new(Shared { lasting, live, shown, file, turn, under_way, heir });
         // Whoever wants something of it before it has started waits here.
         let mut slot = shared.live.lock().await;
         shared.lasting.orders.are_for(&shared);
-        let live = slot.insert(Live::start(first, &shared).await?);
+        let live = slot.insert(Live::start(first, &shared, sockets, before.as_deref_mut()).await?);
+        if let Some(before) = before {
+            before.serving().await.map_err(StartError::TakeOver)?;
+        }
         shared.lasting.readiness.set(None);
         shared.shown.store(Arc::new(Shown::of(live)));
+        live.follow_all(&shared).await;
         drop(slot);
         Ok(Self { shared, _upkeep: upkeep })
     }
@@ -291,20 +268,29 @@ impl Daemon {
     }
 
     /// Stops accepting, lets what is running finish within that time, cuts the rest, and writes the last log lines.
-    /// Says how many connections were cut.
+    /// Says how many connections were cut. If another process has taken over, clients have a second to ask once more
+    /// on the connections they have, and it gets the dynos that are left.
     ///
     /// # Cancel safety
     /// A dropped future leaves the daemon draining and cuts it.
     pub async fn stop(self, within: Duration) -> usize {
-        let Shared { lasting, live, .. } = &*self.shared;
+        let Shared { lasting, live, heir, .. } = &*self.shared;
+        let (deadline, mut stage) = (Instant::now() + within, heir.stage());
+        if stage.borrow().is_handed_over() {
+            let _ = timeout(LAST_REQUEST.min(within), lasting.connections.ended()).await;
+        }
         lasting.readiness.drain();
         lasting.drain.begin();
-        let _ = tokio::time::timeout(within, lasting.connections.ended()).await;
+        let _ = timeout_at(deadline, lasting.connections.ended()).await;
+        if stage.borrow().is_handed_over() {
+            // Dynos that still work for clients that are gone.
+            let _ = timeout_at(deadline, stage.wait_for(Stage::is_over)).await;
+        }
         let cut = lasting.connections.open();
         if cut > 0 {
             lasting.proxy.force_close();
             lasting.drain.cut();
-            let _ = tokio::time::timeout(LAST_LINES, lasting.connections.ended()).await;
+            let _ = timeout(LAST_LINES, lasting.connections.ended()).await;
         }
         if let Some(log) = lasting.log.load_full()
             && !log.close(LAST_LINES).await
@@ -314,11 +300,12 @@ impl Daemon {
         // What is still to be told gets two seconds.
         lasting.trail.webhooks().stop().await;
         // A reload that still goes on is cut with all the rest.
-        if let Ok(mut live) = tokio::time::timeout(LAST_LINES, live.lock()).await
+        if let Ok(mut live) = timeout(LAST_LINES, live.lock()).await
             && let Some(live) = live.take()
         {
             live.end().await;
         }
+        heir.end().await;
         cut
     }
 }
@@ -327,6 +314,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         // An order that is being carried out holds what we share, and is no reason to go on.
         self.shared.lasting.drain.cut();
+        self.shared.heir.over();
     }
 }
 
@@ -363,6 +351,7 @@ impl Shared {
 
     /// The same for whoever is not asked for by an order: it is an order of its own.
     async fn reload_again(self: &Arc<Self>, why: &str) -> Result<(Config, Diff), ReloadError> {
+        let _under_way = self.under_way.read().await;
         let trail = &self.lasting.trail;
         let asked = Asked { who: why.to_owned(), what: "reload".to_owned(), ..Asked::default() };
         let seq = trail.begins(asked).await.map_err(|refused| ReloadError::NotKept(refused.to_string()));

@@ -1,4 +1,4 @@
-//! One signal for everything that runs: go on, finish what is running and take nothing new, stop now.
+//! One signal for everything that runs: go on, let connections end, finish what is running, stop now.
 
 use tokio::sync::watch;
 
@@ -7,6 +7,8 @@ use tokio::sync::watch;
 pub(crate) enum Phase {
     /// Serve.
     Running,
+    /// Take no new connection; the next answer is the last of its connection. Another process serves new ones.
+    Leaving,
     /// Finish what is running, take nothing new.
     Draining,
     /// Stop now.
@@ -24,6 +26,14 @@ impl Drain {
 
     pub(crate) fn watch(&self) -> watch::Receiver<Phase> {
         self.0.subscribe()
+    }
+
+    pub(crate) fn leave(&self) {
+        self.0.send_if_modified(|phase| {
+            let moves = *phase < Phase::Leaving;
+            *phase = Phase::Leaving.max(*phase);
+            moves
+        });
     }
 
     pub(crate) fn begin(&self) {

@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
+use router_core::sync::Mutex;
 
 /// The right to write a file, for as long as this lives. It is held through a file of its own (`NAME.lock`), because
 /// the file itself is replaced or renamed under way. The kernel lets go of it when the process ends, however it ends.
@@ -29,6 +30,62 @@ impl Lock {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+}
+
+/// What one process has at a time, such as a locked file: it is there, or let go of for another process, or to be had
+/// again.
+#[derive(Debug)]
+pub(crate) struct Held<T>(Mutex<Hand<T>>);
+
+#[derive(Debug)]
+struct Hand<T> {
+    it: Option<T>,
+    away: bool,
+}
+
+impl<T> Held<T> {
+    /// It is another process's until it is [`taken`](Self::take).
+    pub(crate) fn away() -> Self {
+        Self(Mutex::new(Hand { it: None, away: true }))
+    }
+
+    /// Makes it this process's. If that fails, it is tried again when it is used.
+    pub(crate) fn take<E>(&self, take: impl FnOnce() -> Result<T, E>) -> Result<(), E> {
+        let mut hand = self.0.lock();
+        hand.away = false;
+        if hand.it.is_none() {
+            hand.it = Some(take()?);
+        }
+        Ok(())
+    }
+
+    /// From now on another process may have it.
+    pub(crate) fn let_go(&self) {
+        *self.0.lock() = Hand { it: None, away: true };
+    }
+
+    /// Uses it; `None`: it is another process's.
+    pub(crate) fn with<R, E>(
+        &self,
+        take: impl FnOnce() -> Result<T, E>,
+        with: impl FnOnce(&mut T) -> Result<R, E>,
+    ) -> Option<Result<R, E>> {
+        let mut hand = self.0.lock();
+        let Hand { it, away: false } = &mut *hand else { return None };
+        let it = match it {
+            Some(it) => it,
+            None => match take() {
+                Ok(taken) => it.insert(taken),
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        Some(with(it))
+    }
+
+    /// Looks at it, if it is here.
+    pub(crate) fn here<R>(&self, look: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.0.lock().it.as_mut().map(look)
     }
 }
 
@@ -75,6 +132,24 @@ mod tests {
         drop(first);
         assert!(Lock::take(&path).unwrap().is_some());
         assert_eq!(beside(&path, "lock"), folder.path().join("state.lock"));
+    }
+
+    #[test]
+    fn what_was_let_go_is_not_used_and_what_failed_is_tried_again() {
+        let held = Held::away();
+        let use_it = |fails: bool| {
+            held.with(|| if fails { Err("taken") } else { Ok(7) }, |it| Ok(std::mem::replace(it, *it + 1)))
+        };
+        assert_eq!(use_it(false), None);
+        assert_eq!(held.take(|| Err("taken")), Err("taken"));
+        assert_eq!(
+            (use_it(true), use_it(false), use_it(true)),
+            (Some(Err("taken")), Some(Ok(7)), Some(Ok(8)))
+        );
+        held.let_go();
+        assert_eq!((use_it(false), held.here(|it| *it)), (None, None));
+        held.take(|| Ok::<_, &str>(1)).unwrap();
+        assert_eq!((use_it(true), held.here(|it| *it)), (Some(Ok(1)), Some(2)));
     }
 
     #[test]

@@ -84,6 +84,17 @@ impl Gate {
         self.apps.lock().entry(app.clone()).or_default().closed = true;
     }
 
+    /// From now on nothing passes for any app. No deploy is under way.
+    pub fn close_all(&self) {
+        self.apps.lock().values_mut().for_each(|entry| entry.closed = true);
+    }
+
+    /// Opens all gates again.
+    pub fn open_all(&self) {
+        let apps: Vec<_> = self.apps.lock().keys().cloned().collect();
+        apps.iter().for_each(|app| self.open(app));
+    }
+
     /// Opens the gate again and brings the router in step with the app's own feed.
     pub fn open(&self, app: &AppId) {
         let mut apps = self.apps.lock();

@@ -38,14 +38,20 @@
 //! | `up/run.rs` | `routerd up`: the grid of a Procfile with the daemon in front of it |
 //! | `up/watched.rs` | One process of a grid |
 //! | `daemon.rs` | The daemon put together: router, proxy, listeners, discovery, log, metrics and admin |
+//! | `daemon/errors.rs` | Why a daemon does not start, or does not change |
 //! | `daemon/live.rs` | What a reload changes of a running daemon |
 //! | `daemon/names.rs` | Where the dynos of a configuration come from, and how they are probed |
+//! | `daemon/offer.rs` | The old side of a hand-over |
+//! | `daemon/lend.rs` | The end of a hand-over |
+//! | `daemon/succeed.rs` | The new side of a hand-over |
 //! | `daemon/orders.rs` | Carries out what is asked of the daemon, one order after the other |
 //! | `daemon/orders/deeds.rs` | What orders do |
 //! | `daemon/release.rs` | Releases of a running daemon |
 //! | `daemon/release/follow.rs` | What file and decisions want, and what an app runs |
 //! | `daemon/release/words.rs` | The words of releases |
 //! | `daemon/trail.rs` | What is written down and told of changes |
+//! | `upgrade.rs` | Starts this program anew |
+//! | `systemd.rs` | What systemd is told of this process |
 //! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |
 //! | `conn.rs` | One client connection: HTTP/1.1 in, each request to `router_core::proxy` |
 //! | `socket.rs` | A client's socket with two hands on it |
@@ -63,6 +69,9 @@
 //! | `admin/reloads.rs` | How reloads of the configuration have gone |
 //! | `admin/reply.rs` | Answers of the admin interface |
 //! | `admin/status.rs` | The picture of the router as JSON, for `/v1/status` |
+//! | `handover.rs` | What two daemons say to each other while one takes over from the other |
+//! | `handover/wire.rs` | The connection of a hand-over |
+//! | `inherit.rs` | Listening sockets that are open already |
 //! | `control.rs` | What can be asked of a running daemon, by whom, and what is answered |
 //! | `control/orders.rs` | Orders |
 //! | `control/views.rs` | What is shown of deploys, releases and apps |
@@ -90,7 +99,7 @@
 //! | `audit/verify.rs` | Verifies the audit trail |
 //! | `state.rs` | The state file |
 //! | `durable.rs` | What files that have to survive a power cut are written with |
-//! | `drain.rs` | One signal for everything that runs: go on, finish what is running and take nothing new, stop now |
+//! | `drain.rs` | One signal for everything that runs: go on, let connections end, finish what is running, stop now |
 //! | `config.rs` | The checked configuration, as types |
 //! | `config/access.rs` | Who may do what |
 //! | `config/check.rs` | From the file as written to the checked configuration |
@@ -119,11 +128,15 @@ pub mod token;
 pub mod watch;
 pub mod up;
 pub mod daemon;
+pub mod upgrade;
+pub mod systemd;
 mod accept;
 mod conn;
 mod socket;
 pub mod log;
 pub mod admin;
+pub mod handover;
+pub mod inherit;
 pub mod control;
 mod deploys;
 pub mod health;

@@ -8,11 +8,16 @@ use std::thread;
 use clap::Parser;
 use routerd::cli::{Cli, Command, PlanArgs, RunArgs, UpArgs};
 use routerd::config::diff::Diff;
-use routerd::config::{Config, LogLevel, file};
+use routerd::config::{Config, Handover, LogLevel, Role, Scope, file};
+use routerd::control::{Actor, Order};
 use routerd::ctl::{self, CtlArgs};
 use routerd::daemon::Daemon;
+use routerd::handover::default_socket;
+use routerd::inherit::Inherited;
+use routerd::systemd;
 use routerd::token;
 use routerd::up::{self, Stop};
+use routerd::upgrade::Program;
 use routerd::watch::Watched;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
@@ -42,9 +47,10 @@ fn run(args: RunArgs, config: Config) -> ExitCode {
     let set_level = messages(config.log.level);
     let threads = config.server.threads;
     let watched = args.watch.then(|| Watched::new(&args.config));
+    let sockets = Inherited::from_env();
     in_runtime(threads, async move {
         let mut signals = Signals::new()?;
-        let daemon = Daemon::start(&config).await.map_err(|error| error.to_string())?;
+        let daemon = start(&args, &config, sockets).await?;
         for address in daemon.addresses() {
             tracing::info!("listening on http://{address}");
         }
@@ -52,7 +58,11 @@ fn run(args: RunArgs, config: Config) -> ExitCode {
             tracing::info!("admin on {address}");
         }
         daemon.reloads_from(&args.config, move |config| set_level(config.log.level));
+        systemd::ready();
         serve(&daemon, &mut signals, watched).await;
+        if !daemon.stage().borrow().is_handed_over() {
+            systemd::stopping();
+        }
         let within = daemon.config().server.shutdown_timeout;
         tracing::info!("draining {} connections, for {within:?} at most", daemon.connections());
         tokio::select! {
@@ -66,17 +76,71 @@ fn run(args: RunArgs, config: Config) -> ExitCode {
     })
 }
 
-/// Until the daemon is told to end: reloads when a signal or the file says so. What went wrong is in the log.
+/// Starts the daemon, in place of the one that runs if that is asked for, and lets another one take its place.
+async fn start(args: &RunArgs, config: &Config, sockets: Inherited) -> Result<Daemon, String> {
+    let socket = match &config.server.handover {
+        Handover::Auto => default_socket(&args.config),
+        Handover::Off => None,
+        Handover::At(path) => Some(path.clone()),
+    };
+    let named = matches!(config.server.handover, Handover::At(_));
+    let daemon = match (&socket, args.takeover) {
+        (Some(path), true) => Daemon::take_over(config, path, sockets).await,
+        (None, true) => {
+            return Err("there is no hand-over socket: see server.handover".to_owned());
+        }
+        (_, false) => Daemon::start_on(config, sockets).await,
+    };
+    let daemon = daemon.map_err(|error| error.to_string())?;
+    daemon.set_program(Program::this(&args.config));
+    match &socket {
+        Some(path) => match daemon.offer(path).await {
+            Ok(()) => tracing::info!("hands over at unix:{}", path.display()),
+            Err(error) if named => return Err(error.to_string()),
+            Err(error) => tracing::warn!("no other process can take over from this one: {error}"),
+        },
+        None => tracing::info!("no other process can take over from this one: there is no hand-over socket"),
+    }
+    Ok(daemon)
+}
+
+/// Starts this program anew, in the background, and says what came of it.
+fn upgrade(daemon: &Daemon) {
+    tracing::info!("SIGUSR2: starting this program anew, to take over");
+    let actor = Actor { name: "SIGUSR2".to_owned(), from: None, role: Role::Admin, apps: Scope::All };
+    let upgrade = daemon.control().order(actor, Order::Upgrade);
+    tokio::spawn(async move {
+        // That it has taken over is said by whoever waits for that.
+        if let Err(refusal) = upgrade.await {
+            tracing::error!("{refusal}; this process goes on");
+        }
+    });
+}
+
+/// Until the daemon is told to end, or another process has taken over: reloads when a signal or the file says so. What
+/// went wrong is in the log.
 async fn serve(daemon: &Daemon, signals: &mut Signals, mut watched: Option<Watched>) {
     loop {
         let why = tokio::select! {
             told = signals.next() => match told {
                 Told::End => return,
                 Told::Reload => "SIGHUP",
+                Told::Upgrade => {
+                    upgrade(daemon);
+                    continue;
+                }
             },
+            pid = daemon.handed_over() => {
+                let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+                tracing::info!("{who} has taken over");
+                pid.into_iter().for_each(systemd::main_pid);
+                return;
+            }
             () = changed(&mut watched) => "the file has changed",
         };
+        systemd::reloading();
         let _ = daemon.reload_again(why).await;
+        systemd::ready();
     }
 }
 
@@ -183,6 +247,7 @@ fn in_runtime(threads: usize, main: impl Future<Output = Result<(), String>>) ->
 enum Told {
     End,
     Reload,
+    Upgrade,
 }
 
 /// The signals that a daemon listens to.
@@ -190,6 +255,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    user: Signal,
 }
 
 impl Signals {
@@ -199,6 +265,7 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hang_up: listen(SignalKind::hangup())?,
+            user: listen(SignalKind::user_defined2())?,
         })
     }
 
@@ -207,13 +274,18 @@ impl Signals {
             _ = self.terminate.recv() => Told::End,
             _ = self.interrupt.recv() => Told::End,
             _ = self.hang_up.recv() => Told::Reload,
+            _ = self.user.recv() => Told::Upgrade,
         }
     }
 
     /// Waits for SIGTERM or SIGINT.
     async fn end(&mut self) {
-        while self.next().await == Told::Reload {
-            tracing::warn!("SIGHUP: there is no configuration to load anew");
+        loop {
+            match self.next().await {
+                Told::End => return,
+                Told::Reload => tracing::warn!("SIGHUP: there is no configuration to load anew"),
+                Told::Upgrade => tracing::warn!("SIGUSR2: nothing can take over now"),
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::durable::{Lock, beside, folder, sha256, sync_folder};
+use crate::durable::{Held, Lock, beside, folder, sha256, sync_folder};
 
 /// A state file may have this many bytes.
 pub const STATE_MAX: usize = 16 << 20;
@@ -27,7 +27,7 @@ const VERSION: u64 = 1;
 #[derive(Debug)]
 pub struct StateFile<T> {
     path: PathBuf,
-    _lock: Lock,
+    lock: Held<Lock>,
     _body: PhantomData<fn(T) -> T>,
 }
 
@@ -37,6 +37,8 @@ pub struct StateFile<T> {
 pub enum StateError {
     /// Another process has the file.
     Locked(PathBuf),
+    /// The file was handed over to another process.
+    HandedOver(PathBuf),
     /// The folder cannot be written to.
     Folder(PathBuf, io::Error),
     /// The file cannot be read.
@@ -80,14 +82,39 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     /// # Errors
     /// [`StateError::Locked`] and [`StateError::Folder`].
     pub fn open(path: &Path) -> Result<Self, StateError> {
+        let file = Self::of_another(path);
+        file.take()?;
+        Ok(file)
+    }
+
+    /// A file that another process writes until it is [`taken`](Self::take).
+    pub fn of_another(path: &Path) -> Self {
         // A link stays one: what it leads to is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let no_folder = |error| StateError::Folder(folder(&path).to_owned(), error);
-        let lock = Lock::take(&path).map_err(no_folder)?.ok_or_else(|| StateError::Locked(path.clone()))?;
-        let temporary = beside(&path, "tmp");
+        Self { path, lock: Held::away(), _body: PhantomData }
+    }
+
+    /// Takes the right to write it, as [`open`](Self::open) does. If that fails, saving tries it again.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take(&self) -> Result<(), StateError> {
+        self.lock.take(|| self.locked())
+    }
+
+    /// Lets another process have the file, until it is [`taken`](Self::take) again.
+    pub fn let_go(&self) {
+        self.lock.let_go();
+    }
+
+    fn locked(&self) -> Result<Lock, StateError> {
+        let path = &self.path;
+        let no_folder = |error| StateError::Folder(folder(path).to_owned(), error);
+        let lock = Lock::take(path).map_err(no_folder)?.ok_or_else(|| StateError::Locked(path.clone()))?;
+        let temporary = beside(path, "tmp");
         remove(&temporary).map_err(no_folder)?;
         create(&temporary).and_then(|_| remove(&temporary)).map_err(no_folder)?;
-        Ok(Self { path, _lock: lock, _body: PhantomData })
+        Ok(lock)
     }
 
     /// The state as it was saved last; `None` if there is no such file. Needs no lock.
@@ -119,7 +146,7 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
     /// Saves the state: when this returns, it survives a power cut.
     ///
     /// # Errors
-    /// [`StateError::Write`], also for a state of more than [`STATE_MAX`] bytes.
+    /// [`StateError::Write`], also for a state of more than [`STATE_MAX`] bytes; [`StateError::HandedOver`].
     pub fn save(&self, state: &T) -> Result<(), StateError> {
         let failed = |error| StateError::Write(self.path.clone(), error);
         let body = to_raw_value(state).map_err(|error| failed(error.into()))?;
@@ -131,7 +158,8 @@ impl<T: Serialize + DeserializeOwned> StateFile<T> {
             let error = format!("the state has {} bytes, and may have {STATE_MAX}", bytes.len());
             return Err(failed(io::Error::new(ErrorKind::FileTooLarge, error)));
         }
-        self.replace(&bytes).map_err(failed)
+        let saved = self.lock.with(|| self.locked(), |_| self.replace(&bytes).map_err(failed));
+        saved.unwrap_or_else(|| Err(StateError::HandedOver(self.path.clone())))
     }
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
@@ -196,6 +224,9 @@ impl fmt::Display for StateError {
                 let file = file(path);
                 write!(f, "{file} is another process's: end that one, or give this one another `state.file`")
             }
+            Self::HandedOver(path) => {
+                write!(f, "{} was handed over to the process that has taken over", file(path))
+            }
             Self::Folder(folder, error) => {
                 let folder = folder.display();
                 write!(f, "the folder {folder} of the state file must be writable: {error}")
@@ -242,6 +273,7 @@ impl std::error::Error for StateError {
             Self::Folder(_, error) | Self::Read(_, error) | Self::Write(_, error) => Some(error),
             Self::Body(_, error) => Some(error),
             Self::Locked(_)
+            | Self::HandedOver(_)
             | Self::Torn(_)
             | Self::Checksum(_)
             | Self::Version(..)

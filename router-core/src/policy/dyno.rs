@@ -21,6 +21,9 @@
 //! `Canary` is `Ready` for the canary's lane. `Ready` and `Staged` bring a dyno to the main lane, and who returns
 //! begins there; everything else leaves it where it is: a dyno crashes, boots and is in quarantine in its lane.
 //!
+//! A dyno that is *lent* is another router's for now. It stands as before, so that requests wait for it as for a busy
+//! one, and has no room.
+//!
 //! Requests in flight are counted apart from the standing: a dyno that crashes, leaves and comes back while it is busy
 //! is busy all the way, and *idle, busy, lingering* are what people call a serving dyno with room, without room, and
 //! without room because of requests that nobody waits for. A draining dyno with no request in flight is gone.
@@ -62,6 +65,7 @@ pub(crate) struct Dyno {
     epoch: u64,
     standing: Standing,
     lane: Lane,
+    lent: bool,
     in_flight: u32,
     lingering: u32,
     /// Failures to connect and ejections in a row; above zero a serving dyno is on probation.
@@ -124,6 +128,7 @@ impl Dyno {
             epoch,
             standing: Standing::Staged,
             lane: Lane::Main,
+            lent: false,
             in_flight: 0,
             lingering: 0,
             failures: 0,
@@ -203,10 +208,21 @@ impl Dyno {
     pub(crate) fn room(&self) -> u32 {
         let most = if self.on_probation() { 1 } else { self.info.concurrency };
         match self.standing {
+            Standing::Serving if self.lent => 0,
             Standing::Serving => most.saturating_sub(self.in_flight),
             Standing::Staged | Standing::Booting | Standing::Crashed => 0,
             Standing::Quarantined { .. } | Standing::Unhealthy { .. } | Standing::Draining => 0,
         }
+    }
+
+    /// Another router has it from now on, or no longer.
+    pub(crate) fn lend(&mut self, lent: bool) {
+        self.lent = lent;
+    }
+
+    /// No other router has it.
+    pub(crate) fn is_here(&self) -> bool {
+        !self.lent
     }
 
     /// Whether nothing keeps it here any more.
@@ -383,6 +399,7 @@ impl Dyno {
             Standing::Unhealthy { .. } => DynoState::Unhealthy,
             Standing::Draining => DynoState::Draining,
             Standing::Serving if self.room() > 0 => DynoState::Idle,
+            Standing::Serving if self.lent && self.in_flight == 0 => DynoState::Lent,
             Standing::Serving if self.lingering == self.in_flight && self.lingering > 0 => {
                 DynoState::Lingering
             }
@@ -415,69 +432,4 @@ fn quarantine(failures: u32, now: Instant, limits: &Limits) -> Standing {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Clock;
-
-    fn dyno(concurrency: u32) -> Dyno {
-        let spec = DynoSpec { concurrency, ..DynoSpec::new(([127, 0, 0, 1], 3000).into()) };
-        Dyno::new(&spec, &"v1".into(), 1)
-    }
-
-    #[test]
-    fn quarantine_doubles_up_to_its_bound_and_the_way_back_is_one_request_at_a_time() {
-        let now = Clock::manual().now();
-        let limits = Limits::default();
-        let mut dyno = dyno(3);
-        let mut waits = Vec::new();
-        for _ in 0..6 {
-            dyno.step(Event::Unreachable(now), &limits);
-            let Standing::Quarantined { until, .. } = dyno.standing() else { panic!("not in quarantine") };
-            waits.push((until - now).as_secs());
-        }
-        assert_eq!(waits, [5, 10, 20, 40, 75, 75]);
-        dyno.step(Event::Again, &limits);
-        assert_eq!(dyno.room(), 1, "one probe at a time");
-        dyno.grant();
-        assert_eq!(dyno.room(), 0);
-        dyno.check_in(false);
-        dyno.ended(Outcome::Served, Duration::ZERO, None, &limits);
-        assert_eq!(dyno.room(), 3);
-    }
-
-    #[test]
-    fn a_busy_dyno_that_leaves_and_returns_is_still_busy() {
-        let limits = Limits::default();
-        let mut dyno = dyno(1);
-        dyno.grant();
-        dyno.step(Event::Leaves, &limits);
-        assert!(!dyno.is_gone());
-        dyno.step(Event::Returns(DynoHealth::Ready), &limits);
-        assert_eq!((dyno.room(), dyno.snapshot().state), (0, DynoState::Busy));
-        dyno.check_in(false);
-        assert_eq!(dyno.room(), 1);
-    }
-
-    #[test]
-    fn a_staged_dyno_takes_nothing_until_it_is_ready_and_a_serving_one_can_be_staged() {
-        let (now, limits) = (Clock::manual().now(), Limits::default());
-        let mut dyno = dyno(1);
-        dyno.grant();
-        dyno.step(Event::Is(DynoHealth::Staged), &limits);
-        for nothing in [Event::Unreachable(now), Event::Again, Event::Returns(DynoHealth::Ready)] {
-            dyno.step(nothing, &limits);
-            assert_eq!((dyno.room(), dyno.snapshot().state), (0, DynoState::Staged));
-        }
-        dyno.step(Event::Is(DynoHealth::Ready), &limits);
-        assert_eq!((dyno.room(), dyno.snapshot().state), (0, DynoState::Busy), "its request is still there");
-    }
-
-    #[test]
-    fn a_lone_dyno_is_tried_again_sooner() {
-        let now = Clock::manual().now();
-        let mut dyno = dyno(1);
-        dyno.step(Event::Unreachable(now), &Limits::default());
-        let Standing::Quarantined { soon, .. } = dyno.standing() else { panic!("not in quarantine") };
-        assert_eq!(soon - now, Duration::from_millis(100));
-    }
-}
+mod tests;

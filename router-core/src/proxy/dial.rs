@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
@@ -126,6 +126,14 @@ impl AsyncRead for Counted {
     }
 }
 
+impl Drop for Counted {
+    /// The dyno hears of the end now. Closing alone would tell it later if this process has just been forked: the child
+    /// has the socket too until it runs its own program.
+    fn drop(&mut self) {
+        let _ = Pin::new(&mut self.stream).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+    }
+}
+
 #[cfg(target_os = "linux")]
 fn acknowledge_now(stream: &TcpStream) -> io::Result<()> {
     stream.set_quickack(true)
@@ -160,5 +168,26 @@ impl AsyncWrite for Counted {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dyno_hears_that_its_connection_ends_even_while_a_forked_process_has_it_too() {
+        let dyno = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(dyno.local_addr().unwrap()).await.unwrap();
+        let _forked = stream.as_fd().try_clone_to_owned().unwrap();
+        drop(Counted { stream, heard: Arc::default() });
+        let (mut there, _) = dyno.accept().unwrap();
+        there.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(there.read(&mut [0]).unwrap(), 0);
     }
 }

@@ -21,6 +21,8 @@ use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 /// Claims on addresses, and the alarm.
 pub(crate) struct Hub {
     claims: DashMap<Address, Claim>,
+    /// Addresses that another router has.
+    lent: DashMap<Address, ()>,
     epoch: AtomicU64,
     alarm: Alarm,
 }
@@ -35,7 +37,8 @@ struct Claim {
 
 impl Hub {
     pub(crate) fn new() -> Self {
-        Self { claims: DashMap::new(), epoch: AtomicU64::new(0), alarm: Alarm::default() }
+        let (claims, lent) = (DashMap::new(), DashMap::new());
+        Self { claims, lent, epoch: AtomicU64::new(0), alarm: Alarm::default() }
     }
 
     pub(crate) fn alarm(&self) -> &Alarm {
@@ -93,6 +96,22 @@ impl Hub {
         None
     }
 
+    /// Another router has the address, or no longer: the app that has to hear of it.
+    pub(crate) fn lend(&self, address: Address, lent: bool) -> Option<AppId> {
+        // First, so that an app that gets the address in this moment either sees it or is found below.
+        if lent {
+            self.lent.insert(address, ());
+        } else {
+            self.lent.remove(&address);
+        }
+        self.claims.get(&address).map(|claim| claim.app.clone())
+    }
+
+    /// What an app that gets a dyno has to know of it besides.
+    pub(crate) fn lent(&self, address: Address) -> Option<Op> {
+        self.lent.contains_key(&address).then_some(Op::Lend(address, true))
+    }
+
     /// A dyno has left its app for good: the next app that wants it gets it.
     pub(crate) fn left(&self, app: &AppId, gone: Gone) {
         let Entry::Occupied(mut entry) = self.claims.entry(gone.address) else { return };
@@ -107,7 +126,9 @@ impl Hub {
         claim.app = next.id().clone();
         claim.epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
         // Still under the shard's lock, so that a `disclaim` of the next app comes before or after, not between.
-        let owed = next.change(&[Op::Add(spec, claim.epoch)]);
+        let lent = self.lent(spec.address);
+        let ops: Vec<_> = [Op::Add(spec, claim.epoch)].into_iter().chain(lent).collect();
+        let owed = next.change(&ops);
         drop(entry);
         let gone = owed.pay();
         debug_assert!(gone.is_empty(), "an added dyno does not leave by being added");

@@ -101,6 +101,7 @@ pub(crate) enum Op {
     Remove(Address),
     Set(Address, DynoHealth),
     Hold(Hold),
+    Lend(Address, bool),
     Canary(Option<Canary>),
     Close,
 }
@@ -297,6 +298,9 @@ impl SharedApp {
                         state.app.set(*address, *health);
                     }
                     Op::Hold(hold) => state.app.hold(*hold, now),
+                    Op::Lend(address, lent) => {
+                        state.app.lend(*address, *lent);
+                    }
                     Op::Canary(canary) => self.canary.store(canary.clone().map(StdArc::new)),
                     Op::Close => {
                         self.canary.store(None);
@@ -306,6 +310,17 @@ impl SharedApp {
             }
         });
         owed
+    }
+
+    /// Another router has the dyno from now on. Says whether this one is done with it: no request is in flight on it,
+    /// and what stayed with it, its connection, is gone.
+    pub(crate) fn lend(&self, address: Address) -> bool {
+        let lent = self.step(|state, _| {
+            let Some((dyno, busy)) = state.app.lend(address, true) else { return Some(Vec::new()) };
+            (!busy).then(|| state.clear(dyno))
+        });
+        // Connections are closed here, where no lock is held.
+        lent.map(drop).is_some()
     }
 
     /// Whether the app was taken away and nothing of it is left.
@@ -359,11 +374,7 @@ impl State {
                 Effect::Grant(ticket, grant) => self.tell(ticket, Waiter::Granted(grant), owed),
                 Effect::Refuse(ticket, fault) => self.tell(ticket, Waiter::Refused(fault), owed),
                 Effect::Gone(gone) => {
-                    if let Some(parked) = self.parked.get_mut(gone.id.slot())
-                        && parked.turn == gone.id.turn
-                    {
-                        owed.parcels.append(&mut parked.parcels);
-                    }
+                    owed.parcels.append(&mut self.clear(gone.id));
                     owed.gone.push(gone);
                 }
             }
@@ -425,6 +436,12 @@ impl State {
         let parked = self.parked.get_mut(grant.dyno.slot()).filter(|parked| parked.turn == grant.dyno.turn);
         let parcel = parked.and_then(|parked| parked.parcels.pop());
         Granted { grant, parcel }
+    }
+
+    /// Takes what stays with a dyno.
+    fn clear(&mut self, dyno: DynoId) -> Vec<Parcel> {
+        let parked = self.parked.get_mut(dyno.slot()).filter(|parked| parked.turn == dyno.turn);
+        parked.map(|parked| std::mem::take(&mut parked.parcels)).unwrap_or_default()
     }
 
     fn park(&mut self, dyno: DynoId, parcel: Parcel) {

@@ -289,3 +289,45 @@ fn a_ticket_on_the_canarys_lane_gets_the_canarys_dyno() {
     held.check_in(Outcome::Served);
     assert_eq!(lease(&mut waits).dyno().address, address(2));
 }
+
+#[test]
+fn a_dyno_is_lent_once_its_request_has_ended_and_its_connection_is_closed() {
+    let router = router(&[put("a"), add("a", 1)]);
+    let mut first = lease(&mut ticket(&router, "a"));
+    let connection = Arc::new(());
+    first.put_parcel(Box::new(Arc::clone(&connection)));
+    assert!(!router.lend(address(1)), "it is busy");
+    let mut waits = ticket(&router, "a");
+    first.check_in(Outcome::Served);
+    assert!(poll(&mut waits).is_pending(), "it is another router's");
+    assert_eq!(Arc::strong_count(&connection), 2);
+    assert!(router.lend(address(1)));
+    assert_eq!(Arc::strong_count(&connection), 1);
+    router.regain(address(1));
+    assert_eq!(lease(&mut waits).dyno().address, address(1));
+}
+
+#[test]
+fn a_lent_address_is_lent_to_whatever_app_it_comes_until_it_is_back() {
+    let router = router(&[put("a"), put("b")]);
+    assert!(router.lend(address(1)));
+    router.apply(&[add("a", 1)]).unwrap();
+    let mut waits = ticket(&router, "a");
+    assert!(poll(&mut waits).is_pending(), "nobody is refused for it");
+    drop(waits);
+    router.apply(&[Change::RemoveDyno("a".into(), address(1)), add("b", 1)]).unwrap();
+    let mut waits = ticket(&router, "b");
+    assert!(poll(&mut waits).is_pending());
+    router.regain(address(1));
+    assert_eq!(lease(&mut waits).dyno().address, address(1));
+    // Handed from app to app while it is lent.
+    let held = lease(&mut ticket(&router, "b"));
+    router.apply(&[Change::RemoveDyno("b".into(), address(1)), add("a", 1)]).unwrap();
+    assert!(!router.lend(address(1)));
+    held.check_in(Outcome::Served);
+    let mut waits = ticket(&router, "a");
+    assert!(poll(&mut waits).is_pending());
+    assert!(router.lend(address(1)));
+    router.regain(address(1));
+    assert!(poll(&mut waits).is_ready());
+}

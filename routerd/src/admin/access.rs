@@ -59,7 +59,7 @@ struct Rules {
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Peer {
+pub(crate) enum Peer {
     /// Over an address, which may be one of this machine alone.
     Tcp { from: SocketAddr, loopback: bool },
     /// Over a socket in the file system: who, if the kernel knows.

@@ -4,10 +4,13 @@ use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use rustix::fs::Mode;
@@ -15,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
 
 use super::access::Peer;
+
+use crate::inherit::{self, Passed};
 
 /// The mode of a Unix socket: its owner and group may ask.
 const MODE: u32 = 0o660;
@@ -98,7 +103,7 @@ pub struct AdminListener {
 enum Socket {
     Tcp(TcpListener),
     /// The guard takes the file away.
-    Unix(UnixListener, #[expect(dead_code, reason = "held for its drop")] SocketFile),
+    Unix(UnixListener, SocketFile),
 }
 
 impl AdminListener {
@@ -134,12 +139,54 @@ impl AdminListener {
         }
     }
 
+    /// A listener that was open before: another process had it, or has it still. The file of a Unix socket is that
+    /// process's until [`own_file`](Self::own_file).
+    ///
+    /// # Errors
+    ///
+    /// It is no socket of that kind.
+    pub(crate) fn on(passed: Passed, address: &AdminAddress) -> Result<Self, AdminError> {
+        let refused = |error| AdminError::Listen(address.clone(), error);
+        match address {
+            AdminAddress::Tcp(_) => {
+                let socket = inherit::tcp(passed.socket).map_err(refused)?;
+                let address = AdminAddress::Tcp(socket.local_addr().map_err(refused)?);
+                Ok(Self { socket: Socket::Tcp(socket), address })
+            }
+            AdminAddress::Unix(path) => {
+                let socket = inherit::unix(passed.socket).map_err(refused)?;
+                let mut file = SocketFile::of(path).map_err(refused)?;
+                file.stays = passed.file_stays;
+                file.leave.set(true);
+                Ok(Self { socket: Socket::Unix(socket, file), address: address.clone() })
+            }
+        }
+    }
+
+    /// The file of a Unix socket goes with this listener, unless it was systemd's.
+    pub(crate) fn own_file(&self) {
+        self.leave_file().set(self.file_stays());
+    }
+
+    /// Whether the file of a Unix socket was systemd's.
+    pub(crate) fn file_stays(&self) -> bool {
+        matches!(&self.socket, Socket::Unix(_, file) if file.stays)
+    }
+
+    /// What leaves the file of a Unix socket where it is once the listener goes.
+    pub(crate) fn leave_file(&self) -> LeaveFile {
+        match &self.socket {
+            Socket::Tcp(_) => LeaveFile::default(),
+            Socket::Unix(_, file) => file.leave.clone(),
+        }
+    }
+
     /// Where it listens, with the port that port 0 became.
     pub fn address(&self) -> &AdminAddress {
         &self.address
     }
 
-    pub(super) async fn accept(&self) -> io::Result<(Accepted, Peer)> {
+    pub(crate) async fn accept(&self) -> io::Result<(Accepted, Peer)> {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, from) = socket.accept().await?;
@@ -153,6 +200,25 @@ impl AdminListener {
                 Ok((Accepted::Unix(stream), Peer::Unix { uid }))
             }
         }
+    }
+}
+
+impl AsFd for AdminListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket, _) => socket.as_fd(),
+        }
+    }
+}
+
+/// A switch: the file of a Unix socket stays, because another process goes on with the socket.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LeaveFile(Arc<AtomicBool>);
+
+impl LeaveFile {
+    pub(crate) fn set(&self, leave: bool) {
+        self.0.store(leave, Ordering::Release);
     }
 }
 
@@ -184,19 +250,23 @@ struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    stays: bool,
+    leave: LeaveFile,
 }
 
 impl SocketFile {
     fn of(path: &Path) -> io::Result<Self> {
         let found = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.into(), device: found.dev(), inode: found.ino() })
+        let (stays, leave) = (false, LeaveFile::default());
+        Ok(Self { path: path.into(), device: found.dev(), inode: found.ino(), stays, leave })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = |found: &fs::Metadata| found.dev() == self.device && found.ino() == self.inode;
-        if fs::symlink_metadata(&self.path).is_ok_and(|found| ours(&found)) {
+        let stays = self.leave.0.load(Ordering::Acquire);
+        if !stays && fs::symlink_metadata(&self.path).is_ok_and(|found| ours(&found)) {
             // A file that cannot be removed is found and replaced at the next start.
             let _ = fs::remove_file(&self.path);
         }
@@ -204,7 +274,7 @@ impl Drop for SocketFile {
 }
 
 /// One accepted connection.
-pub(super) enum Accepted {
+pub(crate) enum Accepted {
     Tcp(TcpStream),
     Unix(UnixStream),
 }

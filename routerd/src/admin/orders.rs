@@ -9,9 +9,9 @@ use axum::routing::post;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use super::Admin;
 use super::api::{At, Endpoint};
 use super::reply;
+use super::{Admin, Patience};
 use crate::control::{
     Actor, CanaryBody, DeployBody, MaintenanceBody, Nothing, Order, PauseBody, PromoteBody, Receipt, Refusal,
     RefusalKind, ResumeBody, Role, RollBackBody, may,
@@ -95,10 +95,11 @@ fn order<B: DeserializeOwned + JsonSchema + Send + 'static>(
     let route = post(
         move |State(admin): State<Admin>,
               Extension(actor): Extension<Actor>,
+              Extension(patience): Extension<Patience>,
               params: Result<RawPathParams, RawPathParamsRejection>,
               request: Request| async move {
             let at = At::of(params)?;
-            give(&admin, actor, make(at, body(request).await?)).await
+            give(&admin, actor, &patience, make(at, body(request).await?)).await
         },
     );
     let daemon = !path.contains("{app}");
@@ -143,7 +144,12 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// Has the order carried out in a task of its own: it does not end half-way because the client is gone.
-async fn give(admin: &Admin, actor: Actor, order: Order) -> Result<Response<Body>, Refusal> {
+async fn give(
+    admin: &Admin,
+    actor: Actor,
+    patience: &Patience,
+    order: Order,
+) -> Result<Response<Body>, Refusal> {
     order.check()?;
     let what = match order.app() {
         Some(app) => format!("{} {app}", order.verb()),
@@ -161,6 +167,7 @@ async fn give(admin: &Admin, actor: Actor, order: Order) -> Result<Response<Body
         return Err(Refusal::new(RefusalKind::Unavailable, "too many orders are being carried out"));
     };
     tracing::info!("admin: {who} asks for {what}");
+    patience.longer(order.longer());
     let control = admin.control.clone();
     let task = tokio::spawn(async move {
         let result = control.order(actor, order).await;

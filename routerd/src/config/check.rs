@@ -5,7 +5,7 @@ mod admin;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
@@ -23,7 +23,12 @@ use super::host;
 use super::key::{Key, Text};
 use super::units::{Period, Size};
 use super::walk::clip;
-use super::{App, Config, Dns, Log, Server};
+use super::{App, Config, Dns, Handover, Log, Server};
+
+/// The longest path of a socket that the system takes.
+const SOCKET_PATH_MAX: usize = 107;
+/// What is said of one that is longer.
+pub(super) const NO_PATH: &str = "the path of a socket has 1 to 107 bytes";
 
 /// Collects what is wrong on the way.
 pub(super) struct Checker<'a> {
@@ -94,6 +99,7 @@ impl<'a> Checker<'a> {
         }
         Server {
             listen,
+            handover: self.handover(&file.handover),
             shutdown_timeout: file.shutdown_timeout.or(Period(default.shutdown_timeout)).0,
             max_connections: count(&file.max_connections, default.max_connections),
             header_timeout: file.header_timeout.or(Period(default.header_timeout)).0,
@@ -118,6 +124,24 @@ impl<'a> Checker<'a> {
             return;
         }
         taken.insert(address, (span, String::new()));
+    }
+
+    fn handover(&mut self, key: &Key<String>) -> Handover {
+        let (Some(text), Some(span)) = (key.value(), key.span()) else { return Handover::default() };
+        match text.as_str() {
+            "auto" => return Handover::Auto,
+            "off" => return Handover::Off,
+            path => {
+                if let Some(path) = socket_path(path) {
+                    return Handover::At(path);
+                }
+            }
+        }
+        let why = if text.starts_with("unix:") { NO_PATH } else { "this is no socket" };
+        let problem = Problem::new(span, format!("server.handover: {why}"));
+        let problem = problem.found(format!("found \"{}\"", clip(text)));
+        self.problems.push(problem.help(r#"allowed: "unix:/run/routerd/shop.handover", "auto" or "off""#));
+        Handover::default()
     }
 
     fn no_address(&mut self, text: &Text, key: &str, allowed: &str) {
@@ -390,6 +414,13 @@ impl<'a> Checker<'a> {
             .with_order(order)
             .with_close_frees_dyno(app.close_frees_dyno.or(default.close_frees_dyno))
     }
+}
+
+/// The path of a socket, written as `unix:` and the path.
+/// The path in `unix:` and a path.
+pub(super) fn socket_path(text: &str) -> Option<PathBuf> {
+    let path = text.strip_prefix("unix:")?;
+    (1..=SOCKET_PATH_MAX).contains(&path.len()).then(|| PathBuf::from(path))
 }
 
 fn log(file: &file::Log) -> Log {

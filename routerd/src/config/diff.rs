@@ -16,7 +16,7 @@ use super::units::{Period, Size};
 use super::{Admin, App, Audit, Config, Dns, Log, LogFormat, LogLevel, LogOutput, Server, State, Webhook};
 
 /// Keys that are read once, when the daemon starts.
-const AT_START: [&str; 3] = ["server.threads", "audit.file", "state.file"];
+const AT_START: [&str; 4] = ["server.threads", "server.handover", "audit.file", "state.file"];
 
 /// What is different between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -229,6 +229,7 @@ fn shown_beside(webhook: &Webhook, old: &[Webhook]) -> String {
 fn server(server: &Server) -> Keys {
     let Server {
         listen,
+        handover,
         shutdown_timeout,
         max_connections,
         header_timeout,
@@ -242,6 +243,7 @@ fn server(server: &Server) -> Keys {
     } = server;
     vec![
         ("server.listen", many(listen)),
+        ("server.handover", one(handover)),
         ("server.shutdown_timeout", one(Period(*shutdown_timeout))),
         ("server.max_connections", one(max_connections)),
         ("server.header_timeout", one(Period(*header_timeout))),

@@ -49,7 +49,7 @@ events! {
     DynoUndrained = "dyno.undrained", "A dyno that was drained gets requests again.";
     ReloadDone = "reload.done", "Another configuration is in place.";
     ReloadFailed = "reload.failed", "A configuration was refused, and nothing was changed; the cause says why.";
-    DaemonUpgraded = "daemon.upgraded", "Another binary of the daemon has taken over. Not in this version.";
+    DaemonUpgraded = "daemon.upgraded", "Another process has taken over from the daemon.";
 }
 
 impl fmt::Display for EventKind {

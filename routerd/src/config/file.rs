@@ -68,6 +68,12 @@ pub struct Server {
     /// Addresses to listen on for HTTP/1.1. Port 0 takes a free port, which the log names.
     #[schemars(extend("default" = ["127.0.0.1:8080"], "minItems" = 1, "maxItems" = 64, "x-unit" = "address"))]
     pub listen: Key<Vec<Text>>,
+    /// The socket by which another `routerd` can take over from this one (`run --takeover`): `unix:` and its path, such
+    /// as `"unix:/run/routerd/shop.handover"`, or `"off"`. Only the same user and root may. `"auto"` names it after the
+    /// configuration file and puts it into `$RUNTIME_DIRECTORY`, `$XDG_RUNTIME_DIR` or, for root, `/run`; without such
+    /// a folder there is none.
+    #[schemars(extend("default" = "auto"))]
+    pub handover: Key<String>,
     /// How long running requests may go on after SIGTERM. What is left then is cut off.
     #[schemars(extend("default" = "30s", "x-floor" = "0s", "x-ceiling" = "1h"))]
     pub shutdown_timeout: Key<Period>,

@@ -310,6 +310,11 @@ impl Order {
         }
     }
 
+    /// How much longer than others it may take. To start a program anew takes as long as the program.
+    pub fn longer(&self) -> Duration {
+        if *self == Self::Upgrade { Duration::from_secs(120) } else { Duration::ZERO }
+    }
+
     /// What is asked, as one word: for logs and the audit trail.
     pub fn verb(&self) -> &'static str {
         match self {

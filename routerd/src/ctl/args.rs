@@ -182,7 +182,7 @@ pub enum Tell {
     },
     /// Put the configuration file in place as it is now
     Reload,
-    /// Hand over to the program that is on disk now (not in this version: it is refused)
+    /// Start the program that is on disk now, and hand over to it: no request is lost
     Upgrade,
 }
 

@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::CtlArgs;
-use crate::control::{PART, Refusal, RefusalKind};
+use crate::control::{Order, PART, Refusal, RefusalKind};
 
 /// Where the admin interface is if no port is named.
 const PORT: u16 = 9900;
@@ -144,27 +144,33 @@ impl Client {
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, Trouble> {
-        self.ask(Method::GET, path, None).await
+        self.ask(Method::GET, path, None, ANSWER).await
     }
 
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Trouble> {
-        self.ask(Method::POST, path, Some(body)).await
+    pub(super) async fn give(&self, order: &Order) -> Result<Value, Trouble> {
+        self.ask(Method::POST, &order.path(), Some(&order.body()), ANSWER + order.longer()).await
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Trouble> {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        within: Duration,
+    ) -> Result<Value, Trouble> {
         let request = self.request(method, path, body)?;
         let (status, bytes) = match (&self.target, &self.tls) {
             (Target::Unix(path), _) => {
-                self.over(self.connected(UnixStream::connect(path)).await?, request).await?
+                self.over(self.connected(UnixStream::connect(path)).await?, request, within).await?
             }
             (Target::Tcp { host, port, .. }, tls) => {
                 let stream = self.connected(TcpStream::connect((host.as_str(), *port))).await?;
                 match tls {
-                    None => self.over(stream, request).await?,
+                    None => self.over(stream, request, within).await?,
                     Some(tls) => {
                         let name = ServerName::try_from(host.clone())
                             .map_err(|error| Trouble::Usage(format!("{host}: {error}")))?;
-                        self.over(self.connected(tls.connect(name, stream)).await?, request).await?
+                        self.over(self.connected(tls.connect(name, stream)).await?, request, within).await?
                     }
                 }
             }
@@ -217,6 +223,7 @@ impl Client {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send,
         request: Request<Full<Bytes>>,
+        within: Duration,
     ) -> Result<(StatusCode, Bytes), Trouble> {
         let exchange = async {
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -239,14 +246,14 @@ impl Client {
                 }
             }
         };
-        match timeout(ANSWER, exchange).await {
+        match timeout(within, exchange).await {
             Ok(Ok((status, Ok(body)))) => Ok((status, body.to_bytes())),
             Ok(Ok((_, Err(error)))) => Err(self.unreachable(&format!("the answer broke off: {error}"))),
             Ok(Err(error)) if error.is_parse() => {
                 Err(self.unreachable("what answers there speaks no HTTP (does it speak TLS: https://?)"))
             }
             Ok(Err(error)) => Err(self.unreachable(&error.to_string())),
-            Err(_) => Err(self.unreachable(&format!("no answer within {ANSWER:?}"))),
+            Err(_) => Err(self.unreachable(&format!("no answer within {within:?}"))),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -18,10 +19,11 @@ use tokio::task::JoinHandle;
 
 use super::orders::Orders;
 use super::release::{self, Deploys};
+use super::succeed::Predecessor;
 use super::trail::Trail;
 use super::{Shared, StartError, names};
 use crate::accept::{self, Connections};
-use crate::admin::{Access, Admin, AdminAddress, AdminListener, Readiness, Reloads};
+use crate::admin::{Access, Admin, AdminAddress, AdminError, AdminListener, LeaveFile, Readiness, Reloads};
 use crate::config::diff::{AppChange, Diff};
 use crate::config::{self, AdminListen, Config, LogFormat, LogOutput};
 use crate::conn::Terms;
@@ -31,7 +33,9 @@ use crate::deploys::grown::Grower;
 use crate::discover::Discoveries;
 use crate::drain::Drain;
 use crate::gate::Gate;
+use crate::handover::Described;
 use crate::health::Watch;
+use crate::inherit::{self, Inherited, Place};
 use crate::log::{AccessLog, Format};
 use crate::metrics::{Meters, Scrape};
 
@@ -85,6 +89,7 @@ struct Listening {
     /// As the configuration has it: port 0 is any free port.
     wanted: SocketAddr,
     address: SocketAddr,
+    listener: Arc<TcpListener>,
     task: JoinHandle<()>,
 }
 
@@ -95,7 +100,13 @@ impl Drop for Listening {
 }
 
 struct RunningAdmin {
+    /// As the configuration has it.
+    wanted: Place,
     address: AdminAddress,
+    /// The socket, for another process.
+    socket: OwnedFd,
+    file_stays: bool,
+    leave_file: LeaveFile,
     /// Dropping it ends the listener.
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -105,33 +116,49 @@ struct RunningAdmin {
 #[derive(Default)]
 struct Opened {
     listeners: Vec<(SocketAddr, TcpListener)>,
-    admin: Option<AdminListener>,
+    admin: Option<(Place, AdminListener, OwnedFd)>,
     log: Option<AccessLog>,
+    inherited: Inherited,
 }
 
 impl Live {
-    /// The first configuration.
-    pub(super) async fn start(file: &Config, inner: &Arc<Shared>) -> Result<Self, StartError> {
+    /// The first configuration. With a daemon before this one it accepts when its turn has come.
+    pub(super) async fn start(
+        file: &Config,
+        inner: &Arc<Shared>,
+        inherited: Inherited,
+        before: Option<&mut Predecessor>,
+    ) -> Result<Self, StartError> {
         let lasting = &inner.lasting;
         let (mut config, book) = (file.clone(), lasting.shelf.read());
         release::overlay(&mut config, &book);
-        let mut opened = Opened::default();
+        // What runs goes on; what is to run instead takes over from it by a deploy.
+        for app in &mut config.apps {
+            let running = before.as_ref().and_then(|before| before.estate.running.get(&app.spec.id));
+            running.iter().for_each(|running| running.put(app));
+        }
+        let mut opened = Opened { inherited, ..Opened::default() };
         opened.listen(&config.server.listen)?;
         opened.admin(&config).await?;
+        std::mem::take(&mut opened.inherited).close();
         let apps: Vec<_> = config.apps.iter().map(|app| Change::PutApp(app.spec.clone())).collect();
         lasting.router.apply(&apps).map_err(StartError::Apps)?;
         let gate = Arc::new(Gate::new(lasting.router.clone()));
         let discoveries = Discoveries::new(names::settings(&config), Arc::clone(&gate));
         // The admin listener first: whoever asks whether the daemon is ready gets an answer while names are looked up.
         lasting.access.set(config.admin.as_ref());
-        let admin = opened.admin.take().map(|listener| RunningAdmin::start(listener, lasting));
+        let start = |admin| RunningAdmin::start(admin, lasting);
+        let admin = opened.admin.take_if(|_| before.is_none()).map(start);
         let (config, file, listeners) = (Arc::new(config), Arc::new(file.clone()), Vec::new());
         let watch = Watch::start(lasting.router.clone(), lasting.meters.clone(), names::health(&config));
         let mut live = Self { config: Arc::clone(&config), file, listeners, admin, discoveries, gate, watch };
         live.take_up(&book, inner).await;
         live.discover(&config, true).await;
-        for app in book.apps.keys() {
-            live.follow(app, inner).await;
+        if let Some(before) = before {
+            before.ready(&lasting.router).await.map_err(StartError::TakeOver)?;
+            lasting.trail.take().await.map_err(StartError::Trail)?;
+            lasting.shelf.put_down().await.map_err(StartError::Trail)?;
+            live.admin = opened.admin.take().map(start);
         }
         live.accept(opened.listeners, lasting);
         Ok(live)
@@ -206,7 +233,7 @@ impl Live {
         self.listeners.retain(|it| new.server.listen.contains(&it.wanted));
         self.accept(opened.listeners, lasting);
         if diff.has("admin.listen") {
-            let admin = opened.admin.map(|listener| RunningAdmin::start(listener, lasting));
+            let admin = opened.admin.map(|admin| RunningAdmin::start(admin, lasting));
             // The old one finishes what it is answering by itself.
             drop(std::mem::replace(&mut self.admin, admin));
         }
@@ -237,10 +264,39 @@ impl Live {
     fn accept(&mut self, listeners: Vec<(SocketAddr, TcpListener)>, lasting: &Lasting) {
         for (wanted, listener) in listeners {
             let Ok(address) = listener.local_addr() else { continue };
-            let (terms, connections) = (Arc::clone(&lasting.terms), lasting.connections.clone());
-            let task = tokio::spawn(accept::accept(listener, terms, connections, lasting.drain.watch()));
-            self.listeners.push(Listening { wanted, address, task });
+            let listener = Arc::new(listener);
+            let task = lasting.accept(&listener);
+            self.listeners.push(Listening { wanted, address, listener, task });
         }
+    }
+
+    /// The listening sockets, for another process.
+    pub(super) fn sockets(&self) -> Vec<(Described, BorrowedFd<'_>)> {
+        let listener = |it: &'_ Listening| Described { place: Place::Tcp(it.wanted), file_stays: false };
+        let listeners = self.listeners.iter().map(|it| (listener(it), it.listener.as_fd()));
+        let admin = self.admin.iter().map(|it| {
+            let (place, file_stays) = (it.wanted.clone(), it.file_stays);
+            (Described { place, file_stays }, it.socket.as_fd())
+        });
+        listeners.chain(admin).collect()
+    }
+
+    /// Accepts nothing and changes nothing until [`go_on`](Self::go_on). Clients wait in the kernel.
+    pub(super) fn halt(&self) {
+        self.listeners.iter().for_each(|it| it.task.abort());
+        self.gate.close_all();
+    }
+
+    pub(super) fn go_on(&mut self, lasting: &Lasting) {
+        for it in &mut self.listeners {
+            it.task = lasting.accept(&it.listener);
+        }
+        self.gate.open_all();
+    }
+
+    /// The file of a Unix socket is another process's from now on.
+    pub(super) fn leave_files(&self) {
+        self.admin.iter().for_each(|admin| admin.leave_file.set(true));
     }
 
     /// Where it listens, in the order of the configuration.
@@ -268,25 +324,36 @@ impl Live {
 impl Opened {
     fn listen(&mut self, addresses: &[SocketAddr]) -> Result<(), StartError> {
         for address in addresses {
-            let listener = accept::listen(*address).map_err(|error| StartError::Listen(*address, error))?;
+            let listener = match self.inherited.take(&Place::Tcp(*address)) {
+                Some(passed) => inherit::tcp(passed.socket),
+                None => accept::listen(*address),
+            };
+            let listener = listener.map_err(|error| StartError::Listen(*address, error))?;
             self.listeners.push((*address, listener));
         }
         Ok(())
     }
 
     async fn admin(&mut self, config: &Config) -> Result<(), StartError> {
-        let address = match config.admin.as_ref().map(|admin| &admin.listen) {
+        let (place, address) = match config.admin.as_ref().map(|admin| &admin.listen) {
             None => return Ok(()),
-            Some(AdminListen::Tcp(address)) => AdminAddress::Tcp(*address),
-            Some(AdminListen::Unix(path)) => AdminAddress::Unix(path.clone()),
+            Some(AdminListen::Tcp(address)) => (Place::Tcp(*address), AdminAddress::Tcp(*address)),
+            Some(AdminListen::Unix(path)) => (Place::Unix(path.clone()), AdminAddress::Unix(path.clone())),
         };
-        self.admin = Some(AdminListener::bind(&address).await.map_err(StartError::Admin)?);
+        let listener = match self.inherited.take(&place) {
+            Some(passed) => AdminListener::on(passed, &address),
+            None => AdminListener::bind(&address).await,
+        };
+        let listener = listener.map_err(StartError::Admin)?;
+        let socket = listener.as_fd().try_clone_to_owned();
+        let socket = socket.map_err(|error| StartError::Admin(AdminError::Listen(address, error)))?;
+        self.admin = Some((place, listener, socket));
         Ok(())
     }
 }
 
 impl RunningAdmin {
-    fn start(listener: AdminListener, lasting: &Lasting) -> Self {
+    fn start((wanted, listener, socket): (Place, AdminListener, OwnedFd), lasting: &Lasting) -> Self {
         let (stop, stopped) = watch::channel(false);
         let router = lasting.router.clone();
         let admin = Admin {
@@ -297,8 +364,11 @@ impl RunningAdmin {
             control: Arc::new(lasting.orders.clone()),
             access: lasting.access.clone(),
         };
-        let address = listener.address().clone();
-        Self { address, stop, task: tokio::spawn(listener.serve(admin, stopped)) }
+        listener.own_file();
+        let (address, file_stays, leave_file) =
+            (listener.address().clone(), listener.file_stays(), listener.leave_file());
+        let task = tokio::spawn(listener.serve(admin, stopped));
+        Self { wanted, address, socket, file_stays, leave_file, stop, task }
     }
 }
 
@@ -310,6 +380,11 @@ impl Lasting {
     /// What connections are served by under a configuration.
     pub(super) fn terms_of(&self, config: &Config) -> Terms {
         Terms::new(self.proxy.clone(), &config.server)
+    }
+
+    fn accept(&self, listener: &Arc<TcpListener>) -> JoinHandle<()> {
+        let (terms, connections) = (Arc::clone(&self.terms), self.connections.clone());
+        tokio::spawn(accept::accept(Arc::clone(listener), terms, connections, self.drain.watch()))
     }
 
     fn scraper(&self) -> Arc<dyn Fn() -> String + Send + Sync> {

@@ -24,6 +24,7 @@ use crate::control::{
 };
 use crate::deploys::book::{Page, Wanted};
 use crate::deploys::run::Ask;
+use crate::handover::Ordered;
 use crate::webhooks::Event;
 
 /// The daemon as orders see it. Clones are the same; none of them keeps the daemon alive.
@@ -119,6 +120,12 @@ impl Control for Orders {
 
 /// One order, from the line in the audit trail that it is asked for to the one that says what came of it.
 async fn carry_out(inner: &Arc<Shared>, actor: &Actor, order: Order) -> Result<Receipt, Refusal> {
+    // An upgrade is nothing that a hand-over would have to wait for.
+    let _under_way = if order == Order::Upgrade { None } else { Some(inner.under_way.read().await) };
+    if inner.heir.stage().borrow().is_handed_over() {
+        let text = "another process has taken over: ask again, it answers in place of this one";
+        return Err(Refusal::new(RefusalKind::Unavailable, text));
+    }
     let trail = &inner.lasting.trail;
     let app = order.app().map(AppId::from);
     let before = app.as_ref().and_then(|app| inner.shown.load().config.app(app).map(Wanted::of));
@@ -133,7 +140,6 @@ async fn carry_out(inner: &Arc<Shared>, actor: &Actor, order: Order) -> Result<R
     let seq = trail.begins(asked).await?;
     let result = obey(inner, actor, order.clone(), seq.clone()).await;
     let outcome = match &result {
-        // It ends with its deploy.
         Ok(Obeyed { begun: true, .. }) => None,
         Ok(Obeyed { begun: false, .. }) => Some(Outcome::done()),
         Err(refusal) => Some(Outcome::refused(refusal.text.clone())),
@@ -176,7 +182,7 @@ async fn reload(inner: &Arc<Shared>, actor: &Actor) -> Result<Receipt, Refusal> 
 /// What came of an order.
 struct Obeyed {
     receipt: Receipt,
-    /// A deploy has begun with it and goes on.
+    /// It has begun, and how it comes out is told elsewhere.
     begun: bool,
 }
 
@@ -246,7 +252,13 @@ async fn obey(
             reload(inner, actor).await?
         }
         Order::Upgrade => {
-            return Err(Refusal::new(RefusalKind::Unsupported, "this daemon cannot upgrade yet"));
+            // Whoever takes over needs it.
+            drop(slot);
+            let ordered = Ordered::new(asker.by, asker.audit, inner.lasting.trail.file());
+            let pid = inner.heir.upgrade(ordered).await?;
+            let receipt = said(format!("process {pid} has taken over; this one finishes what it has"));
+            // That it is done is written down by the other process.
+            return Ok(Obeyed { receipt, begun: true });
         }
     };
     Ok(said.into())

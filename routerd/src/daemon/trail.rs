@@ -1,41 +1,77 @@
 //! What is written down and told of changes: the audit trail, the state file and the webhooks, as the daemon uses them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use router_core::ids::AppId;
 use router_core::policy::deploy::{Progress, State};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::release::Refused;
 use crate::audit::{Asked, Audit, Filter, Keep, Outcome, Seq, tail, verify};
 use crate::config::Config;
 use crate::config::event::EventKind;
 use crate::control::{Order, Refusal, RefusalKind};
-use crate::deploys::book::{Begun, Book, Shelf};
+use crate::deploys::book::{Begun, Book, Shelf, Write};
 use crate::state::StateFile;
 use crate::webhooks::{Event, Webhooks};
 
-/// The audit trail and the webhooks.
+/// The audit trail, the state file and the webhooks.
 pub(super) struct Trail {
     audit: Option<(Arc<Audit>, PathBuf)>,
+    state: Option<Arc<StateFile<Book>>>,
     webhooks: Webhooks,
 }
 
 impl Trail {
-    /// Opens what the configuration names.
-    pub(super) async fn open(config: &Config) -> Result<Self, String> {
-        let audit = match config.audit.clone() {
-            None => None,
-            Some(audit) => {
-                let keep = Keep { max_size: audit.max_size, files: audit.files };
-                let path = audit.file.clone();
-                let open = spawn_blocking(move || Audit::open(&audit.file, keep));
-                let open = open.await.map_err(|_| "the audit trail was not opened".to_owned())?;
-                Some((Arc::new(open.map_err(|error| error.to_string())?), path))
+    /// Opens what the configuration names, and the book of what was decided. With the book of a daemon that still
+    /// runs, the files are that one's until they are [`taken`](Self::take).
+    pub(super) async fn open(config: &Config, handed: Option<Book>) -> Result<(Self, Shelf), String> {
+        let audit = config.audit.as_ref().map(|audit| {
+            let keep = Keep { max_size: audit.max_size, files: audit.files };
+            (Arc::new(Audit::of_another(&audit.file, keep)), audit.file.clone())
+        });
+        let path = config.state.as_ref().map(|state| state.file.clone());
+        let state = path.as_ref().map(|path| Arc::new(StateFile::of_another(path)));
+        let trail = Self { audit, state, webhooks: Webhooks::start(&config.webhooks) };
+        let book = match (handed, path) {
+            (Some(book), _) => book,
+            (None, path) => {
+                trail.take().await?;
+                let load = |path: PathBuf| spawn_blocking(move || StateFile::load(&path));
+                match path {
+                    Some(path) => flat(load(path).await)?.unwrap_or_default(),
+                    None => Book::default(),
+                }
             }
         };
-        Ok(Self { audit, webhooks: Webhooks::start(&config.webhooks) })
+        let write = trail.state.clone().map(|file| -> Write {
+            Arc::new(move |book| file.save(book).map_err(|error| error.to_string()))
+        });
+        Ok((trail, Shelf::new(book, write)))
+    }
+
+    /// The files are this process's from now on. If that fails, it is tried again when they are written.
+    pub(super) async fn take(&self) -> Result<(), String> {
+        let (audit, state) = (self.audit.as_ref().map(|(audit, _)| Arc::clone(audit)), self.state.clone());
+        if let Some(audit) = audit {
+            flat(spawn_blocking(move || audit.take()).await)?;
+        }
+        if let Some(state) = state {
+            flat(spawn_blocking(move || state.take()).await)?;
+        }
+        Ok(())
+    }
+
+    /// Another process writes the files from now on.
+    pub(super) fn let_go(&self) {
+        self.audit.iter().for_each(|(audit, _)| audit.let_go());
+        self.state.iter().for_each(|state| state.let_go());
+    }
+
+    /// The file of the audit trail.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.audit.as_ref().map(|(_, path)| path.as_path())
     }
 
     /// Another configuration is in place. Which file is written stays; the rest changes.
@@ -110,18 +146,9 @@ fn broken(text: String) -> Refusal {
     Refusal::new(RefusalKind::Internal, text)
 }
 
-/// The book of the state file, and the file to write it to.
-pub(super) async fn shelf(config: &Config) -> Result<Shelf, String> {
-    let Some(state) = config.state.clone() else { return Ok(Shelf::new(Book::default(), None)) };
-    let open = spawn_blocking(move || {
-        // The lock first: whoever else writes it has gone by then.
-        let file = StateFile::<Book>::open(&state.file)?;
-        let book = StateFile::load(&state.file)?.unwrap_or_default();
-        Ok((file, book))
-    });
-    let open = open.await.map_err(|_| "the state file was not read".to_owned())?;
-    let (file, book) = open.map_err(|error: crate::state::StateError| error.to_string())?;
-    Ok(Shelf::new(book, Some(Arc::new(move |book| file.save(book).map_err(|error| error.to_string())))))
+/// What came of a task that may block.
+fn flat<T>(result: Result<Result<T, impl ToString>, JoinError>) -> Result<T, String> {
+    result.map_err(|_| "the daemon is ending".to_owned())?.map_err(|error| error.to_string())
 }
 
 /// What webhooks are told of an order that was carried out. Of deploys they are told by the deploys themselves.
@@ -133,11 +160,11 @@ pub(super) fn event_of(order: &Order, by: &str, text: &str) -> Option<Event> {
         Order::Maintenance { on: false, .. } => EventKind::AppMaintenanceOff,
         Order::Drain { .. } => EventKind::DynoDrained,
         Order::Undrain { .. } => EventKind::DynoUndrained,
-        Order::Upgrade => EventKind::DaemonUpgraded,
         Order::Deploy { .. } | Order::Promote { .. } | Order::RollBack { .. } | Order::Canary { .. } => {
             return None;
         }
-        Order::Restart { .. } | Order::Reload => return None,
+        // The first has the event of its deploy, the others tell of themselves.
+        Order::Restart { .. } | Order::Reload | Order::Upgrade => return None,
     };
     let app = order.app().map(str::to_owned);
     Some(Event { app, by: Some(by.to_owned()), ..Event::new(kind, format!("{text} (by {by})")) })

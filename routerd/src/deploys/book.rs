@@ -212,18 +212,25 @@ impl Shelf {
         if next == *before {
             return Ok(result);
         }
-        if let Some(write) = self.0.write.clone() {
-            let (back, written) = tokio::task::spawn_blocking(move || {
-                let written = write(&next);
-                (next, written)
-            })
-            .await
-            .map_err(|_| "the state file was not written: the daemon is ending".to_owned())?;
-            written?;
-            next = back;
-        }
-        self.0.book.store(Arc::new(next));
+        let next = Arc::new(next);
+        self.write(Arc::clone(&next)).await?;
+        self.0.book.store(next);
         Ok(result)
+    }
+
+    /// Writes the book down as it is: what stands in the file is another one's.
+    ///
+    /// # Errors
+    /// As [`change`](Self::change).
+    pub(crate) async fn put_down(&self) -> Result<(), String> {
+        let _one_at_a_time = self.0.changing.lock().await;
+        self.write(self.read()).await
+    }
+
+    async fn write(&self, book: Arc<Book>) -> Result<(), String> {
+        let Some(write) = self.0.write.clone() else { return Ok(()) };
+        let written = tokio::task::spawn_blocking(move || write(&book)).await;
+        written.map_err(|_| "the state file was not written: the daemon is ending".to_owned())?
     }
 
     /// Changes one app's page, as [`change`](Self::change) does.

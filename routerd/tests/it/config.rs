@@ -121,6 +121,7 @@ fn with(path: &[String], value: Value) -> String {
 fn another(path: &str, schema: &Value) -> Value {
     match path {
         "server.listen" => return json!(["127.0.0.1:0"]),
+        "server.handover" => return json!("unix:/run/y.sock"),
         "admin.listen" => return json!("unix:/run/x.sock"),
         "audit.file" | "state.file" => return json!("other"),
         "webhooks" => return json!([{ "url": "http://chat.test/" }]),

@@ -18,5 +18,6 @@ mod reload;
 mod servers;
 mod slow;
 mod support;
+mod takeover;
 mod up;
 mod webhooks;

@@ -175,6 +175,7 @@ impl Program {
             .args(["run", "--config"])
             .arg(config)
             .args(more)
+            .env("XDG_RUNTIME_DIR", std::env::temp_dir())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)

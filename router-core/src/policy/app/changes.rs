@@ -73,6 +73,16 @@ impl App {
         self.gate.set(hold, now, self.queue.last_number());
     }
 
+    /// Another router has the dyno from now on, or no longer. Says whether a request is in flight on it; `None`: there
+    /// is no such dyno.
+    pub(crate) fn lend(&mut self, address: Address, lent: bool) -> Option<(DynoId, bool)> {
+        let slot = self.by_address.get(&address).copied()?;
+        self.with_dyno(slot, |dyno, _| dyno.lend(lent));
+        let seat = &self.dynos[slot as usize];
+        let busy = seat.dyno.as_ref().is_some_and(|dyno| dyno.in_flight() > 0);
+        Some((DynoId { slot, turn: seat.turn }, busy))
+    }
+
     /// The app goes: its line is refused, its dynos leave.
     pub(crate) fn close(&mut self, now: Instant) {
         self.closed = true;

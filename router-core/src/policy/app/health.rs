@@ -41,13 +41,16 @@ impl App {
     }
 
     /// The dyno's slot, if the dyno is idle, takes requests, and nobody waits; or if it gets none because it is ill.
-    /// Not while the line is held: what an app is paused for may well look like an illness of its dynos.
+    /// Not while another router has it, nor while the line is held: what an app is paused for may well look like an
+    /// illness of its dynos.
     pub(crate) fn probe(&mut self, now: Instant, address: Address) -> Option<Grant> {
         let slot = self.by_address.get(&address).copied()?;
         let seat = &self.dynos[slot as usize];
         let free = seat.dyno.as_ref().filter(|dyno| {
             let nobody_waits = || self.first(dyno.lane()).is_none();
-            dyno.in_flight() == 0 && (dyno.is_unhealthy() || (dyno.room() > 0 && nobody_waits()))
+            dyno.is_here()
+                && dyno.in_flight() == 0
+                && (dyno.is_unhealthy() || (dyno.room() > 0 && nobody_waits()))
         });
         let dyno = free.filter(|_| !self.gate.is_held(now))?;
         let (id, info) = (DynoId { slot, turn: seat.turn }, Arc::clone(dyno.info()));

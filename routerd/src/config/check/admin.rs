@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
-use super::{Checker, Taken};
+use super::{Checker, NO_PATH, Taken, socket_path};
 use crate::config::access::{Scope, is_name};
 use crate::config::error::Problem;
 use crate::config::file;
@@ -15,9 +14,6 @@ use crate::config::tls::{Tls, TlsError};
 use crate::config::token::{Token, TokenHash};
 use crate::config::walk::clip;
 use crate::config::{Admin, AdminListen};
-
-/// The longest path of a socket that the system takes.
-const SOCKET_PATH_MAX: usize = 107;
 
 impl Checker<'_> {
     pub(super) fn admin(&mut self, file: &file::Admin, taken: &mut Taken<SocketAddr>) -> Admin {
@@ -59,18 +55,14 @@ impl Checker<'_> {
         let (Some(text), Some(span)) = (file.listen.value(), file.listen.span()) else {
             return AdminListen::default();
         };
-        let path = text.strip_prefix("unix:");
-        if let Some(path) = path.filter(|path| (1..=SOCKET_PATH_MAX).contains(&path.len())) {
-            return AdminListen::Unix(PathBuf::from(path));
+        if let Some(path) = socket_path(text) {
+            return AdminListen::Unix(path);
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
             self.listener(address, span, taken);
             return AdminListen::Tcp(address);
         }
-        let why = match path {
-            Some(_) => format!("the path of a socket has 1 to {SOCKET_PATH_MAX} bytes"),
-            None => "this is no address with a port".to_owned(),
-        };
+        let why = if text.starts_with("unix:") { NO_PATH } else { "this is no address with a port" };
         let problem =
             Problem::new(span, format!("admin.listen: {why}")).found(format!("found \"{}\"", clip(text)));
         self.problems.push(problem.help(r#"allowed: "127.0.0.1:9900" or "unix:/run/routerd.sock""#));

@@ -80,6 +80,14 @@ impl Live {
         }
     }
 
+    /// The same for all apps.
+    pub(crate) async fn follow_all(&mut self, inner: &Arc<Shared>) {
+        let apps: Vec<_> = self.config.apps.iter().map(|app| app.spec.id.clone()).collect();
+        for app in apps {
+            self.follow(&app, inner).await;
+        }
+    }
+
     /// Goes on with a deploy that a restart has interrupted.
     pub(crate) async fn resume(&mut self, app: &AppId, begun: Begun, inner: &Arc<Shared>) {
         let Some(saved) = begun.saved.clone() else {

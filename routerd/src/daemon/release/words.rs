@@ -148,6 +148,11 @@ impl Deploys {
         self.0.lock().running.get(app).map_or(Ok(()), |running| Err(running.refusal(app)))
     }
 
+    /// An app that has one.
+    pub(crate) fn any(&self) -> Option<AppId> {
+        self.0.lock().running.keys().next().cloned()
+    }
+
     /// The number of the one that runs.
     pub(crate) fn number(&self, app: &AppId) -> Option<u64> {
         self.0.lock().running.get(app).map(|running| running.begun.id)

@@ -84,6 +84,11 @@ fn what_two_keys_say_together_is_checked_with_the_place() {
         ("[apps.a]\n[dns]\nmin_ttl = '10m'", "3:11 dns.min_ttl is more than dns.max_ttl"),
         ("[apps.a]\n[dns]\nservers = ['ns.test']", "3:12 dns.servers: this is no address"),
         ("[apps.a]\n[dns]\nmax_removal = nan", "3:15 dns.max_removal: the value is above the ceiling"),
+        ("[apps.a]\n[server]\nhandover = '/run/x'", "3:12 server.handover: this is no socket"),
+        (
+            "[apps.a]\n[server]\nhandover = 'unix:'",
+            "3:12 server.handover: the path of a socket has 1 to 107 bytes",
+        ),
         ("[apps.a]\n[admin]\nlisten = 'unix:'", "3:10 admin.listen: the path of a socket has 1 to 107 bytes"),
         (
             "server = { listen = ['[::1]:80'] }\nadmin = { listen = '[::1]:80' }\n[apps.a]",

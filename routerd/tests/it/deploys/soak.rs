@@ -1,4 +1,4 @@
-//! Deploys, rollbacks and reloads without end, under load of 80 %: no request is lost, and no dyno sees two at once.
+//! Deploys, rollbacks, reloads and upgrades under load of 80 %: no request is lost, and no dyno sees two at once.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -13,11 +13,15 @@ use tokio::time::Instant;
 
 use super::{deploy_of, texts, with_plan};
 use crate::support::{Client, Dyno, Rig, until};
+use crate::takeover::{has_all, takes_over};
 
 /// Dynos of a release.
 const DYNOS: usize = 20;
 /// How long a request takes.
 const SERVICE: Duration = Duration::from_millis(25);
+
+/// How long a connection is kept that nobody needs: a daemon that ends lets its clients ask for a second longer.
+const KEPT: Duration = Duration::from_millis(500);
 
 /// How often each thing is done. `ROUNDS=50` is the long form.
 fn rounds() -> usize {
@@ -37,7 +41,7 @@ impl OpenLoop {
         let (over, waits) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let (stop, seen) = (Arc::clone(&over), Arc::clone(&waits));
         let task = tokio::spawn(async move {
-            let free: Arc<Mutex<Vec<Client>>> = Arc::default();
+            let free: Arc<Mutex<Vec<(Client, Instant)>>> = Arc::default();
             let mean = SERVICE.as_secs_f64() / (DYNOS as f64 * 0.8);
             let mut running = JoinSet::new();
             let mut next = Instant::now();
@@ -50,15 +54,18 @@ impl OpenLoop {
                 let (free, seen) = (Arc::clone(&free), Arc::clone(&seen));
                 running.spawn(async move {
                     let kept = free.lock().pop();
-                    let mut client = match kept {
-                        Some(client) => client,
+                    let fresh = |(_, since): &(Client, Instant)| since.elapsed() < KEPT;
+                    let mut client = match kept.filter(fresh) {
+                        Some((client, _)) => client,
                         None => Client::connect(address).await,
                     };
                     let begun = Instant::now();
                     let answer = client.get(&format!("/?ms={}", SERVICE.as_millis())).await;
                     assert!(answer.is_ok(), "a request was lost: {answer:?}");
                     seen.lock().push(begun.elapsed().saturating_sub(SERVICE));
-                    free.lock().push(client);
+                    if answer.header("connection") != "close" {
+                        free.lock().push((client, Instant::now()));
+                    }
                 });
             }
             while let Some(done) = running.join_next().await {
@@ -83,7 +90,7 @@ impl OpenLoop {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deploys_rollbacks_and_reloads_under_load_lose_nothing() {
+async fn deploys_rollbacks_reloads_and_upgrades_under_load_lose_nothing() {
     let (one, two) = (Dyno::several(DYNOS).await, Dyno::several(DYNOS).await);
     let list =
         |dynos: &[Dyno]| texts(dynos).iter().map(|at| format!("'{at}'")).collect::<Vec<_>>().join(", ");
@@ -94,9 +101,10 @@ async fn deploys_rollbacks_and_reloads_under_load_lose_nothing() {
             list(&one)
         )
     };
-    let rig = Rig::from_toml(&text("")).await;
-    let daemon = rig.daemon.as_ref().unwrap();
+    let mut rig = Rig::from_toml(&text("")).await;
     let folder = tempfile::tempdir().unwrap();
+    let handover = folder.path().join("handover");
+    rig.daemon.as_ref().unwrap().offer(&handover).await.unwrap();
     let wrong = folder.path().join("wrong.toml");
     std::fs::write(&wrong, text("queue = { max_wait = 5 }")).unwrap();
     let load = OpenLoop::start(rig.address);
@@ -105,7 +113,9 @@ async fn deploys_rollbacks_and_reloads_under_load_lose_nothing() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let quiet = load.take();
 
+    let (mut upgrades, mut faults) = (0, Vec::new());
     for round in 0..rounds() {
+        let daemon = rig.daemon.as_ref().unwrap();
         let (release, dynos) = if round % 2 == 0 { ("v2", &two) } else { ("v1", &one) };
         let baked = |plan: &mut super::PlanOrder| plan.bake_time = Some("10s".parse().unwrap());
         // Taken back, while it is being watched.
@@ -121,15 +131,26 @@ async fn deploys_rollbacks_and_reloads_under_load_lose_nothing() {
             daemon.reload(Config::parse(&text(&wait), "x").unwrap()).await.unwrap();
             assert!(daemon.reload_file(&wrong).await.is_err());
         }
+        // Five times in all.
+        if round % rounds().div_ceil(5) == 0 {
+            let (new, ends) = takes_over(rig, &text(""), &handover).await;
+            has_all(&new).await;
+            let (cut, old) = ends.await.unwrap();
+            assert_eq!(cut, 0);
+            faults.append(&mut old.log.faults());
+            upgrades += 1;
+            rig = new;
+        }
     }
     let (requests, p99) = load.take();
     load.end().await;
-    assert_eq!(rig.log.faults(), Vec::<String>::new());
+    faults.append(&mut rig.log.faults());
+    assert_eq!(faults, Vec::<String>::new());
     let rounds = rounds();
     let (reloads, (calm, quiet)) = (rounds * 2, quiet);
     let _ = writeln!(
         std::io::stderr(),
-        "{rounds} deploys, {rounds} rollbacks, {reloads} reloads and {reloads} of a wrong file under {requests} \
-         requests: p99 of the wait {p99:?}, in {calm} quiet requests {quiet:?}"
+        "{rounds} deploys, {rounds} rollbacks, {reloads} reloads, {reloads} of a wrong file and {upgrades} upgrades \
+         under {requests} requests: p99 of the wait {p99:?}, in {calm} quiet requests {quiet:?}"
     );
 }

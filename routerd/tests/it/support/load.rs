@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 
 use super::{Client, until};
 
-/// Clients that ask one after the other until told to stop; every answer has to be good.
+/// Clients that ask one after the other until told to stop; every answer has to be good. They connect anew when an
+/// answer says that it is the last on its connection.
 pub(crate) struct Load {
     over: Arc<AtomicBool>,
     served: Arc<AtomicUsize>,
@@ -26,6 +27,9 @@ impl Load {
                 while !over.load(Ordering::SeqCst) {
                     let answer = client.get("/?ms=3").await;
                     assert!(answer.is_ok(), "a request was lost: {answer:?}");
+                    if answer.header("connection") == "close" {
+                        client = Client::connect(address).await;
+                    }
                     served.fetch_add(1, Ordering::SeqCst);
                 }
             });

@@ -31,6 +31,8 @@ impl Program {
     pub(crate) fn start(args: &[impl AsRef<OsStr>]) -> Self {
         let mut child = Command::new(PROGRAM)
             .args(args)
+            // Its hand-over socket, unless the configuration says where.
+            .env("XDG_RUNTIME_DIR", std::env::temp_dir())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -71,10 +73,20 @@ impl Program {
         Pid::from_raw(i32::try_from(self.child.id().expect("it runs")).unwrap()).unwrap()
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
     /// Sends the signal and waits for the end.
     pub(crate) async fn end(&mut self, signal: Signal) -> ExitStatus {
-        kill_process(self.pid(), signal).unwrap();
-        timeout(DEADLINE, self.child.wait()).await.unwrap().unwrap()
+        self.signal(signal);
+        self.ended().await
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let ended = timeout(DEADLINE, self.child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("it has not ended: {:#?}", self.lines())).unwrap()
     }
 }
 

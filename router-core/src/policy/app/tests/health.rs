@@ -141,6 +141,21 @@ fn probes_take_a_dyno_out_and_bring_it_back_and_the_floor_holds() {
 }
 
 #[test]
+fn a_dyno_that_another_router_has_is_not_probed_however_it_is() {
+    let mut world = World::with_dynos(2);
+    let now = world.clock.now();
+    for fall in [Probed::Same, Probed::Same, Probed::Out] {
+        assert_eq!(probed(&mut world, 1, false), fall);
+    }
+    for port in [1, 2] {
+        world.app.lend(address(port), true);
+        assert!(world.app.probe(now, address(port)).is_none());
+        world.app.lend(address(port), false);
+        assert!(world.app.probe(now, address(port)).is_some());
+    }
+}
+
+#[test]
 fn a_good_answer_ends_a_row_of_bad_probes() {
     let mut world = World::with_dynos(2);
     assert_eq!([probed(&mut world, 2, false), probed(&mut world, 2, false)], [Probed::Same; 2]);
