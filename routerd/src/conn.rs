@@ -1,26 +1,20 @@
-//! One client connection: HTTP/1.1 in, each request to `router_core::proxy`, time-outs against slow heads.
+//! One client connection, step by step: what it is found to be decides who serves its requests.
 
-use std::future::{Future, poll_fn};
+mod http1;
+
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::Poll;
 
-use http::header::{self, HeaderValue};
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1::{Builder, Connection};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use router_core::fault::{BadRequest, Fault};
-use router_core::proxy::{Aborted, Body, Client, Proxy, Rules};
+use hyper::server::conn::http1::Builder;
+use hyper_util::rt::TokioTimer;
+use router_core::fault::Fault;
+use router_core::proxy::{Client, Proxy, Rules};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::config::Server;
-use crate::drain::{Phase, reached};
-use crate::socket::{Side, Socket};
+use crate::drain::Phase;
+use crate::stream::Stream;
 
 /// hyper does not go below this for its buffer of one connection.
 const BUFFER_MIN: usize = 8192;
@@ -32,7 +26,8 @@ const HYPER_HEADERS: usize = 100;
 #[derive(Clone)]
 pub(crate) struct Terms {
     pub(crate) proxy: Proxy,
-    http: Builder,
+    /// HTTP/1.1 in front.
+    http1: Builder,
     /// Requests a connection may carry; 0: any number.
     keepalive_requests: u32,
     /// Connections there may be.
@@ -58,7 +53,28 @@ impl Terms {
             http.max_headers(server.headers_max);
         }
         let Server { keepalive_requests, max_connections, .. } = *server;
-        Self { proxy, http, keepalive_requests, max_connections }
+        Self { proxy, http1: http, keepalive_requests, max_connections }
+    }
+}
+
+/// A connection that was accepted, and what is known of it.
+pub(crate) struct Met {
+    pub(crate) stream: Stream,
+    /// Who has connected.
+    pub(crate) peer: SocketAddr,
+    /// To which port of ours.
+    pub(crate) local_port: u16,
+}
+
+impl Met {
+    fn new(stream: TcpStream, peer: SocketAddr) -> Self {
+        let local_port = stream.local_addr().map_or(0, |address| address.port());
+        Self { stream: Stream::Tcp(stream), peer, local_port }
+    }
+
+    /// As the proxy wants to know it.
+    fn client(&self) -> Client {
+        Client::new(self.peer, self.local_port).with_tls(self.stream.is_tls())
     }
 }
 
@@ -69,135 +85,17 @@ pub(crate) async fn serve(
     terms: Arc<Terms>,
     drain: watch::Receiver<Phase>,
 ) {
-    let local_port = stream.local_addr().map_or(0, |address| address.port());
     // Without it only latency suffers.
     let _ = stream.set_nodelay(true);
-    let (socket, side) = Socket::new(stream);
-    let client = client(peer, local_port, &side);
-    let count = Count::default();
-    let service = service_fn(|request| one(&terms, &client, &count, request));
-    let mut connection = terms.http.serve_connection(TokioIo::new(socket), service);
-    let result = until_drained(&mut connection, drain, &count.last).await;
-    // Ends what still runs, and its record with it.
-    let rest = connection.into_parts().read_buf;
-    if let Err(error) = result
-        && let Some(fault) = head_fault(&error, &rest, &side)
-    {
-        terms.proxy.refuse_head(&client, fault);
-        if fault == Fault::BadRequest(BadRequest::HeadTimeout) {
-            // hyper answers heads it cannot read, but not those that do not come.
-            side.send(
-                b"HTTP/1.1 408 Request Timeout\r\nx-router-fault: H26\r\n\
-                  connection: close\r\ncontent-length: 0\r\n\r\n",
-            );
-        }
-    }
-}
-
-fn client(peer: SocketAddr, local_port: u16, side: &Arc<Side>) -> Client {
-    // Weak, because a request that lingers at its dyno has these long after the connection has ended: held by it, the
-    // socket would stay open.
-    let (gone, interim) = (Arc::downgrade(side), Arc::downgrade(side));
-    Client::new(peer, local_port)
-        .with_gone(Arc::new(move || gone.upgrade().is_none_or(|side| side.is_gone())))
-        .with_interim(Arc::new(move |status, headers| {
-            if let Some(side) = interim.upgrade() {
-                side.interim(status, headers);
-            }
-        }))
-}
-
-/// The requests of one connection.
-#[derive(Default)]
-struct Count {
-    served: AtomicU32,
-    /// No further one is wanted.
-    last: AtomicBool,
-}
-
-fn one(
-    terms: &Terms,
-    client: &Client,
-    count: &Count,
-    request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Body>, Aborted>> {
-    // Not in the future: hyper may drop it without a poll, and the request's record is opened here.
-    let response = terms.proxy.serve(client, request);
-    async move {
-        let mut response = response.await?;
-        let number = count.served.fetch_add(1, Ordering::Relaxed) + 1;
-        let enough = terms.keepalive_requests != 0 && number >= terms.keepalive_requests;
-        if enough || count.last.load(Ordering::Relaxed) {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        Ok(response)
-    }
-}
-
-/// Drives the connection; asks it to end when the drain begins. Once another process serves, sets `last`.
-async fn until_drained<S>(
-    connection: &mut Connection<TokioIo<Socket>, S>,
-    drain: watch::Receiver<Phase>,
-    last: &AtomicBool,
-) -> hyper::Result<()>
-where
-    S: hyper::service::HttpService<
-            Incoming,
-            ResBody = Body,
-            Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        >,
-{
-    let mut connection = Pin::new(connection);
-    let (now, mut zeroth, mut first, mut second) = (drain.clone(), drain.clone(), drain.clone(), drain);
-    let mut leaving = pin!(reached(&mut zeroth, Phase::Leaving));
-    let mut draining = pin!(reached(&mut first, Phase::Draining));
-    let mut cut = pin!(reached(&mut second, Phase::Cut));
-    let (mut listens, mut told) = (false, false);
-    poll_fn(|cx| {
-        // Once is enough, because a task's waker stays the same; each look takes a lock that all connections share.
-        if !listens || *now.borrow() > Phase::Running {
-            listens = true;
-            if cut.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(()));
-            }
-            if !last.load(Ordering::Relaxed) && leaving.as_mut().poll(cx).is_ready() {
-                last.store(true, Ordering::Relaxed);
-            }
-            if !told && draining.as_mut().poll(cx).is_ready() {
-                told = true;
-                connection.as_mut().graceful_shutdown();
-            }
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await
-}
-
-/// A request that ended before it was one: hyper refused its head, the head did not come in time, or the connection
-/// ended within it. `rest` is what was read and is part of no request yet.
-fn head_fault(error: &hyper::Error, rest: &[u8], side: &Side) -> Option<Fault> {
-    // Empty lines in front of a request are no part of it (RFC 9112 section 2.2).
-    let begun = rest.iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
-    if error.is_parse_too_large() {
-        Some(Fault::BadRequest(BadRequest::HeaderTooLarge))
-    } else if error.is_parse() {
-        Some(Fault::BadRequest(BadRequest::Header))
-    } else if error.is_timeout() && begun {
-        Some(Fault::BadRequest(BadRequest::HeadTimeout))
-    } else if !error.is_user() && !error.is_shutdown() && begun && side.has_ended() {
-        // What a request ended with stands in its own record; and while one is under way, hyper looks for the end
-        // only when it has nothing left to parse.
-        Some(Fault::ClientInterrupted)
-    } else {
-        None
-    }
+    let met = Met::new(stream, peer);
+    http1::serve(met, &terms, drain).await;
 }
 
 /// Says that there is no room, and why, to a client that will not be served.
 pub(crate) fn turn_away(stream: TcpStream, peer: SocketAddr, terms: &Terms) {
-    let client = Client::new(peer, stream.local_addr().map_or(0, |address| address.port()));
-    terms.proxy.refuse_head(&client, Fault::ConnectionLimit);
-    let _ = stream.try_write(
+    let met = Met::new(stream, peer);
+    terms.proxy.refuse_head(&met.client(), Fault::ConnectionLimit);
+    let _ = met.stream.tcp().try_write(
         b"HTTP/1.1 503 Service Unavailable\r\nx-router-fault: H22\r\nretry-after: 1\r\nconnection: close\r\n\
           content-length: 0\r\n\r\n",
     );

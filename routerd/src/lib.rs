@@ -53,8 +53,10 @@
 //! | `upgrade.rs` | Starts this program anew |
 //! | `systemd.rs` | What systemd is told of this process |
 //! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |
-//! | `conn.rs` | One client connection: HTTP/1.1 in, each request to `router_core::proxy` |
+//! | `conn.rs` | One client connection, step by step |
+//! | `conn/http1.rs` | HTTP/1.1 in front |
 //! | `socket.rs` | A client's socket with two hands on it |
+//! | `stream.rs` | The bytes of a client, as they come over TCP or under TLS |
 //! | `log.rs` | Step 7: one line in the access log for each request |
 //! | `log/line.rs` | One record as one line: logfmt with the fields of Heroku's router, or JSON with the same fields |
 //! | `log/writer.rs` | The one writer of the access log |
@@ -133,6 +135,7 @@ pub mod systemd;
 mod accept;
 mod conn;
 mod socket;
+mod stream;
 pub mod log;
 pub mod admin;
 pub mod handover;

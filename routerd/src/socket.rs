@@ -1,8 +1,8 @@
 //! A client's socket with two hands on it: hyper reads and writes, and the request in between may send interim answers
 //! and ask whether the client is gone.
 //!
-//! *Shared:* the write half, between hyper and the request that hyper is polling: both live in one task, so the lock
-//! is never waited for. *Never:* an interim answer in the middle of another one: it is sent only while nothing of an
+//! *Shared:* the stream, between hyper and the request that hyper is polling: both live in one task, so the lock is
+//! never waited for. *Never:* an interim answer in the middle of another one: it is sent only while nothing of an
 //! earlier answer is unflushed, and dropped otherwise (a pipelining client that does not read).
 
 use std::future::Future;
@@ -14,27 +14,23 @@ use std::task::{Context, Poll, Waker, ready};
 
 use http::StatusCode;
 use http::header::HeaderMap;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-
 use router_core::sync::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+
+use crate::stream::Stream;
 
 /// What hyper reads from and writes to.
-pub(crate) struct Socket {
-    read: OwnedReadHalf,
-    side: Arc<Side>,
-}
+pub(crate) struct Socket(Arc<Side>);
 
 /// The other hand on the socket.
 pub(crate) struct Side {
-    out: Mutex<Out>,
+    wire: Mutex<Wire>,
     /// Reading has come to an end: the client has closed its side, or the connection is broken.
     ended: AtomicBool,
 }
 
-struct Out {
-    half: OwnedWriteHalf,
+struct Wire {
+    stream: Stream,
     /// hyper has written and not flushed: an answer is on its way.
     unflushed: bool,
     /// The rest of an interim answer that the kernel did not take at once.
@@ -42,20 +38,18 @@ struct Out {
 }
 
 impl Socket {
-    pub(crate) fn new(stream: TcpStream) -> (Self, Arc<Side>) {
-        let (read, half) = stream.into_split();
-        let out = Mutex::new(Out { half, unflushed: false, interim: Vec::new() });
-        let side = Arc::new(Side { out, ended: AtomicBool::new(false) });
-        (Self { read, side: Arc::clone(&side) }, side)
+    pub(crate) fn new(stream: Stream) -> (Self, Arc<Side>) {
+        let wire = Mutex::new(Wire { stream, unflushed: false, interim: Vec::new() });
+        let side = Arc::new(Side { wire, ended: AtomicBool::new(false) });
+        (Self(Arc::clone(&side)), side)
     }
 }
 
 impl Side {
     /// Whether the client has closed its side. Asks what the runtime knows already: no system call.
     pub(crate) fn is_gone(&self) -> bool {
-        let out = self.out.lock();
-        let stream: &TcpStream = out.half.as_ref();
-        let ready = pin!(stream.ready(Interest::READABLE));
+        let wire = self.wire.lock();
+        let ready = pin!(wire.stream.tcp().ready(Interest::READABLE));
         let mut cx = Context::from_waker(Waker::noop());
         matches!(ready.poll(&mut cx), Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
@@ -82,20 +76,24 @@ impl Side {
 
     /// Sends text as it is, between answers; what the kernel does not take goes before the next answer.
     pub(crate) fn send(&self, text: &[u8]) {
-        let mut out = self.out.lock();
-        if out.unflushed {
+        let mut wire = self.wire.lock();
+        if wire.unflushed {
             return;
         }
-        let sent = if out.interim.is_empty() { out.half.try_write(text).unwrap_or(0) } else { 0 };
-        out.interim.extend_from_slice(&text[sent..]);
+        wire.interim.extend_from_slice(text);
+        let mut cx = Context::from_waker(Waker::noop());
+        // An error shows again when hyper writes.
+        if wire.poll_interim(&mut cx).is_ready() {
+            let _ = Pin::new(&mut wire.stream).poll_flush(&mut cx);
+        }
     }
 }
 
-impl Out {
+impl Wire {
     /// Sends what is left of an interim answer.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.interim.is_empty() {
-            let sent = ready!(Pin::new(&mut self.half).poll_write(cx, &self.interim))?;
+            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.interim))?;
             self.interim.drain(..sent);
         }
         Poll::Ready(Ok(()))
@@ -103,15 +101,11 @@ impl Out {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let result = Pin::new(&mut self.read).poll_read(cx, buf);
+        let result = Pin::new(&mut self.0.wire.lock().stream).poll_read(cx, buf);
         if result.is_ready() && buf.filled().len() == before {
-            self.side.ended.store(true, Ordering::Relaxed);
+            self.0.ended.store(true, Ordering::Relaxed);
         }
         result
     }
@@ -119,10 +113,10 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let mut out = self.side.out.lock();
-        ready!(out.poll_interim(cx))?;
-        out.unflushed = true;
-        Pin::new(&mut out.half).poll_write(cx, buf)
+        let mut wire = self.0.wire.lock();
+        ready!(wire.poll_interim(cx))?;
+        wire.unflushed = true;
+        Pin::new(&mut wire.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -130,10 +124,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut out = self.side.out.lock();
-        ready!(out.poll_interim(cx))?;
-        out.unflushed = true;
-        Pin::new(&mut out.half).poll_write_vectored(cx, bufs)
+        let mut wire = self.0.wire.lock();
+        ready!(wire.poll_interim(cx))?;
+        wire.unflushed = true;
+        Pin::new(&mut wire.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -141,13 +135,13 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut out = self.side.out.lock();
-        out.unflushed = false;
-        Pin::new(&mut out.half).poll_flush(cx)
+        let mut wire = self.0.wire.lock();
+        wire.unflushed = false;
+        Pin::new(&mut wire.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut out = self.side.out.lock();
-        Pin::new(&mut out.half).poll_shutdown(cx)
+        let mut wire = self.0.wire.lock();
+        Pin::new(&mut wire.stream).poll_shutdown(cx)
     }
 }

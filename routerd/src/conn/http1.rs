@@ -1,0 +1,145 @@
+//! HTTP/1.1 in front: each request to `router_core::proxy`, time-outs against slow heads.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::Poll;
+
+use http::header::{self, HeaderValue};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Connection;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use router_core::fault::{BadRequest, Fault};
+use router_core::proxy::{Aborted, Body, Client};
+use tokio::sync::watch;
+
+use super::{Met, Terms};
+use crate::drain::{Phase, reached};
+use crate::socket::{Side, Socket};
+
+/// Serves a connection until it ends; during the drain, until its present request has ended.
+pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>) {
+    let client = met.client();
+    let (socket, side) = Socket::new(met.stream);
+    let client = with_hands(client, &side);
+    let count = Count::default();
+    let service = service_fn(|request| one(terms, &client, &count, request));
+    let mut connection = terms.http1.serve_connection(TokioIo::new(socket), service);
+    let result = until_drained(&mut connection, drain, &count.last).await;
+    // Ends what still runs, and its record with it.
+    let rest = connection.into_parts().read_buf;
+    if let Err(error) = result
+        && let Some(fault) = head_fault(&error, &rest, &side)
+    {
+        terms.proxy.refuse_head(&client, fault);
+        if fault == Fault::BadRequest(BadRequest::HeadTimeout) {
+            // hyper answers heads it cannot read, but not those that do not come.
+            side.send(
+                b"HTTP/1.1 408 Request Timeout\r\nx-router-fault: H26\r\n\
+                  connection: close\r\ncontent-length: 0\r\n\r\n",
+            );
+        }
+    }
+}
+
+fn with_hands(client: Client, side: &Arc<Side>) -> Client {
+    // Weak, because a request that lingers at its dyno has these long after the connection has ended: held by it, the
+    // socket would stay open.
+    let (gone, interim) = (Arc::downgrade(side), Arc::downgrade(side));
+    client.with_gone(Arc::new(move || gone.upgrade().is_none_or(|side| side.is_gone()))).with_interim(
+        Arc::new(move |status, headers| {
+            if let Some(side) = interim.upgrade() {
+                side.interim(status, headers);
+            }
+        }),
+    )
+}
+
+/// The requests of one connection.
+#[derive(Default)]
+struct Count {
+    served: AtomicU32,
+    /// No further one is wanted.
+    last: AtomicBool,
+}
+
+fn one(
+    terms: &Terms,
+    client: &Client,
+    count: &Count,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Body>, Aborted>> {
+    // Not in the future: hyper may drop it without a poll, and the request's record is opened here.
+    let response = terms.proxy.serve(client, request);
+    async move {
+        let mut response = response.await?;
+        let number = count.served.fetch_add(1, Ordering::Relaxed) + 1;
+        let enough = terms.keepalive_requests != 0 && number >= terms.keepalive_requests;
+        if enough || count.last.load(Ordering::Relaxed) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
+    }
+}
+
+/// Drives the connection; asks it to end when the drain begins. Once another process serves, sets `last`.
+async fn until_drained<S>(
+    connection: &mut Connection<TokioIo<Socket>, S>,
+    drain: watch::Receiver<Phase>,
+    last: &AtomicBool,
+) -> hyper::Result<()>
+where
+    S: hyper::service::HttpService<
+            Incoming,
+            ResBody = Body,
+            Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        >,
+{
+    let mut connection = Pin::new(connection);
+    let (now, mut zeroth, mut first, mut second) = (drain.clone(), drain.clone(), drain.clone(), drain);
+    let mut leaving = pin!(reached(&mut zeroth, Phase::Leaving));
+    let mut draining = pin!(reached(&mut first, Phase::Draining));
+    let mut cut = pin!(reached(&mut second, Phase::Cut));
+    let (mut listens, mut told) = (false, false);
+    poll_fn(|cx| {
+        // Once is enough, because a task's waker stays the same; each look takes a lock that all connections share.
+        if !listens || *now.borrow() > Phase::Running {
+            listens = true;
+            if cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            if !last.load(Ordering::Relaxed) && leaving.as_mut().poll(cx).is_ready() {
+                last.store(true, Ordering::Relaxed);
+            }
+            if !told && draining.as_mut().poll(cx).is_ready() {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// A request that ended before it was one: hyper refused its head, the head did not come in time, or the connection
+/// ended within it. `rest` is what was read and is part of no request yet.
+fn head_fault(error: &hyper::Error, rest: &[u8], side: &Side) -> Option<Fault> {
+    // Empty lines in front of a request are no part of it (RFC 9112 section 2.2).
+    let begun = rest.iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
+    if error.is_parse_too_large() {
+        Some(Fault::BadRequest(BadRequest::HeaderTooLarge))
+    } else if error.is_parse() {
+        Some(Fault::BadRequest(BadRequest::Header))
+    } else if error.is_timeout() && begun {
+        Some(Fault::BadRequest(BadRequest::HeadTimeout))
+    } else if !error.is_user() && !error.is_shutdown() && begun && side.has_ended() {
+        // What a request ended with stands in its own record; and while one is under way, hyper looks for the end
+        // only when it has nothing left to parse.
+        Some(Fault::ClientInterrupted)
+    } else {
+        None
+    }
+}
