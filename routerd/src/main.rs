@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::thread;
 
@@ -138,10 +139,33 @@ async fn serve(daemon: &Daemon, signals: &mut Signals, mut watched: Option<Watch
             }
             () = changed(&mut watched) => "the file has changed",
         };
+        if !reload(daemon, signals, why).await {
+            return;
+        }
+    }
+}
+
+/// Reloads until nobody asks for it any more. `false`: it was told to end meanwhile.
+async fn reload(daemon: &Daemon, signals: &mut Signals, why: &str) -> bool {
+    let mut why = Some(why);
+    while let Some(reason) = why.take() {
         systemd::reloading();
-        let _ = daemon.reload_again(why).await;
+        let mut reload = pin!(daemon.reload_again(reason));
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut reload => break,
+                // It may wait for a process that takes its time to take over.
+                told = signals.next() => match told {
+                    Told::End => return false,
+                    Told::Reload => why = Some("SIGHUP"),
+                    Told::Upgrade => upgrade(daemon),
+                },
+            }
+        }
         systemd::ready();
     }
+    true
 }
 
 async fn changed(watched: &mut Option<Watched>) {

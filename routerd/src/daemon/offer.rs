@@ -97,7 +97,7 @@ impl Heir {
 
     /// Starts this program anew and waits until it has taken over. Gives the number of its process.
     pub(super) async fn upgrade(&self, ordered: Ordered) -> Result<u32, Refusal> {
-        let unknown = "it is not known how this process was started, so it cannot be started anew";
+        let unknown = "this daemon was not started by `routerd run`, and does not know how to start it anew";
         let program = self.program.get().ok_or_else(|| Refusal::new(RefusalKind::Unsupported, unknown))?;
         let conflict = |text: String| Refusal::new(RefusalKind::Conflict, text);
         {
