@@ -83,6 +83,9 @@
 //! | `proxy/forward.rs` | step 5: to the dyno and back, and what if not |
 //! | `proxy/dial.rs` | the one connection to a dyno |
 //! | `proxy/flight.rs` | a request at its dyno, kept together until the dyno is free |
+//! | `proxy/upgrade.rs` | a connection that has changed the protocol, from the 101 to its end |
+//! | `proxy/splice.rs` | bytes both ways between a client and a dyno |
+//! | `proxy/frames.rs` | where a frame of a WebSocket ends |
 //! | `proxy/spool.rs` | an answer between a dyno and a slower client |
 //! | `proxy/body.rs` | an answer's body on its way to the client |
 //! | `proxy/answer.rs` | a fault as an HTTP answer |
@@ -94,6 +97,7 @@
 //! | `router/hub.rs` | what spans apps: claims on addresses, the alarm |
 //! | `router/ticket.rs` | steps 3 and 4: a future that ends in a lease or a fault |
 //! | `router/lease.rs` | step 6: one dyno for one request |
+//! | `router/bell.rs` | tells upgraded requests that their dyno leaves |
 //! | `router/shared.rs` | one app under one lock |
 //! | `policy.rs` | ring 1: what is decided, and nothing else |
 //! | `policy/route.rs` | step 2: host and path to app |

@@ -17,6 +17,9 @@ use std::time::Duration;
 /// | [`connect`](Self::connect) | 5 s | 5 min | quarantine, another dyno, at last H19 |
 /// | [`first_byte`](Self::first_byte) | 30 s | 24 h | H12, the dyno lingers |
 /// | [`idle`](Self::idle) | 55 s | 24 h | H15 (dyno) or H28 (client) |
+/// | [`stream_idle`](Self::stream_idle) | 55 s | 24 h | an upgraded connection is closed: H15 (dyno) or H28 (client) |
+/// | [`stream_drain`](Self::stream_drain) | 5 min | 24 h | the upgraded connections of a dyno that leaves are closed |
+/// | [`streams`](Self::streams) | 0 | 10,000 | further upgraded connections take up the dyno's slots |
 /// | [`linger`](Self::linger) | 5 min | 24 h | the connection is closed, the dyno is free |
 /// | [`keepalive`](Self::keepalive) | 90 s | 24 h | a new connection for the next request; 0: always |
 /// | [`max_tries`](Self::max_tries) | 10 | 100 | H21 or H19 |
@@ -60,6 +63,12 @@ pub struct Limits {
     /// The longest silence once the answer has begun or while a body is sent; any byte in either direction
     /// begins it anew.
     pub idle: Duration,
+    /// The longest silence on an upgraded connection (WebSocket); any byte in either direction begins it anew.
+    pub stream_idle: Duration,
+    /// Over how long the upgraded connections of a dyno that leaves are closed, each at a moment of its own.
+    pub stream_drain: Duration,
+    /// How many upgraded connections a dyno holds beside its requests; what is more takes up its slots. 0: all do.
+    pub streams: u32,
     /// How long a dyno counts as busy for a request that nobody waits for any more.
     pub linger: Duration,
     /// How long an idle connection to a dyno may be used again; zero closes it after each request.
@@ -116,6 +125,9 @@ impl Default for Limits {
             connect: Duration::from_secs(5),
             first_byte: Duration::from_secs(30),
             idle: Duration::from_secs(55),
+            stream_idle: Duration::from_secs(55),
+            stream_drain: Duration::from_secs(300),
+            streams: 0,
             linger: Duration::from_secs(300),
             keepalive: Duration::from_secs(90),
             max_tries: 10,
@@ -162,6 +174,9 @@ setters! {
     with_connect sets connect: Duration;
     with_first_byte sets first_byte: Duration;
     with_idle sets idle: Duration;
+    with_stream_idle sets stream_idle: Duration;
+    with_stream_drain sets stream_drain: Duration;
+    with_streams sets streams: u32;
     with_linger sets linger: Duration;
     with_keepalive sets keepalive: Duration;
     with_max_tries sets max_tries: u32;

@@ -5,6 +5,7 @@
 //! control plane takes the control lock for each list of changes.
 //! *Wakes, Cancel, Never:* see `router/shared.rs`, where requests meet.
 
+mod bell;
 mod control;
 mod hub;
 mod lease;

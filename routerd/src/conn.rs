@@ -4,6 +4,7 @@ mod http1;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioTimer;
@@ -30,6 +31,8 @@ pub(crate) struct Terms {
     http1: Builder,
     /// Requests a connection may carry; 0: any number.
     keepalive_requests: u32,
+    /// How long what runs may take when the daemon stops.
+    shutdown_timeout: Duration,
     /// Connections there may be.
     pub(crate) max_connections: usize,
 }
@@ -52,8 +55,8 @@ impl Terms {
         if server.headers_max != HYPER_HEADERS {
             http.max_headers(server.headers_max);
         }
-        let Server { keepalive_requests, max_connections, .. } = *server;
-        Self { proxy, http1: http, keepalive_requests, max_connections }
+        let Server { keepalive_requests, max_connections, shutdown_timeout, .. } = *server;
+        Self { proxy, http1: http, keepalive_requests, shutdown_timeout, max_connections }
     }
 }
 

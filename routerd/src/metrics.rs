@@ -77,7 +77,7 @@ metrics_table! {
     SERVICE = "routerd_service_seconds", Histogram, "seconds", ["app"],
         "From the lease to the last byte from the dyno, of every request that was given to a dyno.";
     REQUEST = "routerd_request_seconds", Histogram, "seconds", ["app"],
-        "From a request's head to its end, of every request.";
+        "From a request's head to its end, or to the 101 of one whose connection changes its protocol, of every request.";
     RESPONSE_BYTES = "routerd_response_bytes_total", Counter, "bytes", ["app"],
         "Body bytes that went to clients.";
     RETRIES = "routerd_retries_total", Counter, "tries", ["app"],
@@ -90,6 +90,8 @@ metrics_table! {
         "How long the first in line has waited.";
     DYNOS = "routerd_dynos", Gauge, "dynos", ["app", "state"],
         "Dynos by what they do.";
+    UPGRADED = "routerd_upgraded_connections", Gauge, "connections", ["app"],
+        "Connections to dynos that have changed their protocol (WebSocket), those beside the dynos' slots included.";
     DISPATCHED = "routerd_dispatched_total", Counter, "requests", ["app"],
         "Requests that got a dyno, since the app was added.";
     REFUSED = "routerd_refused_total", Counter, "requests", ["app"],

@@ -35,11 +35,13 @@ struct Wire {
     unflushed: bool,
     /// The rest of an interim answer that the kernel did not take at once.
     interim: Vec<u8>,
+    /// What the kernel does not take at once is kept here instead of being refused.
+    keeps: bool,
 }
 
 impl Socket {
     pub(crate) fn new(stream: Stream) -> (Self, Arc<Side>) {
-        let wire = Mutex::new(Wire { stream, unflushed: false, interim: Vec::new() });
+        let wire = Mutex::new(Wire { stream, unflushed: false, interim: Vec::new(), keeps: false });
         let side = Arc::new(Side { wire, ended: AtomicBool::new(false) });
         (Self(Arc::clone(&side)), side)
     }
@@ -57,6 +59,12 @@ impl Side {
     /// Whether hyper has read up to the end of what the client sent.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
+    }
+
+    /// hyper is about to write its last, and forgets what was refused when it ends there: until hyper has ended, all that
+    /// it writes is taken. That is a head, and the answers before it that it has not sent yet.
+    pub(crate) fn keep_all(&self, keeps: bool) {
+        self.wire.lock().keeps = keeps;
     }
 
     /// Sends an interim answer (RFC 9110 section 15.2) at once, if nothing else is on its way.
@@ -100,6 +108,29 @@ impl Wire {
     }
 }
 
+impl Wire {
+    /// Writes, behind what is left of an interim answer.
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+        write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.poll_interim(cx)?.is_ready() {
+            self.unflushed = true;
+            let result = write(Pin::new(&mut self.stream), cx);
+            if result.is_ready() || !self.keeps {
+                return result;
+            }
+        } else if !self.keeps {
+            return Poll::Pending;
+        }
+        let before = self.interim.len();
+        bufs.iter().for_each(|buf| self.interim.extend_from_slice(buf));
+        Poll::Ready(Ok(self.interim.len() - before))
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
@@ -114,9 +145,7 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut wire = self.0.wire.lock();
-        ready!(wire.poll_interim(cx))?;
-        wire.unflushed = true;
-        Pin::new(&mut wire.stream).poll_write(cx, buf)
+        wire.poll_write(cx, &[io::IoSlice::new(buf)], |stream, cx| stream.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -125,9 +154,7 @@ impl AsyncWrite for Socket {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut wire = self.0.wire.lock();
-        ready!(wire.poll_interim(cx))?;
-        wire.unflushed = true;
-        Pin::new(&mut wire.stream).poll_write_vectored(cx, bufs)
+        wire.poll_write(cx, bufs, |stream, cx| stream.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -136,6 +163,9 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut wire = self.0.wire.lock();
+        if !wire.keeps {
+            ready!(wire.poll_interim(cx))?;
+        }
         wire.unflushed = false;
         Pin::new(&mut wire.stream).poll_flush(cx)
     }

@@ -18,7 +18,9 @@
 //! | in line | `next`, its time is up, or there is no dyno left | refused |
 //! | in line | `expire`, `cancel` | refused, gone |
 //! | in flight | `again` (its dyno could not be reached) | in line, at the front |
+//! | in flight | `upgrade` (its dyno has changed the protocol) | upgraded |
 //! | in flight | `check_in` | gone |
+//! | upgraded | `end_upgraded` | gone |
 //!
 //! # Lanes
 //!
@@ -411,8 +413,8 @@ impl App {
         dyno.grant();
         let info = Arc::clone(dyno.info());
         if dyno.room() > 0 {
-            let (in_flight, last) = (dyno.in_flight(), dyno.is_last_choice());
-            self.crews[dyno.lane() as usize].idle.add(slot, in_flight, last);
+            let (level, last) = (dyno.level(), dyno.is_last_choice());
+            self.crews[dyno.lane() as usize].idle.add(slot, level, last);
         }
         self.crews[dyno.lane() as usize].counts.in_flight += 1;
         Grant { dyno: id, info, place, at: now, probe: false }

@@ -1,7 +1,7 @@
 //! Which dyno serves next: the list of dynos that have room, and its order. Every operation is O(1).
 //!
 //! A dyno is in the list exactly while it has room for one more request. Dynos with fewer requests in flight come
-//! first (with `concurrency = 1` there is only one kind: idle); among equals the [`Order`] decides. [`Order::Random`]
+//! first (with `concurrency = 1` and no upgraded connections there is only one kind: idle); among equals the [`Order`] decides. [`Order::Random`]
 //! draws from all that have room. There is no
 //! policy here that binds a request to a dyno that is not free: that is what makes lines behind slow requests.
 
@@ -59,9 +59,9 @@ impl Idle {
         self.places.get(slot as usize).is_some_and(|place| place.here)
     }
 
-    /// Puts a dyno with room into the list. `in_flight`: its requests. `last`: it is the last choice among its
+    /// Puts a dyno with room into the list. `level`: how many requests it has. `last`: it is the last choice among its
     /// equals, whatever the order (a dyno that comes back from quarantine).
-    pub(crate) fn add(&mut self, slot: u32, in_flight: u32, last: bool) {
+    pub(crate) fn add(&mut self, slot: u32, level: u32, last: bool) {
         debug_assert!(!self.contains(slot), "a dyno is in the list once");
         if self.places.len() <= slot as usize {
             self.places
@@ -75,8 +75,8 @@ impl Idle {
                 self.places[slot as usize] = Place { here: true, at, before: NOBODY, after: NOBODY };
             }
             // Picks come from the front: the last one in goes there, or to the end of the queue.
-            Order::Lifo => self.hang(slot, in_flight, !last),
-            Order::LeastRecentlyUsed => self.hang(slot, in_flight, false),
+            Order::Lifo => self.hang(slot, level, !last),
+            Order::LeastRecentlyUsed => self.hang(slot, level, false),
         }
     }
 

@@ -24,6 +24,10 @@
 //! A dyno that is *lent* is another router's for now. It stands as before, so that requests wait for it as for a busy
 //! one, and has no room.
 //!
+//! A request in flight may be *upgraded*: its connection speaks another protocol from then on (WebSocket). A dyno holds
+//! as many of those beside its requests as its app allows (`streams`, 0 by default); the others stand in its slots as
+//! any request does, until one that is beside ends.
+//!
 //! Requests in flight are counted apart from the standing: a dyno that crashes, leaves and comes back while it is busy
 //! is busy all the way, and *idle, busy, lingering* are what people call a serving dyno with room, without room, and
 //! without room because of requests that nobody waits for. A draining dyno with no request in flight is gone.
@@ -32,7 +36,7 @@
 //!
 //! * Never more than `concurrency` requests in flight by our doing; on probation (a failure since the last
 //!   success) never more than one. (A lower `concurrency` from the control plane holds for new requests.)
-//! * `lingering <= in_flight`.
+//! * `lingering <= in_flight` and `upgraded <= in_flight`; never more than `streams` of them count for nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,6 +72,10 @@ pub(crate) struct Dyno {
     lent: bool,
     in_flight: u32,
     lingering: u32,
+    /// Those of its requests in flight that are upgraded.
+    upgraded: u32,
+    /// How many of them it holds beside its requests.
+    streams: u32,
     /// Failures to connect and ejections in a row; above zero a serving dyno is on probation.
     failures: u32,
     /// The last of them was an ejection.
@@ -131,6 +139,8 @@ impl Dyno {
             lent: false,
             in_flight: 0,
             lingering: 0,
+            upgraded: 0,
+            streams: 0,
             failures: 0,
             ejected: false,
             health: Health::default(),
@@ -163,6 +173,21 @@ impl Dyno {
         self.in_flight
     }
 
+    /// Requests that stand in its slots: all but the upgraded ones that it may hold beside them.
+    pub(crate) fn load(&self) -> u32 {
+        self.in_flight - self.beside()
+    }
+
+    fn beside(&self) -> u32 {
+        self.upgraded.min(self.streams)
+    }
+
+    /// Its place among dynos with room: fewer requests come first. Those beside count by their order of magnitude, so
+    /// that there are few places.
+    pub(crate) fn level(&self) -> u32 {
+        self.load() + (u32::BITS - self.beside().leading_zeros())
+    }
+
     /// Is it on probation: one request at a time until one succeeds?
     pub(crate) fn on_probation(&self) -> bool {
         self.failures > 0
@@ -190,7 +215,7 @@ impl Dyno {
     /// tried.
     pub(crate) fn soon(&self) -> Option<Instant> {
         match self.standing {
-            Standing::Quarantined { soon, .. } | Standing::Unhealthy { soon } if self.in_flight == 0 => {
+            Standing::Quarantined { soon, .. } | Standing::Unhealthy { soon } if self.load() == 0 => {
                 Some(soon)
             }
             Standing::Quarantined { .. } | Standing::Unhealthy { .. } => None,
@@ -209,7 +234,7 @@ impl Dyno {
         let most = if self.on_probation() { 1 } else { self.info.concurrency };
         match self.standing {
             Standing::Serving if self.lent => 0,
-            Standing::Serving => most.saturating_sub(self.in_flight),
+            Standing::Serving => most.saturating_sub(self.load()),
             Standing::Staged | Standing::Booting | Standing::Crashed => 0,
             Standing::Quarantined { .. } | Standing::Unhealthy { .. } | Standing::Draining => 0,
         }
@@ -240,7 +265,7 @@ impl Dyno {
 
     /// It is probed.
     pub(crate) fn begin_probe(&mut self) {
-        debug_assert!(self.in_flight == 0, "only an idle dyno is probed");
+        debug_assert!(self.load() == 0, "only an idle dyno is probed");
         self.in_flight += 1;
         (self.probing, self.probed) = (true, true);
     }
@@ -262,6 +287,24 @@ impl Dyno {
         debug_assert!(self.in_flight > 0, "only a request in flight is checked in");
         self.in_flight = self.in_flight.saturating_sub(1);
         self.lingering = self.lingering.saturating_sub(u32::from(lingered));
+    }
+
+    /// So many upgraded requests it holds beside the others.
+    pub(crate) fn allow_streams(&mut self, streams: u32) {
+        self.streams = streams;
+    }
+
+    /// One of its requests is upgraded.
+    pub(crate) fn upgrade(&mut self) {
+        debug_assert!(self.upgraded < self.in_flight, "only a request in flight is upgraded");
+        self.upgraded += 1;
+    }
+
+    /// An upgraded request has ended.
+    pub(crate) fn end_upgraded(&mut self, lingered: bool) {
+        debug_assert!(self.upgraded > 0, "only an upgraded request ends as one");
+        self.upgraded = self.upgraded.saturating_sub(1);
+        self.check_in(lingered);
     }
 
     /// What the end of a request says of it. `true`: it fails fast. `usual`: what a good answer takes.
@@ -380,6 +423,7 @@ impl Dyno {
             concurrency: self.info.concurrency,
             in_flight: self.in_flight,
             lingering: self.lingering,
+            upgraded: self.upgraded,
             dispatched: self.dispatched,
             failures: self.failures,
             answered: self.answered,
@@ -409,6 +453,7 @@ impl Dyno {
 
     pub(crate) fn check_invariants(&self) {
         assert!(self.lingering <= self.in_flight, "who lingers is in flight");
+        assert!(self.upgraded <= self.in_flight, "what is upgraded is in flight");
         assert!(!self.is_gone(), "a dyno that is gone is not kept");
     }
 }

@@ -11,6 +11,7 @@ use http_body::{Frame, SizeHint};
 use crate::fault::Fault;
 use crate::proxy::record::Open;
 use crate::proxy::spool::{End, Reader};
+use crate::proxy::upgrade::Upgrade;
 
 /// The body of an answer, of whatever kind.
 ///
@@ -27,6 +28,8 @@ enum Kind {
     Whole { frames: VecDeque<Frame<Bytes>>, left: u64 },
     /// It comes from the dyno while the client reads. `left`: what is still to come, if that is known.
     Spooled { reader: Reader, left: Option<u64> },
+    /// There is none: the connection changes its protocol.
+    Upgraded(Option<Box<Upgrade>>),
 }
 
 /// The dyno's answer broke off.
@@ -55,6 +58,19 @@ impl Body {
         Self { kind: Kind::Spooled { reader, left: length }, open: Some(open) }
     }
 
+    pub(crate) fn upgraded(upgrade: Upgrade) -> Self {
+        Self { kind: Kind::Upgraded(Some(Box::new(upgrade))), open: None }
+    }
+
+    /// With a 101: what is to be done with the connection once the head of this answer has been sent. If nobody takes
+    /// it, the dyno's side is closed.
+    pub fn take_upgrade(&mut self) -> Option<Box<Upgrade>> {
+        match &mut self.kind {
+            Kind::Upgraded(upgrade) => upgrade.take(),
+            Kind::Whole { .. } | Kind::Spooled { .. } => None,
+        }
+    }
+
     fn count(&mut self, frame: &Frame<Bytes>) {
         if let (Some(data), Some(open)) = (frame.data_ref(), &mut self.open) {
             let bytes = data.len() as u64;
@@ -78,6 +94,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let this = &mut *self;
         match &mut this.kind {
+            Kind::Upgraded(_) => Poll::Ready(None),
             Kind::Whole { frames, left } => {
                 let frame = frames.pop_front();
                 if let Some(frame) = &frame {
@@ -125,6 +142,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Whole { frames, .. } => frames.is_empty(),
             Kind::Spooled { left, .. } => *left == Some(0),
+            Kind::Upgraded(_) => true,
         }
     }
 
@@ -132,6 +150,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Whole { frames, left } if frames.iter().all(Frame::is_data) => SizeHint::with_exact(*left),
             Kind::Spooled { left: Some(left), .. } => SizeHint::with_exact(*left),
+            Kind::Upgraded(_) => SizeHint::with_exact(0),
             Kind::Whole { .. } | Kind::Spooled { left: None, .. } => SizeHint::default(),
         }
     }
@@ -142,6 +161,7 @@ impl Drop for Body {
         let unread = match &self.kind {
             Kind::Whole { frames, .. } => !frames.is_empty(),
             Kind::Spooled { .. } => true,
+            Kind::Upgraded(_) => false,
         };
         if let Some(open) = self.open.as_mut().filter(|_| unread) {
             open.interrupted();

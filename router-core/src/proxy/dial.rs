@@ -4,9 +4,10 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,6 +24,8 @@ const ANSWER_HEAD_MAX: usize = 512 << 10;
 pub(crate) struct Conn {
     pub(crate) sender: SendRequest<ToDyno>,
     driver: Option<Connection<TokioIo<Counted>, ToDyno>>,
+    /// The driver has come to its end; it still has the socket.
+    over: bool,
     heard: Arc<Heard>,
     /// When it was last parked; `None` while it is new.
     pub(crate) parked: Option<Instant>,
@@ -53,19 +56,25 @@ impl Conn {
         // hyper takes 100 headers of an answer; with any other number it allocates for them with each answer.
         let shake = Builder::new().max_buf_size(ANSWER_HEAD_MAX).handshake(io).await;
         let (sender, driver) = shake.map_err(|_| Fault::ConnectRefused)?;
-        Ok(Box::new(Self { sender, driver: Some(driver), heard, parked: None }))
+        Ok(Box::new(Self { sender, driver: Some(driver), over: false, heard, parked: None }))
     }
 
     /// Moves bytes both ways. Ready once the connection is over.
     pub(crate) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(driver) = &mut self.driver else { return Poll::Ready(()) };
-        match Pin::new(driver).poll(cx) {
-            Poll::Ready(_) => {
-                self.driver = None;
-                Poll::Ready(())
-            }
-            Poll::Pending => Poll::Pending,
+        let Some(driver) = self.driver.as_mut().filter(|_| !self.over) else { return Poll::Ready(()) };
+        let result = ready!(Pin::new(driver).poll(cx));
+        self.over = true;
+        if result.is_err() {
+            self.driver = None;
         }
+        Poll::Ready(())
+    }
+
+    /// The socket, and what was read from it and is part of no answer, once the connection is over because the dyno has
+    /// changed the protocol. `None`: it is not over, or broke. Then it is closed.
+    pub(crate) fn into_io(self: Box<Self>) -> Option<(Counted, Bytes)> {
+        let parts = self.driver.filter(|_| self.over)?.into_parts();
+        Some((parts.io.into_inner(), parts.read_buf))
     }
 
     /// Whether the next request can go over it: nothing is under way and the dyno has not closed it.
@@ -101,7 +110,7 @@ struct Heard {
 }
 
 /// Counts what is read: a request may be sent again only if the dyno has not answered a single byte.
-struct Counted {
+pub(crate) struct Counted {
     stream: TcpStream,
     heard: Arc<Heard>,
 }

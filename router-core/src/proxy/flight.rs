@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -25,6 +25,7 @@ use crate::limits::Limits;
 use crate::policy::health::Outcome;
 use crate::proxy::dial::Conn;
 use crate::proxy::spool::{End, Gone, Writer};
+use crate::proxy::upgrade::Switched;
 use crate::proxy::upload::{Progress, ToDyno, Waits};
 use crate::router::Lease;
 
@@ -237,6 +238,25 @@ impl Flight {
         .await
     }
 
+    /// The dyno has changed the protocol: its connection goes on as bytes both ways. Says too how long it took.
+    ///
+    /// # Errors
+    /// [`Fault::PoorlyFormatted`]: it did so before it had the whole request.
+    pub(crate) async fn switch(mut self, protocols: &HeaderValue) -> Result<(Switched, Duration), Fault> {
+        let Some(mut parts) = self.0.take() else { return Err(Fault::Platform) };
+        // hyper is through with the connection at once, unless it still sends the request.
+        let _ = poll_fn(|cx| Poll::Ready(parts.conn.poll_drive(cx))).await;
+        let service = parts.service();
+        let Parts { lease, conn, limits, .. } = parts;
+        match conn.into_io() {
+            Some((io, read)) => Ok((Switched::new(lease, io, read, limits, protocols), service)),
+            None => {
+                lease.check_in(Outcome::Failed);
+                Err(Fault::PoorlyFormatted)
+            }
+        }
+    }
+
     /// The answer is not wanted: the dyno is freed as soon as it is done with it.
     pub(crate) fn abandon(&mut self) {
         if let Some(parts) = self.0.take() {
@@ -252,8 +272,10 @@ impl Flight {
     fn served(&mut self) {
         if let Some(parts) = self.0.take() {
             let Parts { mut lease, conn, outcome, .. } = parts;
-            if conn.parked.is_some() {
-                lease.put_parcel(conn);
+            match conn.parked {
+                Some(_) => lease.put_parcel(conn),
+                // Closed before the dyno is given to the next request.
+                None => drop(conn),
             }
             lease.check_in(outcome);
         }

@@ -8,7 +8,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Frame;
 
 use crate::clock::Clock;
@@ -22,6 +22,7 @@ use crate::proxy::headers;
 use crate::proxy::record::Open;
 use crate::proxy::request::Interim;
 use crate::proxy::spool::{Reader, spool};
+use crate::proxy::upgrade::{Switched, Upgrade};
 use crate::proxy::upload::{ToDyno, Upload};
 use crate::router::Lease;
 
@@ -38,6 +39,8 @@ pub(crate) struct Attempt {
     pub(crate) upload: Upload,
     /// Where interim answers go, if the client can take them.
     pub(crate) interim: Option<Interim>,
+    /// The protocols that the client would change to.
+    pub(crate) upgrade: Option<HeaderValue>,
 }
 
 /// How a try went wrong.
@@ -77,7 +80,8 @@ pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Ope
         let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits));
         match flight.head().await {
             Ok(head) => {
-                return receive(head, flight, open, limits.response_spool).await.map_err(Failed::Over);
+                let asked = attempt.upgrade.as_ref();
+                return receive(head, flight, open, asked, limits.response_spool).await.map_err(Failed::Over);
             }
             Err(Trouble::Over(fault)) => return Err(Failed::Over(fault)),
             Err(Trouble::Broken { lease: back, unsent, silent, fault }) => {
@@ -109,6 +113,8 @@ pub(crate) enum Rest {
     Whole(VecDeque<Frame<Bytes>>),
     /// With its length, if that is known.
     Spooled(Reader, Option<u64>),
+    /// There is none: the connection goes on in another protocol.
+    Upgraded(Box<Switched>),
 }
 
 impl Reply {
@@ -116,6 +122,7 @@ impl Reply {
         let body = match self.rest {
             Rest::Whole(frames) => Body::whole(frames, open),
             Rest::Spooled(reader, length) => Body::spooled(reader, length, open),
+            Rest::Upgraded(switched) => Body::upgraded(Upgrade::new(*switched, open)),
         };
         Response::from_parts(self.head, body)
     }
@@ -137,26 +144,26 @@ async fn receive(
     mut head: http::response::Parts,
     mut flight: Flight,
     open: &mut Open,
+    asked: Option<&HeaderValue>,
     most: usize,
 ) -> Result<Reply, Fault> {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(protocols) = asked.and_then(|asked| headers::consent(asked, &head.headers)) else {
+            flight.fail();
+            return Err(Fault::PoorlyFormatted);
+        };
+        return switch(head, flight, open, protocols).await;
+    }
     if let Err(fault) = check_head(&head) {
         if fault == Fault::Restriction(Restriction::Cookie) {
             flight.abandon();
         } else {
-            // The dyno has changed the protocol, or nobody knows where its answer ends: its connection is no use for
-            // another request.
+            // Nobody knows where its answer ends: its connection is no use for another request.
             flight.fail();
         }
         return Err(fault);
     }
-    let reason = head.extensions.remove::<hyper::ext::ReasonPhrase>();
-    head.extensions.clear();
-    reason.into_iter().for_each(|reason| {
-        head.extensions.insert(reason);
-    });
-    // hyper answers in the client's version.
-    head.version = Version::HTTP_11;
-    headers::to_client(&mut head.headers);
+    for_client(&mut head);
     let length = flight.length();
     let Collected { frames, ended } = flight.collect(flight.is_short(SHORT_ANSWER)).await?;
     if let Some(service) = ended {
@@ -171,23 +178,46 @@ async fn receive(
     Ok(Reply { head, rest: Rest::Spooled(reader, length) })
 }
 
+/// The dyno has changed the protocol. A dyno that does so before it has the whole request has answered badly.
+async fn switch(
+    mut head: http::response::Parts,
+    flight: Flight,
+    open: &mut Open,
+    protocols: HeaderValue,
+) -> Result<Reply, Fault> {
+    let (switched, service) = flight.switch(&protocols).await?;
+    open.note(|record| record.service = service);
+    for_client(&mut head);
+    // A 101 has no body, whatever it says (RFC 9110 section 8.6).
+    head.headers.remove(header::CONTENT_LENGTH);
+    headers::put_upgrade(&mut head.headers, protocols);
+    Ok(Reply { head, rest: Rest::Upgraded(Box::new(switched)) })
+}
+
+fn for_client(head: &mut http::response::Parts) {
+    let reason = head.extensions.remove::<hyper::ext::ReasonPhrase>();
+    head.extensions.clear();
+    reason.into_iter().for_each(|reason| {
+        head.extensions.insert(reason);
+    });
+    // hyper answers in the client's version.
+    head.version = Version::HTTP_11;
+    headers::to_client(&mut head.headers);
+}
+
 fn check_head(head: &http::response::Parts) -> Result<(), Fault> {
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        // Nobody asked for it: Upgrade is not passed on.
-        return Err(Fault::PoorlyFormatted);
-    }
     if !headers::is_only_chunked(&head.headers) {
         return Err(Fault::PoorlyFormatted);
     }
     let first = head.headers.get(header::CONTENT_LENGTH);
     // hyper looks only at lengths it needs, and takes a list of equal ones.
-    let good = |length: &http::HeaderValue| {
+    let good = |length: &HeaderValue| {
         length.as_bytes().iter().all(u8::is_ascii_digit) && !length.is_empty() && Some(length) == first
     };
     if !head.headers.get_all(header::CONTENT_LENGTH).iter().all(good) {
         return Err(Fault::Restriction(Restriction::ContentLength));
     }
-    let line = |value: &http::HeaderValue| header::SET_COOKIE.as_str().len() + 2 + value.len();
+    let line = |value: &HeaderValue| header::SET_COOKIE.as_str().len() + 2 + value.len();
     if head.headers.get_all(header::SET_COOKIE).iter().any(|value| line(value) > COOKIE_MAX) {
         return Err(Fault::Restriction(Restriction::Cookie));
     }

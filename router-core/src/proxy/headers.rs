@@ -52,6 +52,46 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// The protocols that a request asks to change to, if it asks: `Connection: upgrade` names the header `Upgrade`, and the
+/// client speaks HTTP/1.1 (RFC 9110 section 7.8). `h2c` is not among them: dynos speak HTTP/1.1.
+pub(crate) fn upgrade(head: &http::request::Parts) -> Option<HeaderValue> {
+    if head.version != http::Version::HTTP_11 || !asks_for_upgrade(&head.headers) {
+        return None;
+    }
+    let mut protocols = String::new();
+    for protocol in protocols_of(&head.headers).filter(|protocol| !protocol.eq_ignore_ascii_case("h2c")) {
+        let comma = if protocols.is_empty() { "" } else { ", " };
+        let _ = write!(protocols, "{comma}{protocol}");
+    }
+    if protocols.is_empty() { None } else { HeaderValue::try_from(protocols).ok() }
+}
+
+/// Whether Connection names Upgrade.
+pub(crate) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|name| name.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+fn protocols_of(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(header::UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|protocol| !protocol.is_empty())
+}
+
+/// Puts the wish for another protocol, or the consent to it, to the headers of the next hop.
+pub(crate) fn put_upgrade(headers: &mut HeaderMap, protocols: HeaderValue) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, protocols);
+}
+
+/// The protocols that a 101 names, if there are any and each was asked for.
+pub(crate) fn consent(asked: &HeaderValue, answer: &HeaderMap) -> Option<HeaderValue> {
+    let asked = asked.to_str().ok()?;
+    let was_asked = |protocol: &str| asked.split(", ").any(|known| known.eq_ignore_ascii_case(protocol));
+    let mut protocols = protocols_of(answer).peekable();
+    protocols.peek()?;
+    protocols.all(was_asked).then(|| answer.get(header::UPGRADE).cloned()).flatten()
+}
+
 /// The request's headers as any dyno gets them; what depends on the lease is added by [`dispatched`].
 pub(crate) fn to_dyno(
     headers: &mut HeaderMap,
@@ -191,6 +231,29 @@ mod tests {
         let mut left: Vec<_> = map.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "proxy-authenticate", "trailer"]);
+    }
+
+    #[test]
+    fn an_upgrade_is_a_wish_that_both_headers_name_and_h2c_is_none() {
+        let wish = |version, lines: &[(&'static str, &'static str)]| {
+            let mut head = http::Request::new(()).into_parts().0;
+            (head.version, head.headers) = (version, headers(lines));
+            upgrade(&head).map(|protocols| protocols.to_str().unwrap().to_owned())
+        };
+        let (old, now) = (http::Version::HTTP_10, http::Version::HTTP_11);
+        let both = [("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")];
+        assert_eq!(wish(now, &both).as_deref(), Some("websocket"));
+        assert_eq!(wish(old, &both), None);
+        assert_eq!(wish(now, &both[1..]), None);
+        assert_eq!(wish(now, &[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")]), None);
+        let list = [("connection", "upgrade"), ("upgrade", "H2C,a/1 ,, b"), ("upgrade", "c")];
+        assert_eq!(wish(now, &list).as_deref(), Some("a/1, b, c"));
+        let asked = HeaderValue::from_static("a/1, b, c");
+        for (answer, good) in [("b", true), ("A/1", true), ("d", false), ("b, d", false), ("", false)] {
+            let answer = headers(&[("upgrade", answer)]);
+            assert_eq!(consent(&asked, &answer).is_some(), good, "{answer:?}");
+        }
+        assert_eq!(consent(&asked, &HeaderMap::new()), None);
     }
 
     #[test]

@@ -90,11 +90,7 @@ fn check_expect(head: &Parts) -> Result<(), Fault> {
 
 /// `Connection: upgrade` names a header that has to be there (RFC 9110 section 7.8).
 fn check_upgrade(head: &Parts) -> Result<(), Fault> {
-    let asks = |value: &HeaderValue| {
-        value.to_str().is_ok_and(|v| v.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")))
-    };
-    let upgrade = head.headers.get_all(header::CONNECTION).iter().any(asks);
-    if upgrade && !head.headers.contains_key(header::UPGRADE) {
+    if headers::asks_for_upgrade(&head.headers) && !head.headers.contains_key(header::UPGRADE) {
         return Err(Fault::BadRequest(BadRequest::Header));
     }
     Ok(())

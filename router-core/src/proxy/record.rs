@@ -54,6 +54,47 @@ pub struct Record {
     pub bytes: u64,
     /// Why the request was not served well.
     pub fault: Option<Fault>,
+    /// What came of the connection if the dyno has changed its protocol.
+    pub upgraded: Option<Upgraded>,
+}
+
+/// A connection that has changed its protocol. What went to the client is the record's `bytes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upgraded {
+    /// From the dyno's 101 to the end.
+    pub lasted: Duration,
+    /// Bytes that went from the client to the dyno.
+    pub received: u64,
+    /// Who or what ended it.
+    pub end: End,
+}
+
+/// Who or what ended an upgraded connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The client has closed its side.
+    Client,
+    /// The dyno has closed its side.
+    Dyno,
+    /// Nothing came from either side for too long.
+    Idle,
+    /// The dyno, or this router, is to leave: both sides were told.
+    Leaving,
+    /// It was cut: the router has ended.
+    Cut,
+}
+
+impl End {
+    /// The end as a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Dyno => "dyno",
+            Self::Idle => "idle",
+            Self::Leaving => "leaving",
+            Self::Cut => "cut",
+        }
+    }
 }
 
 impl Default for Record {
@@ -77,6 +118,7 @@ impl Default for Record {
             status: 0,
             bytes: 0,
             fault: None,
+            upgraded: None,
         }
     }
 }
@@ -133,6 +175,16 @@ impl Open {
                 record.status = fault.status();
             }
         });
+    }
+
+    /// The connection was to go on, and did not: the client keeps the answer that it got.
+    pub(crate) fn fault_after_answer(&mut self, fault: Fault) {
+        self.note(|record| record.fault = record.fault.or(Some(fault)));
+    }
+
+    /// Why a request is dropped before its end.
+    pub(crate) fn interruption(&self) -> Fault {
+        self.hook.interruption()
     }
 
     /// The request is dropped before its end.

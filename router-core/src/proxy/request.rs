@@ -45,6 +45,7 @@ pub struct Client {
     pub(crate) local_port: u16,
     pub(crate) tls: bool,
     interim: Option<Interim>,
+    upgrades: bool,
     gone: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
 }
 
@@ -124,7 +125,7 @@ impl Proxy {
         received: Received,
         body: Option<ClientBody>,
     ) -> Result<Response<Body>, Aborted> {
-        let Received { mut open, head, accept, request_id, inspected } = received;
+        let Received { mut open, head, accept, request_id, upgrade, inspected } = received;
         let mut app = None;
         let answer = async {
             let target = inspected?;
@@ -138,7 +139,7 @@ impl Proxy {
             };
             let interim = client.interim.clone().filter(|_| head.version == http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);
-            let mut attempt = Attempt { method, path: target.path, headers, upload, interim };
+            let mut attempt = Attempt { method, path: target.path, headers, upload, interim, upgrade };
             let mut entered = self.router.clock().now();
             let lane = found.lane(|canary| canary::carries(canary, &attempt.headers));
             let mut ticket = self.router.ticket_on(found, lane, attempt.upload.held())?; // 3
@@ -179,6 +180,8 @@ struct Received {
     head: http::request::Parts,
     accept: Option<HeaderValue>,
     request_id: HeaderValue,
+    /// The protocols that the client would change to.
+    upgrade: Option<HeaderValue>,
     inspected: Result<Target, Fault>,
 }
 
@@ -190,14 +193,18 @@ impl Received {
         open.note(|record| describe(record, &head, client));
         let accept = head.headers.get(http::header::ACCEPT).cloned();
         let inspected = inspect::inspect(&mut head, &proxy.rules);
+        let upgrade = if client.upgrades { headers::upgrade(&head) } else { None };
         let known = headers::to_dyno(&mut head.headers, client, received, proxy.rules.trusted_request_id);
+        if let Some(protocols) = &upgrade {
+            headers::put_upgrade(&mut head.headers, protocols.clone());
+        }
         let request_id = known.request_id.clone();
         open.note(|record| {
             record.received = received;
             record.request_id = Some(known.request_id);
             record.forwarded_for = Some(known.forwarded_for);
         });
-        Self { open, head, accept, request_id, inspected }
+        Self { open, head, accept, request_id, upgrade, inspected }
     }
 }
 
@@ -236,7 +243,7 @@ impl Client {
         let address = peer.ip().to_canonical().to_string();
         let forwarded_for =
             HeaderValue::try_from(address).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { forwarded_for, local_port, tls: false, interim: None, gone: None }
+        Self { forwarded_for, local_port, tls: false, interim: None, upgrades: false, gone: None }
     }
 
     /// Whether its connection is encrypted.
@@ -250,6 +257,14 @@ impl Client {
     #[must_use]
     pub fn with_interim(mut self, interim: Interim) -> Self {
         self.interim = Some(interim);
+        self
+    }
+
+    /// Whether its connection can change the protocol: then whoever serves it asks each answer for its
+    /// [`Upgrade`](crate::proxy::Upgrade). Without it no dyno hears that the client would.
+    #[must_use]
+    pub fn with_upgrades(mut self, upgrades: bool) -> Self {
+        self.upgrades = upgrades;
         self
     }
 

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::fault::Fault;
@@ -14,6 +15,7 @@ use crate::policy::app::Grant;
 use crate::policy::dyno::DynoInfo;
 use crate::policy::health::Outcome;
 use crate::router::AppRef;
+use crate::router::bell::Bell;
 use crate::router::shared::{Granted, Parcel};
 use crate::router::ticket::Ticket;
 
@@ -31,11 +33,13 @@ pub struct Lease {
     grant: Option<Grant>,
     parcel: Option<Parcel>,
     lingers: bool,
+    /// Its connection has changed the protocol.
+    upgraded: Option<crate::sync::Arc<Bell>>,
 }
 
 impl Lease {
     pub(crate) fn new(app: AppRef, granted: Granted) -> Self {
-        Self { app, grant: Some(granted.grant), parcel: granted.parcel, lingers: false }
+        Self { app, grant: Some(granted.grant), parcel: granted.parcel, lingers: false, upgraded: None }
     }
 
     /// The dyno.
@@ -93,6 +97,33 @@ impl Lease {
         }
     }
 
+    /// Says that the dyno has answered by changing the protocol of the request's connection (101), which counts as a good
+    /// answer. If the dyno may hold such a connection beside its requests ([`Limits::streams`]), it is free for its next
+    /// request, over another connection; if not, it stays busy. Either way the lease lasts as long as the connection,
+    /// and how it ends says nothing about the dyno.
+    pub fn upgrade(&mut self) {
+        if self.upgraded.is_none() && !self.grant().probe {
+            self.upgraded = Some(self.app.shared().upgrade(self.grant()));
+        }
+    }
+
+    /// Ready when the dyno of an upgraded request is to leave. It may be brought back: see [`stays`](Self::stays).
+    pub fn poll_leaves(&self, cx: &Context<'_>) -> Poll<()> {
+        self.upgraded.as_ref().map_or(Poll::Pending, |bell| bell.poll(cx))
+    }
+
+    /// Whether the dyno of an upgraded request that was to leave is not to any more.
+    /// [`poll_leaves`](Self::poll_leaves) is pending then, until it is to leave again.
+    pub fn stays(&self) -> bool {
+        // Quiet before the look: what comes after it rings.
+        self.upgraded.iter().for_each(|bell| bell.quiet());
+        let stays = !self.app.shared().leaves(self.grant().dyno);
+        if !stays {
+            self.upgraded.iter().for_each(|bell| bell.ring());
+        }
+        stays
+    }
+
     /// Gives the dyno back. The next in line gets it.
     pub fn check_in(mut self, outcome: Outcome) {
         self.end(outcome);
@@ -103,13 +134,13 @@ impl Lease {
     ///
     /// # Errors
     /// `failed`, when the request has been offered to [`Limits::max_tries`] dynos;
-    /// [`Fault::NoSuchApp`] when its app has been taken away. `failed`, when this is the lease of a probe, which has no
-    /// place in line.
+    /// [`Fault::NoSuchApp`] when its app has been taken away. `failed`, when this is the lease of a probe or of an
+    /// upgraded request, which have no place in line.
     pub fn again(mut self, failed: Fault) -> Result<Ticket, Fault> {
         let Some(grant) = self.grant.take() else { return Err(Fault::Platform) };
         // The connection that could not be used goes now, not when the ticket does.
         self.parcel = None;
-        if grant.probe {
+        if grant.probe || self.upgraded.is_some() {
             self.grant = Some(grant);
             return Err(failed);
         }
@@ -124,7 +155,10 @@ impl Lease {
     fn end(&mut self, outcome: Outcome) {
         let Some(grant) = self.grant.take() else { return };
         let parcel = self.parcel.take();
-        self.app.shared().check_in(&grant, self.lingers, outcome, parcel);
+        match self.upgraded.take() {
+            Some(bell) => self.app.shared().end_upgraded(&grant, self.lingers, &bell),
+            None => self.app.shared().check_in(&grant, self.lingers, outcome, parcel),
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use crate::ids::{Address, AppId, DynoId, ReleaseId, TicketId};
 use crate::limits::Limits;
 use crate::policy::app::{App, Arrived, Effect, Ending, Gone, Grant};
 use crate::policy::health::{Outcome, Probed};
+use crate::router::bell::{Bell, Bells};
 use crate::router::hub::Hub;
 use crate::snapshot::AppSnapshot;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
@@ -57,6 +58,8 @@ struct State {
     waiter_of: Vec<u32>,
     /// What stays with a dyno, by its slot.
     parked: Vec<Parked>,
+    /// Upgraded requests, to be told when their dyno leaves.
+    bells: Bells,
     /// What the alarm was last told.
     alarm: Option<Instant>,
 }
@@ -114,6 +117,7 @@ pub(crate) struct Owed {
     first: Option<Waker>,
     more: Vec<Waker>,
     alarm: Option<Waker>,
+    bells: Vec<Arc<Bell>>,
     gone: Vec<Gone>,
     /// Connections of dynos that have left: closed when this is dropped.
     parcels: Vec<Parcel>,
@@ -131,6 +135,7 @@ impl SharedApp {
             free_waiters: Vec::new(),
             waiter_of: Vec::new(),
             parked: Vec::new(),
+            bells: Bells::default(),
             alarm: None,
         };
         Self {
@@ -270,6 +275,28 @@ impl SharedApp {
         });
     }
 
+    /// The dyno has changed the protocol of a request in flight. The bell rings when the dyno leaves.
+    pub(crate) fn upgrade(&self, grant: &Grant) -> Arc<Bell> {
+        self.step(|state, now| {
+            state.app.upgrade(grant.dyno, now.duration_since(grant.at));
+            let leaves = state.app.leaves(grant.dyno);
+            state.bells.hang(grant.dyno, leaves)
+        })
+    }
+
+    /// An upgraded request has ended.
+    pub(crate) fn end_upgraded(&self, grant: &Grant, lingered: bool, bell: &Arc<Bell>) {
+        self.step(|state, _| {
+            state.bells.take_down(bell);
+            state.app.end_upgraded(grant.dyno, lingered);
+        });
+    }
+
+    /// Whether the dyno leaves, or is gone.
+    pub(crate) fn leaves(&self, dyno: DynoId) -> bool {
+        self.state.lock().app.leaves(dyno)
+    }
+
     /// Nobody waits for a request in flight any more.
     pub(crate) fn linger(&self, dyno: DynoId) {
         self.step(|state, _| state.app.linger(dyno));
@@ -283,7 +310,7 @@ impl SharedApp {
     /// Applies changes as one: nothing is dispatched in between. The caller pays what is owed once it holds no lock,
     /// and tells the hub who is gone.
     pub(crate) fn change(&self, ops: &[Op]) -> Owed {
-        let ((), owed) = self.locked(|state, now| {
+        let (bells, mut owed) = self.locked(|state, now| {
             for op in ops {
                 match op {
                     Op::Put(limits, release) => {
@@ -308,7 +335,10 @@ impl SharedApp {
                     }
                 }
             }
+            let leave = ops.iter().any(|op| matches!(op, Op::Remove(_) | Op::Close));
+            if leave { state.bells.of(|dyno| state.app.leaves(dyno)) } else { Vec::new() }
         });
+        owed.bells = bells;
         owed
     }
 
@@ -457,6 +487,7 @@ impl State {
 impl Owed {
     /// Wakes, and drops connections; both may run foreign code, so no lock is held here.
     pub(crate) fn pay(self) -> Vec<Gone> {
+        self.bells.iter().for_each(|bell| bell.ring());
         for waker in self.first.into_iter().chain(self.alarm).chain(self.more) {
             waker.wake();
         }

@@ -28,6 +28,7 @@ fn op() -> impl Strategy<Value = Op> {
         12 => (any::<u8>(), outcome).prop_map(|(lease, outcome)| Op::CheckIn { lease, outcome }),
         4 => any::<u8>().prop_map(|lease| Op::Again { lease }),
         3 => any::<u8>().prop_map(|lease| Op::Linger { lease }),
+        5 => any::<u8>().prop_map(|lease| Op::Upgrade { lease }),
         4 => any::<u8>().prop_map(|lease| Op::DropLease { lease }),
         3 => (any::<u8>(), any::<u8>()).prop_map(|(app, dyno)| Op::Probe { app, dyno }),
         3 => (any::<u8>(), any::<u8>(), prop::bool::weighted(0.3))
@@ -38,7 +39,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
-        4 => (any::<u8>(), 0..10_u8).prop_map(|(app, shape)| Edit::Put { app, shape }),
+        4 => (any::<u8>(), 0..12_u8).prop_map(|(app, shape)| Edit::Put { app, shape }),
         1 => any::<u8>().prop_map(|app| Edit::RemoveApp { app }),
         6 => (any::<u8>(), any::<u8>(), 0..4_u8, health())
             .prop_map(|(app, dyno, concurrency, health)| Edit::Add { app, dyno, concurrency, health }),

@@ -28,6 +28,9 @@ pub(crate) struct Dyno {
     pub(crate) lane: Lane,
     pub(crate) in_flight: u32,
     pub(crate) lingering: u32,
+    /// Those of its requests that are upgraded, and how many of them it holds beside the others.
+    pub(crate) upgraded: u32,
+    pub(crate) streams: u32,
     pub(crate) failures: u32,
     pub(crate) dispatched: u64,
     pub(crate) answered: u64,
@@ -43,10 +46,11 @@ impl Dyno {
     pub(crate) fn new(spec: DynoSpec, release: ReleaseId) -> Self {
         let (standing, lane) = (standing(spec.state), Lane::Main);
         let (in_flight, lingering, failures, dispatched, answered) = (0, 0, 0, 0, 0);
+        let (upgraded, streams) = (0, 0);
         let (ejected, bad, probes, probing) = (false, Vec::new(), Vec::new(), false);
         #[rustfmt::skip]
         let mut dyno = Self {
-            spec, release, standing, lane, in_flight, lingering, failures, dispatched, answered, ejected, bad, probes,
+            spec, release, standing, lane, in_flight, lingering, upgraded, streams, failures, dispatched, answered, ejected, bad, probes,
             probing,
         };
         dyno.begin(dyno.spec.state);
@@ -154,9 +158,23 @@ impl Dyno {
         }
     }
 
+    /// Requests in its slots.
+    pub(crate) fn load(&self) -> u32 {
+        self.in_flight - self.beside()
+    }
+
+    fn beside(&self) -> u32 {
+        self.upgraded.min(self.streams)
+    }
+
+    /// Fewer requests come first; those beside count by their order of magnitude.
+    pub(crate) fn level(&self) -> u32 {
+        self.load() + self.beside().checked_ilog2().map_or(0, |log| log + 1)
+    }
+
     pub(crate) fn room(&self) -> u32 {
         let most = if self.failures > 0 { 1 } else { self.spec.concurrency.max(1) };
-        if self.standing == Standing::Serving { most.saturating_sub(self.in_flight) } else { 0 }
+        if self.standing == Standing::Serving { most.saturating_sub(self.load()) } else { 0 }
     }
 
     pub(crate) fn state(&self) -> DynoState {
@@ -185,6 +203,7 @@ impl Dyno {
             concurrency: self.spec.concurrency.max(1),
             in_flight: self.in_flight,
             lingering: self.lingering,
+            upgraded: self.upgraded,
             dispatched: self.dispatched,
             failures: self.failures,
             answered: self.answered,
@@ -199,7 +218,7 @@ impl Dyno {
     pub(crate) fn soon(&self) -> Option<Duration> {
         match self.standing {
             Standing::Quarantined { soon, .. } | Standing::Unhealthy { soon } => {
-                (self.in_flight == 0).then_some(soon)
+                (self.load() == 0).then_some(soon)
             }
             Standing::Staged | Standing::Booting | Standing::Crashed => None,
             Standing::Serving | Standing::Draining => None,

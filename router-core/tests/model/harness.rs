@@ -50,6 +50,7 @@ pub(crate) struct Held {
     pub(crate) address: Address,
     pub(crate) lease: Lease,
     pub(crate) lingers: bool,
+    pub(crate) upgraded: bool,
     /// It is a probe, not a request.
     pub(crate) probe: bool,
 }
@@ -111,6 +112,11 @@ impl Harness {
             Op::Linger { lease } => {
                 if let Some(at) = choose(*lease, self.leases.len()) {
                     self.linger(at);
+                }
+            }
+            Op::Upgrade { lease } => {
+                if let Some(at) = choose(*lease, self.leases.len()) {
+                    self.upgrade(at);
                 }
             }
             Op::Probe { app, dyno } => self.probe(&ops::app_id(*app), *dyno),
@@ -249,7 +255,15 @@ impl Harness {
         let arrived = lease.granted_at() - self.start - lease.waited();
         assert_eq!(arrived, live.waiting.arrived, "a request keeps its first time of arrival");
         let Live { waiting, app, .. } = live;
-        self.leases.push(Held { waiting, app, address, lease, lingers: false, probe: false });
+        self.leases.push(Held {
+            waiting,
+            app,
+            address,
+            lease,
+            lingers: false,
+            upgraded: false,
+            probe: false,
+        });
     }
 
     fn cancel(&mut self, at: usize) {
@@ -287,7 +301,15 @@ impl Harness {
                 assert_eq!(fault, expected, "why its time is up");
             }
             (Ok(lease), None, Some(Told::Granted(address))) => {
-                self.leases.push(Held { waiting, app, address, lease, lingers: false, probe: false });
+                self.leases.push(Held {
+                    waiting,
+                    app,
+                    address,
+                    lease,
+                    lingers: false,
+                    upgraded: false,
+                    probe: false,
+                });
             }
             (got, in_line, told) => panic!("expire: {in_line:?}, {told:?}, and the router says {got:?}"),
         }
@@ -307,7 +329,7 @@ impl Harness {
 
     /// `None`: the lease is dropped.
     fn end(&mut self, at: usize, outcome: Option<Outcome>) {
-        let Held { app, address, lease, lingers, probe, .. } = self.leases.swap_remove(at);
+        let Held { app, address, lease, lingers, upgraded, probe, .. } = self.leases.swap_remove(at);
         let held = self.router.clock().now() - lease.granted_at();
         match outcome {
             Some(outcome) => lease.check_in(outcome),
@@ -315,26 +337,31 @@ impl Harness {
         }
         let (seen, mut news) = (self.router.snapshot(), News::new());
         let (now, outcome) = (self.world.now, outcome.unwrap_or(Outcome::Unused));
-        match probe {
-            true => self.world.app(&app).end_probe(address, lingers),
-            false => self.world.app(&app).check_in(address, held, lingers, outcome, now),
+        match (probe, upgraded) {
+            (true, _) => self.world.app(&app).end_probe(address, lingers),
+            (false, true) => self.world.app(&app).end_upgraded(address, lingers),
+            (false, false) => self.world.app(&app).check_in(address, held, lingers, outcome, now),
         }
         self.world.finish(&app, &seen, &mut news);
         self.check(&seen, news);
     }
 
     fn again(&mut self, at: usize) {
-        let Held { waiting, app, address, lease, lingers, probe } = self.leases.swap_remove(at);
+        let Held { waiting, app, address, lease, lingers, upgraded, probe } = self.leases.swap_remove(at);
         let got = lease.again(Fault::ConnectRefused);
         let (seen, mut news) = (self.router.snapshot(), News::new());
         let now = self.world.now;
         let failed = Fault::ConnectRefused;
-        let expected = match probe {
-            true => {
+        let expected = match (probe, upgraded) {
+            (true, _) => {
                 self.world.app(&app).end_probe(address, lingers);
                 Err(failed)
             }
-            false => self.world.app(&app).again(address, lingers, waiting.clone(), failed, now),
+            (false, true) => {
+                self.world.app(&app).end_upgraded(address, lingers);
+                Err(failed)
+            }
+            (false, false) => self.world.app(&app).again(address, lingers, waiting.clone(), failed, now),
         };
         match (got, expected) {
             (Err(fault), Err(expected)) => assert_eq!(fault, expected, "why it may not go again"),
@@ -345,10 +372,28 @@ impl Harness {
         self.check(&seen, news);
     }
 
+    /// The dyno of a request changes the protocol; that of a probe does not.
+    fn upgrade(&mut self, at: usize) {
+        let held = &mut self.leases[at];
+        if held.upgraded || held.probe {
+            return;
+        }
+        held.lease.upgrade();
+        held.upgraded = true;
+        let (app, address) = (held.app.clone(), held.address);
+        let time = self.router.clock().now() - held.lease.granted_at();
+        let (seen, mut news) = (self.router.snapshot(), News::new());
+        self.world.app(&app).upgrade(address, time);
+        self.world.finish(&app, &seen, &mut news);
+        self.check(&seen, news);
+    }
+
     /// A dyno is given to a request: it must have room, counted over all apps.
     pub(crate) fn granted(&self, address: Address) {
         let untaken = self.tickets.iter().filter(|live| live.told == Some(Told::Granted(address))).count();
-        let held = self.leases.iter().filter(|held| held.address == address).count();
+        let of_dyno = || self.leases.iter().filter(|held| held.address == address);
+        let upgraded = of_dyno().filter(|held| held.upgraded).count();
+        let held = of_dyno().count() - upgraded.min(ops::STREAMS);
         let most =
             self.concurrency.iter().rfind(|(of, _)| *of == address).map_or(0, |(_, most)| *most as usize);
         assert!(untaken + held < most, "T1, T5: {address} takes {most} and has {untaken} + {held}");

@@ -39,6 +39,24 @@ impl App {
         self.sweep();
     }
 
+    /// The dyno has changed the protocol of a request.
+    pub(crate) fn upgrade(&mut self, address: Address, held: Duration) {
+        let lane = self.dyno(address).lane;
+        smooth(&mut self.service[lane as usize], held);
+        smooth(&mut self.usual[lane as usize], held);
+        let limits = self.limits.clone();
+        let dyno = self.dyno(address);
+        dyno.upgraded += 1;
+        dyno.ended(Outcome::Served, held, None, &limits);
+    }
+
+    pub(crate) fn end_upgraded(&mut self, address: Address, lingered: bool) {
+        let dyno = self.dyno(address);
+        (dyno.in_flight, dyno.upgraded) = (dyno.in_flight - 1, dyno.upgraded - 1);
+        dyno.lingering -= u32::from(lingered);
+        self.sweep();
+    }
+
     /// Whether one more of a lane that serves may be taken out: no more than `eject_max` percent may be.
     fn may_lose_one(&self, lane: Lane) -> bool {
         let serving = self.crew(lane).filter(|dyno| dyno.standing == Standing::Serving).count();
@@ -61,10 +79,10 @@ impl App {
     pub(crate) fn probe(&mut self, address: Address) -> bool {
         let Some(dyno) = self.dynos.iter().find(|dyno| dyno.spec.address == address) else { return false };
         let free = dyno.room() > 0 && self.first(dyno.lane).is_none();
-        let may = dyno.in_flight == 0 && (dyno.is_ill() || free) && !self.gate.is_held();
+        let may = dyno.load() == 0 && (dyno.is_ill() || free) && !self.gate.is_held();
         if may {
             let dyno = self.dyno(address);
-            (dyno.in_flight, dyno.probing) = (1, true);
+            (dyno.in_flight, dyno.probing) = (dyno.in_flight + 1, true);
         }
         may
     }

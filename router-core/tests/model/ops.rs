@@ -14,6 +14,9 @@ pub(crate) const APPS: [&str; 2] = ["a", "b"];
 /// Dynos of the model.
 pub(crate) const DYNOS: u8 = 5;
 
+/// The most upgraded requests that a dyno of the model holds beside the others.
+pub(crate) const STREAMS: usize = 3;
+
 /// Bytes of a request of the main lane.
 pub(crate) const MAIN: u16 = 1;
 
@@ -28,6 +31,7 @@ pub(crate) enum Op {
     CheckIn { lease: u8, outcome: Outcome },
     Again { lease: u8 },
     Linger { lease: u8 },
+    Upgrade { lease: u8 },
     DropLease { lease: u8 },
     Apply(Vec<Edit>),
     Probe { app: u8, dyno: u8 },
@@ -100,7 +104,7 @@ pub(crate) fn address(dyno: u8) -> Address {
 pub(crate) fn put(id: &AppId, shape: u8) -> Change {
     let ms = Duration::from_millis;
     let default = Limits::default();
-    let limits = match shape % 10 {
+    let limits = match shape % 12 {
         0 => default.with_queue_max_requests_per_dyno(2),
         1 => default.with_queue_max_requests_per_dyno(0),
         2 => default.with_queue_max_bytes(300),
@@ -110,6 +114,8 @@ pub(crate) fn put(id: &AppId, shape: u8) -> Change {
         6 => default.with_max_tries(2).with_quarantine(ms(1000)).with_quarantine_max(ms(3000)),
         7 => default.with_standing_after(ms(300)).with_standing_wait(ms(200)).with_eject_after(0),
         8 => default.with_eject_after(1).with_eject_max(100).with_health_fall(1).with_health_rise(2),
+        9 => default.with_streams(1),
+        10 => default.with_streams(STREAMS as u32).with_order(Order::LeastRecentlyUsed),
         _ => default,
     };
     let hosts = vec![format!("{id}.test")];
@@ -138,5 +144,5 @@ pub(crate) fn add(id: &AppId, dyno: u8, concurrency: u8, health: DynoHealth) -> 
 pub(crate) fn prelude() -> Vec<Change> {
     let (a, b) = (app_id(0), app_id(1));
     let ready = DynoHealth::Ready;
-    vec![put(&a, 9), put(&b, 9), add(&a, 0, 1, ready), add(&a, 1, 2, ready), add(&b, 2, 1, ready)]
+    vec![put(&a, 11), put(&b, 11), add(&a, 0, 1, ready), add(&a, 1, 2, ready), add(&b, 2, 1, ready)]
 }

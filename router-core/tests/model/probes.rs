@@ -39,7 +39,15 @@ impl Harness {
             let waiting = Waiting {
                 request: 0, lane: Lane::Main, arrived: now, since, deadline: now, bytes: 0, failed: None, tries: 1,
             };
-            self.leases.push(Held { waiting, app, address, lease, lingers: false, probe: true });
+            self.leases.push(Held {
+                waiting,
+                app,
+                address,
+                lease,
+                lingers: false,
+                upgraded: false,
+                probe: true,
+            });
         }
         self.check(&seen, news);
     }

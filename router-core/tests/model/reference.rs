@@ -94,6 +94,9 @@ impl App {
 
     pub(crate) fn put(&mut self, limits: Limits, release: ReleaseId) {
         (self.closed, self.limits, self.release) = (false, limits, release);
+        for dyno in &mut self.dynos {
+            dyno.streams = self.limits.streams;
+        }
     }
 
     pub(crate) fn hold(&mut self, hold: Hold, now: Duration) {
@@ -120,7 +123,9 @@ impl App {
             self.sweep();
             return;
         }
-        self.dynos.push(Dyno::new(spec.clone(), release));
+        let mut dyno = Dyno::new(spec.clone(), release);
+        dyno.streams = self.limits.streams;
+        self.dynos.push(dyno);
     }
 
     pub(crate) fn remove(&mut self, address: Address) {
@@ -285,7 +290,7 @@ impl App {
 
     /// Whether one more request may be in flight.
     fn is_open(&self, now: Duration) -> bool {
-        let in_flight = self.dynos.iter().map(|dyno| dyno.in_flight).sum();
+        let in_flight = self.dynos.iter().map(Dyno::load).sum();
         self.gate.lets(now, in_flight, self.slots(Lane::Main) + self.slots(Lane::Canary))
     }
 
@@ -369,9 +374,9 @@ impl App {
     /// The dynos of which the next request may get any.
     fn candidates(&self, server: Lane, now: Duration) -> Vec<Address> {
         let idle = || self.crew(server).filter(|dyno| dyno.room() > 0);
-        if let Some(fewest) = idle().map(|dyno| dyno.in_flight).min() {
+        if let Some(fewest) = idle().map(Dyno::level).min() {
             let any = self.limits.order == Order::Random;
-            let equal = idle().filter(|dyno| any || dyno.in_flight == fewest);
+            let equal = idle().filter(|dyno| any || dyno.level() == fewest);
             return equal.map(|dyno| dyno.spec.address).collect();
         }
         let first = self.crew(server).filter_map(Dyno::soon).min().filter(|soon| *soon <= now);

@@ -28,6 +28,8 @@ pub(super) struct AppView {
     drained: Vec<String>,
     /// How many dynos are in which state.
     dynos: BTreeMap<&'static str, usize>,
+    /// Connections that have changed their protocol (WebSocket).
+    upgraded: u64,
     /// Requests in line.
     waiting: usize,
     /// How long the first in line has waited.
@@ -66,6 +68,7 @@ impl AppView {
             deploy: facts.deploy,
             drained: facts.drained,
             dynos,
+            upgraded: app.dynos.iter().map(|dyno| u64::from(dyno.upgraded)).sum(),
             waiting: app.waiting,
             oldest_wait_ms: milliseconds(app.oldest_wait),
             service_time_ms: milliseconds(app.service_time),

@@ -72,6 +72,8 @@ pub(super) struct Dyno<'a> {
     concurrency: u32,
     in_flight: u32,
     lingering: u32,
+    /// Its connections that have changed their protocol, those beside its slots included.
+    upgraded: u32,
     dispatched: u64,
     answered: u64,
     failures: u32,
@@ -145,6 +147,7 @@ impl<'a> Dyno<'a> {
             concurrency: dyno.concurrency,
             in_flight: dyno.in_flight,
             lingering: dyno.lingering,
+            upgraded: dyno.upgraded,
             dispatched: dyno.dispatched,
             answered: dyno.answered,
             failures: dyno.failures,

@@ -61,6 +61,7 @@ fn snapshot() -> Snapshot {
         concurrency: 1,
         in_flight: 1,
         lingering: 0,
+        upgraded: 0,
         dispatched: 42,
         failures: 0,
         answered: 41,
@@ -192,7 +193,7 @@ async fn the_status_is_the_snapshot_as_json() {
             "dynos": [{
                 "name": "web.1", "address": "127.0.0.1:3001", "release": "v1", "lane": "main", "state": "busy",
                 "concurrency": 1, "in_flight": 1,
-                "lingering": 0, "dispatched": 42, "answered": 41, "failures": 0, "ejected": false,
+                "lingering": 0, "upgraded": 0, "dispatched": 42, "answered": 41, "failures": 0, "ejected": false,
                 "bad_answers": 0, "bad_probes": 2, "probing": false,
             }],
         }],

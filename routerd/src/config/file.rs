@@ -286,6 +286,11 @@ pub struct App {
     /// Requests that one dyno serves at once.
     #[schemars(extend("default" = 1, "minimum" = 1, "maximum" = 10_000))]
     pub concurrency: Key<u32>,
+    /// Connections that have changed their protocol (WebSocket) that one dyno holds beside its requests, each over a
+    /// connection of its own to the dyno. What is more takes up the dyno as a request does until it ends. 0: all do,
+    /// and a dyno has one connection.
+    #[schemars(extend("default" = 0, "minimum" = 0, "maximum" = 10_000))]
+    pub streams: Key<u32>,
     /// Which idle dyno serves the next request.
     #[schemars(extend("default" = "lifo"))]
     pub order: Key<Order>,
@@ -365,6 +370,10 @@ pub struct Timeouts {
     /// if the dyno is silent, H28 if the client is.
     #[schemars(extend("default" = "55s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
     pub idle: Key<Period>,
+    /// The longest silence on a connection that has changed its protocol (WebSocket); any byte in either direction begins
+    /// it anew. Then both sides are closed, H15 (H28 if the client does not take what is there).
+    #[schemars(extend("default" = "55s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
+    pub stream_idle: Key<Period>,
     /// How long a dyno counts as busy for a request that nobody waits for any more. Then its connection is
     /// closed and the dyno is free.
     #[schemars(extend("default" = "5m", "x-floor" = "1ms", "x-ceiling" = "24h"))]

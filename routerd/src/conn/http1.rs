@@ -5,20 +5,25 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1::Connection;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1::{Connection, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use router_core::fault::{BadRequest, Fault};
-use router_core::proxy::{Aborted, Body, Client};
+use router_core::proxy::{Aborted, Body, Client, Upgrade};
+use router_core::sync::Mutex;
 use tokio::sync::watch;
 
 use super::{Met, Terms};
 use crate::drain::{Phase, reached};
 use crate::socket::{Side, Socket};
+
+/// In what time connections that have changed their protocol end when another process has taken over.
+const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// Serves a connection until it ends; during the drain, until its present request has ended.
 pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>) {
@@ -26,11 +31,17 @@ pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>
     let (socket, side) = Socket::new(met.stream);
     let client = with_hands(client, &side);
     let count = Count::default();
-    let service = service_fn(|request| one(terms, &client, &count, request));
+    let service = service_fn(|request| one(terms, &client, &side, &count, request));
     let mut connection = terms.http1.serve_connection(TokioIo::new(socket), service);
-    let result = until_drained(&mut connection, drain, &count.last).await;
+    let result = until_drained(&mut connection, drain.clone(), &count.last).await;
     // Ends what still runs, and its record with it.
-    let rest = connection.into_parts().read_buf;
+    let Parts { io, read_buf: rest, .. } = connection.into_parts();
+    let upgrade = count.upgrade.lock().take();
+    if let Some(upgrade) = upgrade.filter(|_| result.is_ok()) {
+        side.keep_all(false);
+        // In a box, so that connections that stay what they are need no room for it.
+        return Box::pin(upgraded(*upgrade, io.into_inner(), rest, terms.shutdown_timeout, drain)).await;
+    }
     if let Err(error) = result
         && let Some(fault) = head_fault(&error, &rest, &side)
     {
@@ -49,13 +60,14 @@ fn with_hands(client: Client, side: &Arc<Side>) -> Client {
     // Weak, because a request that lingers at its dyno has these long after the connection has ended: held by it, the
     // socket would stay open.
     let (gone, interim) = (Arc::downgrade(side), Arc::downgrade(side));
-    client.with_gone(Arc::new(move || gone.upgrade().is_none_or(|side| side.is_gone()))).with_interim(
-        Arc::new(move |status, headers| {
+    client
+        .with_upgrades(true)
+        .with_gone(Arc::new(move || gone.upgrade().is_none_or(|side| side.is_gone())))
+        .with_interim(Arc::new(move |status, headers| {
             if let Some(side) = interim.upgrade() {
                 side.interim(status, headers);
             }
-        }),
-    )
+        }))
 }
 
 /// The requests of one connection.
@@ -64,11 +76,14 @@ struct Count {
     served: AtomicU32,
     /// No further one is wanted.
     last: AtomicBool,
+    /// What to do with the connection once hyper is through with it: the answer was a 101.
+    upgrade: Mutex<Option<Box<Upgrade>>>,
 }
 
 fn one(
     terms: &Terms,
     client: &Client,
+    side: &Side,
     count: &Count,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Aborted>> {
@@ -76,12 +91,38 @@ fn one(
     let response = terms.proxy.serve(client, request);
     async move {
         let mut response = response.await?;
+        if let Some(upgrade) = response.body_mut().take_upgrade() {
+            side.keep_all(true);
+            *count.upgrade.lock() = Some(upgrade);
+            return Ok(response);
+        }
         let number = count.served.fetch_add(1, Ordering::Relaxed) + 1;
         let enough = terms.keepalive_requests != 0 && number >= terms.keepalive_requests;
         if enough || count.last.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
+    }
+}
+
+/// The connection goes on in another protocol. Once another process serves, or this one drains, it ends gently.
+async fn upgraded(
+    upgrade: Upgrade,
+    socket: Socket,
+    read: Bytes,
+    shutdown_timeout: Duration,
+    mut drain: watch::Receiver<Phase>,
+) {
+    let mut first = drain.clone();
+    let leaving = async move {
+        reached(&mut first, Phase::Leaving).await;
+        let another_serves = *first.borrow() == Phase::Leaving;
+        // The other process waits for the dynos, and clients find it at the same address.
+        if another_serves { HAND_OVER.min(shutdown_timeout) } else { shutdown_timeout }
+    };
+    tokio::select! {
+        () = upgrade.run(socket, read, leaving) => {}
+        () = reached(&mut drain, Phase::Cut) => {}
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::Version;
 use router_core::fault::{Fault, Level};
-use router_core::proxy::Record;
+use router_core::proxy::{Record, Upgraded};
 
 /// No line is longer, its newline included: docker splits lines at this size.
 pub const LINE_MAX: usize = 16 * 1024;
@@ -71,6 +71,7 @@ struct Fields<'a> {
     total: Duration,
     status: Option<u16>,
     bytes: u64,
+    upgraded: Option<Upgraded>,
     protocol: &'static str,
     tls: bool,
 }
@@ -95,6 +96,7 @@ impl<'a> Fields<'a> {
             total: record.total,
             status: (record.status != 0).then_some(record.status),
             bytes: record.bytes,
+            upgraded: record.upgraded,
             protocol: protocol(record.protocol),
             tls: record.tls,
         }
@@ -138,6 +140,10 @@ fn logfmt(fields: &Fields<'_>, out: &mut Vec<u8>) {
         None => out.extend_from_slice(b" status="),
     }
     put(out, format_args!(" bytes={} protocol={} tls={}", fields.bytes, fields.protocol, fields.tls));
+    if let Some(Upgraded { lasted, received, end }) = fields.upgraded {
+        let lasted = lasted.as_millis();
+        put(out, format_args!(" upgraded={lasted}ms received={received} end={}", end.as_str()));
+    }
 }
 
 fn json(received: Duration, fields: &Fields<'_>, out: &mut Vec<u8>) {
@@ -190,10 +196,15 @@ fn json(received: Duration, fields: &Fields<'_>, out: &mut Vec<u8>) {
     put(
         out,
         format_args!(
-            ",\"bytes\":{},\"protocol\":\"{}\",\"tls\":{}}}",
+            ",\"bytes\":{},\"protocol\":\"{}\",\"tls\":{}",
             fields.bytes, fields.protocol, fields.tls
         ),
     );
+    if let Some(Upgraded { lasted, received, end }) = fields.upgraded {
+        let (lasted, end) = (lasted.as_millis(), end.as_str());
+        put(out, format_args!(",\"upgraded_ms\":{lasted},\"received\":{received},\"end\":\"{end}\""));
+    }
+    out.push(b'}');
 }
 
 fn put(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {

@@ -189,7 +189,9 @@ impl AppMeters {
             None => self.count_served(recorder, record.status),
             Some(fault) => self.count_fault(recorder, fault, record.status),
         }
-        self.request.record(record.total.as_secs_f64());
+        // A WebSocket may last for hours, which nobody has waited.
+        let total = record.total.saturating_sub(record.upgraded.map_or(Duration::ZERO, |it| it.lasted));
+        self.request.record(total.as_secs_f64());
         self.response_bytes.increment(record.bytes);
         if record.app.is_some() {
             self.queue_wait.record(record.queue.as_secs_f64());

@@ -49,6 +49,8 @@ impl Scrape {
                 sample(text, &super::DYNOS, &[app.id.as_str(), state.as_str()], app.count(state));
             }
         }
+        let upgraded = |app: &AppSnapshot| app.dynos.iter().map(|dyno| u64::from(dyno.upgraded)).sum::<u64>();
+        each_app(text, &super::UPGRADED, apps, upgraded);
         each_app(text, &super::DISPATCHED, apps, |app| app.dispatched);
         each_app(text, &super::REFUSED, apps, |app| app.refused);
         each_app(text, &super::LEFT, apps, |app| app.left);

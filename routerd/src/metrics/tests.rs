@@ -46,6 +46,7 @@ fn app(name: &str, release: &str) -> AppSnapshot {
         concurrency: 1,
         in_flight: 0,
         lingering: 0,
+        upgraded: 0,
         dispatched: 0,
         failures: 0,
         answered: 0,

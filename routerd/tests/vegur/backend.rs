@@ -128,13 +128,3 @@ async fn two_requests_in_one_packet_are_answered_one_after_the_other() {
     assert_eq!(client.text(2).await, "ok");
     assert_eq!(client.head().await.status(), 201);
 }
-
-#[tokio::test]
-async fn an_upgrade_is_not_passed_on_and_the_request_is_served_without() {
-    let stand = Stand::new().await;
-    let request =
-        "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade, Keep-Alive\r\nUpgrade: websocket\r\n\r\n";
-    let both = stand.exchange(request, OK).await;
-    assert!(!both.seen.has("upgrade") && !both.seen.has("connection"), "{:?}", both.seen);
-    assert_eq!(both.got.status(), 200);
-}

@@ -14,3 +14,4 @@ mod large_body;
 mod proxy;
 mod request;
 mod support;
+mod upgrade;

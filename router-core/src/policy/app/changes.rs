@@ -16,7 +16,7 @@ impl App {
     pub(crate) fn put(&mut self, limits: Limits, release: ReleaseId, seed: u64) {
         self.closed = false;
         self.release = release;
-        let reorder = limits.order != self.limits.order;
+        let (reorder, streams) = (limits.order != self.limits.order, limits.streams != self.limits.streams);
         self.limits = limits;
         if reorder {
             for crew in &mut self.crews {
@@ -25,6 +25,9 @@ impl App {
             for slot in 0..self.dynos.len() as u32 {
                 self.settle(slot);
             }
+        }
+        for slot in (0..self.dynos.len() as u32).filter(|_| streams) {
+            self.with_dyno(slot, |dyno, limits| dyno.allow_streams(limits.streams));
         }
     }
 
@@ -38,7 +41,8 @@ impl App {
             });
             return;
         }
-        let dyno = Dyno::new(spec, &self.release, epoch);
+        let mut dyno = Dyno::new(spec, &self.release, epoch);
+        dyno.allow_streams(self.limits.streams);
         self.crews[dyno.lane() as usize].counts.change(&dyno, 1);
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -138,7 +142,7 @@ impl App {
         let Some(dyno) = seat.dyno.as_ref() else { return };
         let crew = &mut self.crews[dyno.lane() as usize];
         if dyno.room() > 0 {
-            crew.idle.add(slot, dyno.in_flight(), dyno.is_last_choice());
+            crew.idle.add(slot, dyno.level(), dyno.is_last_choice());
         }
         if dyno.is_gone() {
             let id = DynoId { slot, turn: seat.turn };

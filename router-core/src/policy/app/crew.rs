@@ -82,7 +82,7 @@ impl Counts {
         if dyno.is_out() {
             add(&mut self.out);
         }
-        self.in_flight = self.in_flight.wrapping_add_signed(i64::from(by) * i64::from(dyno.in_flight()));
+        self.in_flight = self.in_flight.wrapping_add_signed(i64::from(by) * i64::from(dyno.load()));
         if matches!(dyno.standing(), Standing::Booting | Standing::Serving | Standing::Quarantined { .. }) {
             let slots = i64::from(by) * i64::from(dyno.info().concurrency);
             self.slots = self.slots.wrapping_add_signed(slots);

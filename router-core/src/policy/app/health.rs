@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::{App, Ending, Grant, Place};
 use crate::canary::Lane;
 use crate::ids::{Address, DynoId};
-use crate::policy::dyno::{Dyno, Event};
+use crate::policy::dyno::{Dyno, Event, Standing};
 use crate::policy::health::{Outcome, Probed};
 
 impl App {
@@ -36,6 +36,31 @@ impl App {
         self.tally.ejected += u64::from(ejected);
     }
 
+    /// The dyno of a request in flight has changed the protocol. That is a good answer, and the dyno has room for the next
+    /// request if it may hold this one beside.
+    pub(crate) fn upgrade(&mut self, dyno: DynoId, held: Duration) {
+        let Some(slot) = self.slot_of(dyno) else { return };
+        let Some(lane) = self.lane_of(slot) else { return };
+        self.crews[lane as usize].shed.served(held, true);
+        self.with_dyno(slot, |dyno, limits| {
+            dyno.upgrade();
+            dyno.ended(Outcome::Served, held, None, limits);
+        });
+    }
+
+    /// An upgraded request has ended. How long it lasted is no service time.
+    pub(crate) fn end_upgraded(&mut self, dyno: DynoId, lingered: bool) {
+        if let Some(slot) = self.slot_of(dyno) {
+            self.with_dyno(slot, |dyno, _| dyno.end_upgraded(lingered));
+        }
+    }
+
+    /// Whether the dyno leaves, or is gone.
+    pub(crate) fn leaves(&self, dyno: DynoId) -> bool {
+        let seat = self.slot_of(dyno).and_then(|slot| self.dynos[slot as usize].dyno.as_ref());
+        seat.is_none_or(|dyno| dyno.standing() == Standing::Draining)
+    }
+
     fn lane_of(&self, slot: u32) -> Option<Lane> {
         self.dynos[slot as usize].dyno.as_ref().map(Dyno::lane)
     }
@@ -48,9 +73,7 @@ impl App {
         let seat = &self.dynos[slot as usize];
         let free = seat.dyno.as_ref().filter(|dyno| {
             let nobody_waits = || self.first(dyno.lane()).is_none();
-            dyno.is_here()
-                && dyno.in_flight() == 0
-                && (dyno.is_unhealthy() || (dyno.room() > 0 && nobody_waits()))
+            dyno.is_here() && dyno.load() == 0 && (dyno.is_unhealthy() || (dyno.room() > 0 && nobody_waits()))
         });
         let dyno = free.filter(|_| !self.gate.is_held(now))?;
         let (id, info) = (DynoId { slot, turn: seat.turn }, Arc::clone(dyno.info()));
