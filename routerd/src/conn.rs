@@ -28,6 +28,8 @@ pub(crate) struct Terms {
     pub(crate) proxy: Proxy,
     /// HTTP/1.1 in front.
     http1: Builder,
+    /// The longest head of a request, in bytes.
+    head_max: usize,
     /// Requests a connection may carry; 0: any number.
     keepalive_requests: u32,
     /// Connections there may be.
@@ -52,8 +54,8 @@ impl Terms {
         if server.headers_max != HYPER_HEADERS {
             http.max_headers(server.headers_max);
         }
-        let Server { keepalive_requests, max_connections, .. } = *server;
-        Self { proxy, http1: http, keepalive_requests, max_connections }
+        let Server { head_max, keepalive_requests, max_connections, .. } = *server;
+        Self { proxy, http1: http, head_max, keepalive_requests, max_connections }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
 
 use http::header::{self, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Connection;
 use hyper::service::service_fn;
@@ -23,10 +23,10 @@ use crate::socket::{Side, Socket};
 /// Serves a connection until it ends; during the drain, until its present request has ended.
 pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>) {
     let client = met.client();
-    let (socket, side) = Socket::new(met.stream);
+    let (socket, side) = Socket::new(met.stream, terms.head_max);
     let client = with_hands(client, &side);
     let count = Count::default();
-    let service = service_fn(|request| one(terms, &client, &count, request));
+    let service = service_fn(|request| one(terms, &client, &side, &count, request));
     let mut connection = terms.http1.serve_connection(TokioIo::new(socket), service);
     let result = until_drained(&mut connection, drain, &count.last).await;
     // Ends what still runs, and its record with it.
@@ -35,14 +35,25 @@ pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>
         && let Some(fault) = head_fault(&error, &rest, &side)
     {
         terms.proxy.refuse_head(&client, fault);
-        if fault == Fault::BadRequest(BadRequest::HeadTimeout) {
-            // hyper answers heads it cannot read, but not those that do not come.
-            side.send(
-                b"HTTP/1.1 408 Request Timeout\r\nx-router-fault: H26\r\n\
-                  connection: close\r\ncontent-length: 0\r\n\r\n",
-            );
+        if let Fault::BadRequest(_) = fault {
+            // hyper answers heads it cannot read itself; not those that do not come, and those the guard kept from it.
+            if !error.is_parse() {
+                side.send(refusal(fault).as_bytes());
+            }
+            side.refuse();
         }
     }
+    side.close_gently().await;
+}
+
+/// The answer to a head that is none.
+fn refusal(fault: Fault) -> String {
+    let status = StatusCode::from_u16(fault.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let reason = status.canonical_reason().unwrap_or_default();
+    let (status, code) = (status.as_str(), fault.code());
+    format!(
+        "HTTP/1.1 {status} {reason}\r\nx-router-fault: {code}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    )
 }
 
 fn with_hands(client: Client, side: &Arc<Side>) -> Client {
@@ -69,6 +80,7 @@ struct Count {
 fn one(
     terms: &Terms,
     client: &Client,
+    side: &Arc<Side>,
     count: &Count,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Aborted>> {
@@ -76,9 +88,15 @@ fn one(
     let response = terms.proxy.serve(client, request);
     async move {
         let mut response = response.await?;
+        // No protocol but HTTP is spoken behind a 101 that does not pass.
+        let broken = side.answered(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+        let refused = broken || response.status() == StatusCode::PAYLOAD_TOO_LARGE;
+        if refused {
+            side.refuse();
+        }
         let number = count.served.fetch_add(1, Ordering::Relaxed) + 1;
         let enough = terms.keepalive_requests != 0 && number >= terms.keepalive_requests;
-        if enough || count.last.load(Ordering::Relaxed) {
+        if refused || enough || count.last.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
@@ -129,7 +147,9 @@ where
 fn head_fault(error: &hyper::Error, rest: &[u8], side: &Side) -> Option<Fault> {
     // Empty lines in front of a request are no part of it (RFC 9112 section 2.2).
     let begun = rest.iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
-    if error.is_parse_too_large() {
+    if let Some(cause) = side.refusal() {
+        Some(Fault::BadRequest(cause))
+    } else if error.is_parse_too_large() {
         Some(Fault::BadRequest(BadRequest::HeaderTooLarge))
     } else if error.is_parse() {
         Some(Fault::BadRequest(BadRequest::Header))
