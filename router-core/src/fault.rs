@@ -104,6 +104,13 @@ pub enum BadRequest {
     HeadTimeout,
     /// The method or protocol is not served here, for example CONNECT.
     Method,
+    /// The version is not HTTP/1.0 or HTTP/1.1.
+    Version,
+    /// Where the body ends can be read in two ways: Content-Length is malformed, double or beside Transfer-Encoding, or
+    /// the coding is none that ends by itself.
+    Framing,
+    /// The body is longer than the app takes.
+    BodyTooLarge,
 }
 
 /// Whose fault it is.
@@ -180,6 +187,9 @@ impl Fault {
         Self::BadRequest(BadRequest::HeaderTooLarge),
         Self::BadRequest(BadRequest::HeadTimeout),
         Self::BadRequest(BadRequest::Method),
+        Self::BadRequest(BadRequest::Version),
+        Self::BadRequest(BadRequest::Framing),
+        Self::BadRequest(BadRequest::BodyTooLarge),
         Self::ClientInterrupted,
         Self::ClientIdle,
         Self::Quarantined,
@@ -317,17 +327,22 @@ impl BadRequest {
             Self::HeaderTooLarge => "oversized header",
             Self::HeadTimeout => "header timeout",
             Self::Method => "unsupported method",
+            Self::Version => "unsupported version",
+            Self::Framing => "ambiguous body length",
+            Self::BodyTooLarge => "oversized body",
         }
     }
 
     fn status(self) -> u16 {
         match self {
-            Self::Header | Self::Chunk => 400,
+            Self::Header | Self::Chunk | Self::Framing => 400,
             Self::HeadTimeout => 408,
+            Self::BodyTooLarge => 413,
             Self::RequestLine => 414,
             Self::Expect => 417,
             Self::HeaderTooLarge => 431,
             Self::Method => 501,
+            Self::Version => 505,
         }
     }
 }

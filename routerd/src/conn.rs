@@ -29,6 +29,8 @@ pub(crate) struct Terms {
     pub(crate) proxy: Proxy,
     /// HTTP/1.1 in front.
     http1: Builder,
+    /// The longest head of a request, in bytes.
+    head_max: usize,
     /// Requests a connection may carry; 0: any number.
     keepalive_requests: u32,
     /// How long what runs may take when the daemon stops.
@@ -55,8 +57,8 @@ impl Terms {
         if server.headers_max != HYPER_HEADERS {
             http.max_headers(server.headers_max);
         }
-        let Server { keepalive_requests, max_connections, shutdown_timeout, .. } = *server;
-        Self { proxy, http1: http, keepalive_requests, shutdown_timeout, max_connections }
+        let Server { head_max, keepalive_requests, max_connections, shutdown_timeout, .. } = *server;
+        Self { proxy, http1: http, head_max, keepalive_requests, shutdown_timeout, max_connections }
     }
 }
 

@@ -56,6 +56,8 @@
 //! | `conn.rs` | One client connection, step by step |
 //! | `conn/http1.rs` | HTTP/1.1 in front |
 //! | `socket.rs` | A client's socket with two hands on it |
+//! | `guard.rs` | A guard over the bytes of an HTTP/1.1 client |
+//! | `guard/line.rs` | The grammar of single lines of HTTP/1.1 |
 //! | `stream.rs` | The bytes of a client, as they come over TCP or under TLS |
 //! | `log.rs` | Step 7: one line in the access log for each request |
 //! | `log/line.rs` | One record as one line: logfmt with the fields of Heroku's router, or JSON with the same fields |
@@ -135,6 +137,7 @@ pub mod systemd;
 mod accept;
 mod conn;
 mod socket;
+pub mod guard;
 mod stream;
 pub mod log;
 pub mod admin;

@@ -94,8 +94,8 @@ pub struct Server {
     /// room is made with each request.
     #[schemars(extend("default" = 1000, "minimum" = 1, "maximum" = 10_000))]
     pub headers_max: Key<u32>,
-    /// The longest head of a request: its line and all its headers. A longer one is answered with 431. No single
-    /// line can be longer than this.
+    /// The longest head of a request: its line and all its headers, and the longest trailers. A longer one is answered
+    /// with 431, or 414 if its first line alone is longer. No single line can be longer than this.
     #[schemars(extend("default" = "64KiB", "x-floor" = "8KiB", "x-ceiling" = "16MiB"))]
     pub head_max: Key<Size>,
     /// Requests that one client connection may carry. The last one is answered with `Connection: close`.

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1::{Connection, Parts};
 use hyper::service::service_fn;
@@ -28,7 +28,7 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 /// Serves a connection until it ends; during the drain, until its present request has ended.
 pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>) {
     let client = met.client();
-    let (socket, side) = Socket::new(met.stream);
+    let (socket, side) = Socket::new(met.stream, terms.head_max);
     let client = with_hands(client, &side);
     let count = Count::default();
     let service = service_fn(|request| one(terms, &client, &side, &count, request));
@@ -46,14 +46,25 @@ pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>
         && let Some(fault) = head_fault(&error, &rest, &side)
     {
         terms.proxy.refuse_head(&client, fault);
-        if fault == Fault::BadRequest(BadRequest::HeadTimeout) {
-            // hyper answers heads it cannot read, but not those that do not come.
-            side.send(
-                b"HTTP/1.1 408 Request Timeout\r\nx-router-fault: H26\r\n\
-                  connection: close\r\ncontent-length: 0\r\n\r\n",
-            );
+        if let Fault::BadRequest(_) = fault {
+            // hyper answers heads it cannot read itself; not those that do not come, and those the guard kept from it.
+            if !error.is_parse() {
+                side.send(refusal(fault).as_bytes());
+            }
+            side.refuse();
         }
     }
+    side.close_gently().await;
+}
+
+/// The answer to a head that is none.
+fn refusal(fault: Fault) -> String {
+    let status = StatusCode::from_u16(fault.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let reason = status.canonical_reason().unwrap_or_default();
+    let (status, code) = (status.as_str(), fault.code());
+    format!(
+        "HTTP/1.1 {status} {reason}\r\nx-router-fault: {code}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    )
 }
 
 fn with_hands(client: Client, side: &Arc<Side>) -> Client {
@@ -91,14 +102,20 @@ fn one(
     let response = terms.proxy.serve(client, request);
     async move {
         let mut response = response.await?;
-        if let Some(upgrade) = response.body_mut().take_upgrade() {
+        let upgrade = response.body_mut().take_upgrade();
+        let broken = side.answered(upgrade.is_some());
+        if let Some(upgrade) = upgrade {
             side.keep_all(true);
             *count.upgrade.lock() = Some(upgrade);
             return Ok(response);
         }
+        let refused = broken || response.status() == StatusCode::PAYLOAD_TOO_LARGE;
+        if refused {
+            side.refuse();
+        }
         let number = count.served.fetch_add(1, Ordering::Relaxed) + 1;
         let enough = terms.keepalive_requests != 0 && number >= terms.keepalive_requests;
-        if enough || count.last.load(Ordering::Relaxed) {
+        if refused || enough || count.last.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
@@ -170,7 +187,9 @@ where
 fn head_fault(error: &hyper::Error, rest: &[u8], side: &Side) -> Option<Fault> {
     // Empty lines in front of a request are no part of it (RFC 9112 section 2.2).
     let begun = rest.iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
-    if error.is_parse_too_large() {
+    if let Some(cause) = side.refusal() {
+        Some(Fault::BadRequest(cause))
+    } else if error.is_parse_too_large() {
         Some(Fault::BadRequest(BadRequest::HeaderTooLarge))
     } else if error.is_parse() {
         Some(Fault::BadRequest(BadRequest::Header))

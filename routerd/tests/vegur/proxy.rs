@@ -61,10 +61,12 @@ async fn the_dyno_gets_host_as_the_client_sent_it() {
 }
 
 #[tokio::test]
-async fn the_query_reaches_the_dyno_and_the_fragment_does_not() {
+async fn the_query_reaches_the_dyno_and_a_fragment_is_refused() {
     let stand = Stand::new().await;
-    let seen = stand.exchange("GET /p?a=1&b=%20?#frag HTTP/1.1\r\nHost: a.test\r\n\r\n", OK).await.seen;
+    let seen = stand.exchange("GET /p?a=1&b=%20? HTTP/1.1\r\nHost: a.test\r\n\r\n", OK).await.seen;
     assert_eq!(seen.line, "GET /p?a=1&b=%20? HTTP/1.1");
+    let stand = Stand::new().await;
+    stand.refused("GET /p?a=1#frag HTTP/1.1\r\nHost: a.test\r\n\r\n").await.is(400, "H26");
 }
 
 #[tokio::test]
