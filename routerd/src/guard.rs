@@ -169,6 +169,11 @@ impl Guard {
         self.at == At::Between { empty_line: false } && self.part.is_empty()
     }
 
+    /// Whether the body of the last request is refused and all requests are answered.
+    pub fn is_over(&self) -> bool {
+        self.unanswered == 0 && self.refusal().is_some_and(|refusal| refusal.in_body)
+    }
+
     fn data(&mut self, rest: &[u8], left: u64) -> usize {
         let step = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
         match left - step as u64 {

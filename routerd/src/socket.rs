@@ -121,7 +121,7 @@ impl Side {
         if let Some(waiting) = wire.waiting.take() {
             waiting.wake();
         }
-        wire.guard.refusal().is_some_and(|refusal| refusal.in_body)
+        wire.guard.is_over()
     }
 
     /// The client is refused while it may still be sending: its connection has to be closed gently.
