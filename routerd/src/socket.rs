@@ -5,17 +5,19 @@
 //! never waited for. *Never:* an interim answer in the middle of another one: it is sent only while nothing of an
 //! earlier answer is unflushed, and dropped otherwise (a pipelining client that does not read).
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderMap;
 use router_core::sync::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::time::timeout;
 
 use crate::stream::Stream;
 
@@ -27,6 +29,8 @@ pub(crate) struct Side {
     wire: Mutex<Wire>,
     /// Reading has come to an end: the client has closed its side, or the connection is broken.
     ended: AtomicBool,
+    /// Bytes read since the last of them was of use.
+    useless: AtomicU64,
 }
 
 struct Wire {
@@ -40,7 +44,7 @@ struct Wire {
 impl Socket {
     pub(crate) fn new(stream: Stream) -> (Self, Arc<Side>) {
         let wire = Mutex::new(Wire { stream, unflushed: false, interim: Vec::new() });
-        let side = Arc::new(Side { wire, ended: AtomicBool::new(false) });
+        let side = Arc::new(Side { wire, ended: AtomicBool::new(false), useless: AtomicU64::new(0) });
         (Self(Arc::clone(&side)), side)
     }
 }
@@ -52,6 +56,34 @@ impl Side {
         let ready = pin!(wire.stream.tcp().ready(Interest::READABLE));
         let mut cx = Context::from_waker(Waker::noop());
         matches!(ready.poll(&mut cx), Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+
+    /// Says that nothing more will come, and takes in what the client still sends until it is done too, for `most` at
+    /// the longest: a socket that is closed with unread bytes takes back what the client has not read yet.
+    pub(crate) async fn part(&self, most: Duration) {
+        let mut buffer = vec![0; 16 << 10];
+        let done = poll_fn(|cx| {
+            let mut wire = self.wire.lock();
+            let _ = ready!(Pin::new(&mut wire.stream).poll_shutdown(cx));
+            loop {
+                let mut read = ReadBuf::new(&mut buffer);
+                let result = ready!(Pin::new(&mut wire.stream).poll_read(cx, &mut read));
+                if result.is_err() || read.filled().is_empty() {
+                    return Poll::Ready(());
+                }
+            }
+        });
+        let _ = timeout(most, done).await;
+    }
+
+    /// Bytes that were read since [`Side::of_use`] was last said.
+    pub(crate) fn useless(&self) -> u64 {
+        self.useless.load(Ordering::Relaxed)
+    }
+
+    /// What has been read so far was worth it.
+    pub(crate) fn of_use(&self) {
+        self.useless.store(0, Ordering::Relaxed);
     }
 
     /// Whether hyper has read up to the end of what the client sent.
@@ -104,9 +136,11 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.0.wire.lock().stream).poll_read(cx, buf);
-        if result.is_ready() && buf.filled().len() == before {
+        let read = buf.filled().len() - before;
+        if result.is_ready() && read == 0 {
             self.0.ended.store(true, Ordering::Relaxed);
         }
+        self.0.useless.fetch_add(read as u64, Ordering::Relaxed);
         result
     }
 }

@@ -154,9 +154,9 @@ async fn receive(
     reason.into_iter().for_each(|reason| {
         head.extensions.insert(reason);
     });
+    headers::to_client(&mut head.headers, head.version);
     // hyper answers in the client's version.
     head.version = Version::HTTP_11;
-    headers::to_client(&mut head.headers);
     let length = flight.length();
     let Collected { frames, ended } = flight.collect(flight.is_short(SHORT_ANSWER)).await?;
     if let Some(service) = ended {

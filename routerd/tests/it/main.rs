@@ -13,6 +13,7 @@ mod drain;
 mod heads;
 mod health;
 mod hold;
+mod http2;
 mod limits;
 mod reload;
 mod servers;
