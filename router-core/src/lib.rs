@@ -74,8 +74,10 @@
 //! |---|---|
 //! | `proxy.rs` | ring 3: the HTTP/1.1 client side |
 //! | `proxy/request.rs` | the spine: steps 2 to 6 of one request |
+//! | `proxy/http2.rs` | step 2: a request that came over HTTP/2, in the words of HTTP/1.1 |
 //! | `proxy/inspect.rs` | step 2: is it a request that may go on, and where to |
 //! | `proxy/headers.rs` | headers both ways |
+//! | `proxy/grpc.rs` | which requests are gRPC, and faults as gRPC tells them |
 //! | `proxy/upload.rs` | a request's body on its way to a dyno |
 //! | `proxy/canary.rs` | step 3: does a request carry what makes it the canary's |
 //! | `proxy/turn.rs` | step 3: waits for a ticket, keeps the alarm |

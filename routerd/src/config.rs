@@ -13,6 +13,7 @@ pub mod event;
 pub mod file;
 pub mod health;
 pub mod host;
+pub mod http2;
 pub mod key;
 pub mod plan;
 pub mod reference;
@@ -41,6 +42,7 @@ pub use self::dyno::DynoSource;
 pub use self::error::{ConfigError, Problem};
 pub use self::file::{LogFormat, LogLevel, LogOutput};
 pub use self::health::Health;
+pub use self::http2::Http2;
 pub use self::tls::Tls;
 pub use self::token::Token;
 pub use self::trail::{Audit, Secret, State, Webhook};
@@ -65,6 +67,8 @@ pub const FILE_MAX: usize = 16 << 20;
 pub struct Config {
     /// The listeners, and what a client may send.
     pub server: Server,
+    /// HTTP/2 in front.
+    pub http2: Http2,
     /// The admin listener, if there is to be one.
     pub admin: Option<Admin>,
     /// The access log and the daemon's own messages.
@@ -99,6 +103,7 @@ pub struct Server {
     /// Threads that serve requests; 0 is one for every two cores.
     pub threads: usize,
     pub trusted_request_id: bool,
+    pub http2: bool,
 }
 
 /// The admin interface. The keys are described in [`file::Admin`].
@@ -334,6 +339,7 @@ impl Default for Server {
             keepalive_requests: 10_000,
             threads: 0,
             trusted_request_id: true,
+            http2: false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One client connection, step by step: what it is found to be decides who serves its requests.
 
 mod http1;
+mod http2;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use router_core::proxy::{Client, Proxy, Rules};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::config::Server;
+use crate::config::Config;
 use crate::drain::Phase;
+use crate::metrics::Meters;
 use crate::stream::Stream;
 
 /// hyper does not go below this for its buffer of one connection.
@@ -31,6 +33,9 @@ pub(crate) struct Terms {
     http1: Builder,
     /// The longest head of a request, in bytes.
     head_max: usize,
+    http2: http2::Front,
+    /// HTTP/2 without TLS, too.
+    plain_http2: bool,
     /// Requests a connection may carry; 0: any number.
     keepalive_requests: u32,
     /// How long what runs may take when the daemon stops.
@@ -40,7 +45,8 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    pub(crate) fn new(proxy: Proxy, server: &Server) -> Self {
+    pub(crate) fn new(proxy: Proxy, meters: &Meters, config: &Config) -> Self {
+        let server = &config.server;
         let rules = Rules {
             request_line_max: server.request_line_max,
             header_line_max: server.header_line_max,
@@ -57,8 +63,16 @@ impl Terms {
         if server.headers_max != HYPER_HEADERS {
             http.max_headers(server.headers_max);
         }
-        let Server { head_max, keepalive_requests, max_connections, shutdown_timeout, .. } = *server;
-        Self { proxy, http1: http, head_max, keepalive_requests, shutdown_timeout, max_connections }
+        Self {
+            proxy,
+            http1: http,
+            head_max: server.head_max,
+            http2: http2::Front::new(config, meters.clone()),
+            plain_http2: server.http2,
+            keepalive_requests: server.keepalive_requests,
+            shutdown_timeout: server.shutdown_timeout,
+            max_connections: server.max_connections,
+        }
     }
 }
 
@@ -93,7 +107,18 @@ pub(crate) async fn serve(
     // Without it only latency suffers.
     let _ = stream.set_nodelay(true);
     let met = Met::new(stream, peer);
-    http1::serve(met, &terms, drain).await;
+    let http2 = match &met.stream {
+        Stream::Tcp(stream) if terms.plain_http2 => {
+            let Some(asked) = terms.http2.is_asked_for(stream, drain.clone()).await else { return };
+            asked
+        }
+        stream @ (Stream::Tcp(_) | Stream::Tls(_)) => stream.is_http2(),
+    };
+    if http2 {
+        http2::serve(met, terms, drain).await;
+    } else {
+        http1::serve(met, &terms, drain).await;
+    }
 }
 
 /// Says that there is no room, and why, to a client that will not be served.

@@ -133,7 +133,7 @@ impl Daemon {
         let book = before.as_ref().map(|before| before.estate.book.clone());
         let (trail, shelf) = Trail::open(first, book).await.map_err(StartError::Trail)?;
         let lasting = Lasting {
-            terms: Arc::new(ArcSwap::from_pointee(Terms::new(proxy.clone(), &first.server))),
+            terms: Arc::new(ArcSwap::from_pointee(Terms::new(proxy.clone(), &meters, first))),
             router: router.clone(),
             proxy,
             meters,

@@ -101,6 +101,11 @@ impl Guard {
         Self { at, part: Vec::new(), head_max, head, unanswered: 0 }
     }
 
+    /// Lets everything pass: the bytes are no HTTP/1.1.
+    pub fn open() -> Self {
+        Self { at: At::Open, ..Self::new(0) }
+    }
+
     /// How many of the next bytes may pass. If it is not all of them, the rest is refused ([`Guard::refusal`]) and the
     /// connection is to be closed, or waits for a decision ([`Guard::is_asked`]) and is to be given again.
     pub fn pass(&mut self, bytes: &[u8]) -> usize {

@@ -55,6 +55,8 @@
 //! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |
 //! | `conn.rs` | One client connection, step by step |
 //! | `conn/http1.rs` | HTTP/1.1 in front |
+//! | `conn/http2.rs` | HTTP/2 in front |
+//! | `conn/http2/stream.rs` | One stream of HTTP/2 |
 //! | `socket.rs` | A client's socket with two hands on it |
 //! | `guard.rs` | A guard over the bytes of an HTTP/1.1 client |
 //! | `guard/line.rs` | The grammar of single lines of HTTP/1.1 |
@@ -108,15 +110,18 @@
 //! | `config/access.rs` | Who may do what |
 //! | `config/check.rs` | From the file as written to the checked configuration |
 //! | `config/check/admin.rs` | The admin listener |
+//! | `config/check/http2.rs` | HTTP/2 in front |
 //! | `config/deploy.rs` | How a deploy is to go, as text |
 //! | `config/diff.rs` | Two configurations compared |
 //! | `config/dyno.rs` | Where an app's dynos come from: an address, a name that is looked up, or an SRV record |
 //! | `config/error.rs` | What is wrong with a configuration |
 //! | `config/event.rs` | What webhooks can be told of |
 //! | `config/file.rs` | The configuration as written: every key with its meaning, default, floor and ceiling |
+//! | `config/file/http2.rs` | The table about HTTP/2 as written |
 //! | `config/file/trail.rs` | The tables about changes as written |
 //! | `config/health.rs` | How the dynos of an app are probed |
 //! | `config/host.rs` | What names an app |
+//! | `config/http2.rs` | HTTP/2 in front |
 //! | `config/key.rs` | A value of the file together with the place where it is written |
 //! | `config/plan.rs` | How a new release replaces the present one |
 //! | `config/reference.rs` | The reference of the configuration, made from the schema: `docs/configure.md` |

@@ -106,6 +106,8 @@ metrics_table! {
         "Always 1: names the release that the app's dynos run.";
     CONNECTIONS = "routerd_connections", Gauge, "connections", [],
         "Open connections of clients.";
+    HTTP2_TROUBLE = "routerd_http2_trouble_total", Counter, "troubles", ["kind"],
+        "Connections and streams of HTTP/2 that were ended because of what the client did.";
     LOG_LINES_LOST = "routerd_log_lines_lost_total", Counter, "lines", [],
         "Lines of the access log that were lost because the output could not keep up or failed.";
     LOG_WRITE_ERRORS = "routerd_log_write_errors_total", Counter, "errors", [],
@@ -155,6 +157,9 @@ pub fn documentation() -> String {
            `other` for what a dyno made up outside 100 to 599.\n\
          - `result`: done or failed; of webhooks delivered, failed or dropped; of probes good or bad.\n\
          - `reason`: no_token, wrong_token, expired, browser.\n\
+         - `kind`: rapid_reset (too many requests broken off), control_flood (frames that carry nothing), stalled (an\n  \
+           answer that the client did not take), silent (no answer to a PING), bad_preface, or the code of the GOAWAY\n  \
+           that the connection got, such as protocol_error or enhance_your_calm.\n\
          - `fault`: the code in `X-Router-Fault`; see `faults.md`.\n\
          - `state`: staged, booting, crashed, idle, busy, lingering, quarantined, unhealthy, draining.\n\n\
          An app that is taken away vanishes from everything that describes a state, and from the counters marked\n\

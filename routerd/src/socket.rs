@@ -11,7 +11,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use http::header::HeaderMap;
 use router_core::fault::BadRequest;
 use router_core::sync::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::time::timeout;
 
 use crate::guard::Guard;
 use crate::stream::Stream;
@@ -38,6 +39,8 @@ pub(crate) struct Side {
     ended: AtomicBool,
     /// The client may still send what nobody wants to read.
     refused: AtomicBool,
+    /// Bytes read since the last of them was of use.
+    useless: AtomicU64,
 }
 
 struct Wire {
@@ -68,11 +71,11 @@ enum Stage {
 }
 
 impl Socket {
-    /// Takes the longest head of a request, in bytes.
-    pub(crate) fn new(stream: Stream, head_max: usize) -> (Self, Arc<Side>) {
+    /// Nothing that the guard refuses gets to hyper.
+    pub(crate) fn new(stream: Stream, guard: Guard) -> (Self, Arc<Side>) {
         let wire = Mutex::new(Wire {
             stream,
-            guard: Guard::new(head_max),
+            guard,
             held: Vec::new(),
             waiting: None,
             refusal: Stage::Ahead,
@@ -80,8 +83,12 @@ impl Socket {
             interim: Vec::new(),
             keeps: false,
         });
-        let side = Side { wire, ended: AtomicBool::new(false), refused: AtomicBool::new(false) };
-        let side = Arc::new(side);
+        let side = Arc::new(Side {
+            wire,
+            ended: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            useless: AtomicU64::new(0),
+        });
         (Self(Arc::clone(&side)), side)
     }
 }
@@ -93,6 +100,34 @@ impl Side {
         let ready = pin!(wire.stream.tcp().ready(Interest::READABLE));
         let mut cx = Context::from_waker(Waker::noop());
         matches!(ready.poll(&mut cx), Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+
+    /// Says that nothing more will come, and takes in what the client still sends until it is done too, for `most` at
+    /// the longest: a socket that is closed with unread bytes takes back what the client has not read yet.
+    pub(crate) async fn part(&self, most: Duration) {
+        let mut buffer = vec![0; 16 << 10];
+        let done = poll_fn(|cx| {
+            let mut wire = self.wire.lock();
+            let _ = ready!(Pin::new(&mut wire.stream).poll_shutdown(cx));
+            loop {
+                let mut read = ReadBuf::new(&mut buffer);
+                let result = ready!(Pin::new(&mut wire.stream).poll_read(cx, &mut read));
+                if result.is_err() || read.filled().is_empty() {
+                    return Poll::Ready(());
+                }
+            }
+        });
+        let _ = timeout(most, done).await;
+    }
+
+    /// Bytes that were read since [`Side::of_use`] was last said.
+    pub(crate) fn useless(&self) -> u64 {
+        self.useless.load(Ordering::Relaxed)
+    }
+
+    /// What has been read so far was worth it.
+    pub(crate) fn of_use(&self) {
+        self.useless.store(0, Ordering::Relaxed);
     }
 
     /// Whether hyper has read up to the end of what the client sent.
@@ -152,7 +187,7 @@ impl Side {
             }
         });
         // Whoever takes longer has had its time.
-        let _ = tokio::time::timeout(time, rest).await;
+        let _ = timeout(time, rest).await;
     }
 
     /// Sends an interim answer (RFC 9110 section 15.2) at once, if nothing else is on its way.
@@ -279,9 +314,11 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = self.0.wire.lock().poll_read(cx, buf);
-        if result.is_ready() && buf.filled().len() == before {
+        let read = buf.filled().len() - before;
+        if result.is_ready() && read == 0 {
             self.0.ended.store(true, Ordering::Relaxed);
         }
+        self.0.useless.fetch_add(read as u64, Ordering::Relaxed);
         result
     }
 }

@@ -24,6 +24,14 @@ impl Stream {
         }
     }
 
+    /// Client and router have agreed on HTTP/2 (ALPN).
+    pub(crate) fn is_http2(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+
     pub(crate) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }

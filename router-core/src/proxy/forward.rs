@@ -200,9 +200,9 @@ fn for_client(head: &mut http::response::Parts) {
     reason.into_iter().for_each(|reason| {
         head.extensions.insert(reason);
     });
+    headers::to_client(&mut head.headers, head.version);
     // hyper answers in the client's version.
     head.version = Version::HTTP_11;
-    headers::to_client(&mut head.headers);
 }
 
 fn check_head(head: &http::response::Parts) -> Result<(), Fault> {

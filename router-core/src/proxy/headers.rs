@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::proxy::request::Client;
 
-/// Our name in Via (RFC 9110 section 7.6.3).
+/// Our name in Via, after the version in which the message came (RFC 9110 section 7.6.3).
 const VIA: &str = "1.1 routerd";
+const VIA_2: &str = "2.0 routerd";
 
 /// Headers that belong to one connection (RFC 9110 section 7.6.1), besides those that Connection names.
 /// Transfer-Encoding is among them: hyper frames each side anew.
@@ -55,7 +57,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// The protocols that a request asks to change to, if it asks: `Connection: upgrade` names the header `Upgrade`, and the
 /// client speaks HTTP/1.1 (RFC 9110 section 7.8). `h2c` is not among them: dynos speak HTTP/1.1.
 pub(crate) fn upgrade(head: &http::request::Parts) -> Option<HeaderValue> {
-    if head.version != http::Version::HTTP_11 || !asks_for_upgrade(&head.headers) {
+    if head.version != Version::HTTP_11 || !asks_for_upgrade(&head.headers) {
         return None;
     }
     let mut protocols = String::new();
@@ -97,6 +99,7 @@ pub(crate) fn to_dyno(
     headers: &mut HeaderMap,
     client: &Client,
     received: Duration,
+    version: Version,
     trusted_request_id: bool,
 ) -> Identity {
     remove_hop_by_hop(headers);
@@ -110,7 +113,7 @@ pub(crate) fn to_dyno(
     headers.insert(X_FORWARDED_PORT.clone(), HeaderValue::from(client.local_port));
     let millis = u64::try_from(received.as_millis()).unwrap_or(u64::MAX);
     headers.insert(X_REQUEST_START.clone(), HeaderValue::from(millis));
-    append_via(headers);
+    append_via(headers, version);
     Identity { request_id, forwarded_for }
 }
 
@@ -137,7 +140,7 @@ pub(crate) fn is_only_chunked(headers: &HeaderMap) -> bool {
 }
 
 /// The answer's headers as the client gets them.
-pub(crate) fn to_client(headers: &mut HeaderMap) {
+pub(crate) fn to_client(headers: &mut HeaderMap, version: Version) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         // The chunks count (RFC 9112 section 6.3); a length beside them would frame the client's side wrongly.
         headers.remove(header::CONTENT_LENGTH);
@@ -146,7 +149,7 @@ pub(crate) fn to_client(headers: &mut HeaderMap) {
         headers.insert(header::CONTENT_LENGTH, length);
     }
     remove_hop_by_hop(headers);
-    append_via(headers);
+    append_via(headers, version);
 }
 
 /// A client's id of 20 to 200 characters of `[A-Za-z0-9+/=-]` is kept; anything else gets a new one, a random UUID.
@@ -189,18 +192,19 @@ fn forwarded_for(headers: &HeaderMap, client: &Client) -> HeaderValue {
     HeaderValue::from_maybe_shared(bytes::Bytes::from(list)).unwrap_or_else(|_| client.forwarded_for.clone())
 }
 
-fn append_via(headers: &mut HeaderMap) {
-    static OURS: HeaderValue = HeaderValue::from_static(VIA);
+fn append_via(headers: &mut HeaderMap, version: Version) {
+    let via = if version == Version::HTTP_2 { VIA_2 } else { VIA };
+    let ours = HeaderValue::from_static(via);
     if !headers.contains_key(header::VIA) {
-        headers.insert(header::VIA, OURS.clone());
+        headers.insert(header::VIA, ours);
         return;
     }
     let mut list = String::new();
     for value in headers.get_all(header::VIA).iter().filter_map(|value| value.to_str().ok()) {
         let _ = write!(list, "{value}, ");
     }
-    list.push_str(VIA);
-    headers.insert(header::VIA, HeaderValue::try_from(list).unwrap_or_else(|_| OURS.clone()));
+    list.push_str(via);
+    headers.insert(header::VIA, HeaderValue::try_from(list).unwrap_or(ours));
 }
 
 #[cfg(test)]
@@ -265,13 +269,16 @@ mod tests {
             ("x-request-start", "1"),
             ("via", "1.0 other"),
         ]);
-        to_dyno(&mut map, &client(), Duration::from_millis(1_700_000_000_123), true);
+        let received = Duration::from_millis(1_700_000_000_123);
+        to_dyno(&mut map, &client(), received, Version::HTTP_11, true);
         assert_eq!(map["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 203.0.113.9");
         assert_eq!(map.get_all("x-forwarded-for").iter().count(), 1);
         assert_eq!(map["x-forwarded-proto"], "http");
         assert_eq!(map["x-forwarded-port"], "8080");
         assert_eq!(map["x-request-start"], "1700000000123");
         assert_eq!(map["via"], "1.0 other, 1.1 routerd");
+        to_client(&mut map, Version::HTTP_2);
+        assert_eq!(map["via"], "1.0 other, 1.1 routerd, 2.0 routerd");
     }
 
     #[test]

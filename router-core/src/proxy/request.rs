@@ -1,5 +1,6 @@
 //! The spine: steps 2 to 6 of one request on one screen, and `struct Proxy`, which owns them.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use crate::proxy::answer::fault_page;
 use crate::proxy::body::Body;
 use crate::proxy::canary;
 use crate::proxy::forward::{Attempt, Failed, send};
+use crate::proxy::grpc::{self, Call};
 use crate::proxy::inspect::{self, Rules, Target};
 use crate::proxy::record::{Hook, Open, Record};
 use crate::proxy::upload::{BoxError, ClientBody, Upload};
-use crate::proxy::{headers, turn};
+use crate::proxy::{headers, http2, turn};
 use crate::router::{AppRef, Lease, Router};
 
 /// Gets interim answers (1xx) of a dyno, to be passed to the client at once.
@@ -125,7 +127,8 @@ impl Proxy {
         received: Received,
         body: Option<ClientBody>,
     ) -> Result<Response<Body>, Aborted> {
-        let Received { mut open, head, accept, request_id, upgrade, inspected } = received;
+        let Received { mut open, head, accept, request_id, upgrade, call, inspected } = received;
+        let overdue = call.and_then(|call| self.router.clock().now().checked_add(call.timeout?));
         let mut app = None;
         let answer = async {
             let target = inspected?;
@@ -135,16 +138,18 @@ impl Proxy {
             let found = &*app.insert(found);
             let upload = match body {
                 None => Upload::none(),
+                // A call may wait for its answer before it says more.
+                Some(body) if call.is_some() => Upload::streamed(body),
                 Some(body) => Upload::read_ahead(body, limits.request_buffer, limits.idle).await?,
             };
-            let interim = client.interim.clone().filter(|_| head.version == http::Version::HTTP_11);
+            let interim = client.interim.clone().filter(|_| head.version >= http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);
             let mut attempt = Attempt { method, path: target.path, headers, upload, interim, upgrade };
             let mut entered = self.router.clock().now();
             let lane = found.lane(|canary| canary::carries(canary, &attempt.headers));
             let mut ticket = self.router.ticket_on(found, lane, attempt.upload.held())?; // 3
             loop {
-                let lease = turn::wait(ticket).await?; // 4
+                let lease = turn::wait(ticket, overdue).await?; // 4
                 open.note(|record| dispatched(record, &lease, entered));
                 if client.is_gone() {
                     return Err(Fault::ClientInterrupted); // the lease is dropped: the dyno was not touched
@@ -169,6 +174,10 @@ impl Proxy {
                 open.fault(fault);
                 Err(Aborted(fault))
             }
+            Err(fault) if call.is_some() => {
+                let overdue = overdue.is_some_and(|overdue| overdue <= self.router.clock().now());
+                Ok(failed_call(fault, overdue, open))
+            }
             Err(fault) => Ok(page(fault, accept, &request_id, app.as_ref(), open)),
         }
     }
@@ -182,6 +191,7 @@ struct Received {
     request_id: HeaderValue,
     /// The protocols that the client would change to.
     upgrade: Option<HeaderValue>,
+    call: Option<Call>,
     inspected: Result<Target, Fault>,
 }
 
@@ -190,11 +200,14 @@ impl Received {
         let received = clock::wall();
         // Opened first: it closes on drop, whatever happens, and calls the hook (step 7).
         let mut open = Open::new(Record::default(), proxy.router.clock(), &proxy.hook);
+        let plain = http2::plain(&mut head);
         open.note(|record| describe(record, &head, client));
+        let call = grpc::call(&head);
         let accept = head.headers.get(http::header::ACCEPT).cloned();
-        let inspected = inspect::inspect(&mut head, &proxy.rules);
+        let inspected = plain.and_then(|()| inspect::inspect(&mut head, &proxy.rules));
         let upgrade = if client.upgrades { headers::upgrade(&head) } else { None };
-        let known = headers::to_dyno(&mut head.headers, client, received, proxy.rules.trusted_request_id);
+        let trusted = proxy.rules.trusted_request_id;
+        let known = headers::to_dyno(&mut head.headers, client, received, head.version, trusted);
         if let Some(protocols) = &upgrade {
             headers::put_upgrade(&mut head.headers, protocols.clone());
         }
@@ -204,7 +217,7 @@ impl Received {
             record.request_id = Some(known.request_id);
             record.forwarded_for = Some(known.forwarded_for);
         });
-        Self { open, head, accept, request_id, upgrade, inspected }
+        Self { open, head, accept, request_id, upgrade, call, inspected }
     }
 }
 
@@ -235,6 +248,14 @@ fn page(
     let retry_after = app.map_or(1, AppRef::retry_after);
     let page = fault_page(fault, &wanted, request_id.to_str().unwrap_or_default(), retry_after);
     page.map(|text| Body::text(text, open))
+}
+
+/// A fault as the client of a gRPC call understands it.
+fn failed_call(fault: Fault, overdue: bool, mut open: Open) -> Response<Body> {
+    open.fault(fault);
+    let answer = grpc::trailers_only(fault, overdue);
+    open.note(|record| record.status = answer.status().as_u16());
+    answer.map(|()| Body::whole(VecDeque::new(), open))
 }
 
 impl Client {

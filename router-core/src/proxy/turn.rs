@@ -6,17 +6,20 @@ use tokio::time::{Instant, sleep_until};
 use crate::fault::Fault;
 use crate::router::{Lease, Router, Ticket};
 
-/// Waits for the request's turn, until its deadline, which moves while its line is held.
-pub(crate) async fn wait(mut ticket: Ticket) -> Result<Lease, Fault> {
+/// Waits for the request's turn, until its deadline, which moves while its line is held, and no longer than its client
+/// waits.
+pub(crate) async fn wait(mut ticket: Ticket, overdue: Option<std::time::Instant>) -> Result<Lease, Fault> {
     loop {
-        let Some(deadline) = ticket.deadline() else { return ticket.await };
+        let deadline = ticket.deadline();
+        let Some(until) = deadline.into_iter().chain(overdue).min() else { return ticket.await };
         tokio::select! {
             // A turn that has come counts, however late it is noticed.
             biased;
             lease = &mut ticket => return lease,
-            () = sleep_until(Instant::from_std(deadline)) => {}
+            () = sleep_until(Instant::from_std(until)) => {}
         }
-        if ticket.deadline().is_none_or(|now| now <= deadline) {
+        let is_overdue = overdue.is_some_and(|overdue| overdue <= until);
+        if is_overdue || ticket.deadline().is_none_or(|now| now <= until) {
             return ticket.expire();
         }
     }

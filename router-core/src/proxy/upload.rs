@@ -37,6 +37,12 @@ impl Upload {
         Self { ahead: Bytes::new(), trailers: None, rest: None, length: Some(0) }
     }
 
+    /// A body that is sent on as it comes.
+    pub(crate) fn streamed(body: ClientBody) -> Self {
+        let length = body.size_hint().exact();
+        Self { ahead: Bytes::new(), trailers: None, rest: Some(body), length }
+    }
+
     /// Reads the body up to `most` bytes, waiting no longer than `idle` for each part.
     ///
     /// # Errors

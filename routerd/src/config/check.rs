@@ -1,6 +1,7 @@
 //! From the file as written to the checked configuration: what one key alone cannot show to be wrong.
 
 mod admin;
+mod http2;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -53,11 +54,12 @@ impl<'a> Checker<'a> {
         let mut addresses = Taken::new();
         let server = self.server(&file.server, &mut addresses);
         let admin = file.admin.as_ref().map(|admin| self.admin(admin, &mut addresses));
+        let http2 = http2::http2(&file.http2);
         let log = log(&file.log);
         let dns = self.dns(&file.dns);
         let (audit, state, webhooks) = self.trail(file, base);
         let apps = self.apps(file, &addresses);
-        Config { server, admin, log, dns, audit, state, webhooks, apps }
+        Config { server, http2, admin, log, dns, audit, state, webhooks, apps }
     }
 
     pub(super) fn problem(&mut self, problem: Problem) {
@@ -110,6 +112,7 @@ impl<'a> Checker<'a> {
             keepalive_requests: file.keepalive_requests.or(default.keepalive_requests),
             threads: count(&file.threads, default.threads),
             trusted_request_id: file.trusted_request_id.or(default.trusted_request_id),
+            http2: file.http2.or(default.http2),
         }
     }
 

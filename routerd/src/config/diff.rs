@@ -13,7 +13,9 @@ use router_core::limits::Order;
 
 use super::health::{Health, ProbeWord};
 use super::units::{Period, Size};
-use super::{Admin, App, Audit, Config, Dns, Log, LogFormat, LogLevel, LogOutput, Server, State, Webhook};
+use super::{
+    Admin, App, Audit, Config, Dns, Http2, Log, LogFormat, LogLevel, LogOutput, Server, State, Webhook,
+};
 
 /// Keys that are read once, when the daemon starts.
 const AT_START: [&str; 4] = ["server.threads", "server.handover", "audit.file", "state.file"];
@@ -210,6 +212,7 @@ fn many<T: ToString>(values: &[T]) -> Shown {
 
 fn settings(config: &Config) -> Keys {
     let mut keys = server(&config.server);
+    keys.extend(http2(&config.http2));
     keys.extend(admin(config.admin.as_ref()));
     keys.extend(log(&config.log));
     keys.extend(dns(&config.dns));
@@ -240,6 +243,7 @@ fn server(server: &Server) -> Keys {
         keepalive_requests,
         threads,
         trusted_request_id,
+        http2,
     } = server;
     vec![
         ("server.listen", many(listen)),
@@ -254,6 +258,28 @@ fn server(server: &Server) -> Keys {
         ("server.keepalive_requests", one(keepalive_requests)),
         ("server.threads", one(threads)),
         ("server.trusted_request_id", one(trusted_request_id)),
+        ("server.http2", one(http2)),
+    ]
+}
+
+fn http2(http2: &Http2) -> Keys {
+    let Http2 {
+        max_streams,
+        max_reset_streams,
+        stream_window,
+        connection_window,
+        ping_interval,
+        ping_timeout,
+        send_timeout,
+    } = http2;
+    vec![
+        ("http2.max_streams", one(max_streams)),
+        ("http2.max_reset_streams", one(max_reset_streams)),
+        ("http2.stream_window", one(Size(u64::from(*stream_window)))),
+        ("http2.connection_window", one(Size(u64::from(*connection_window)))),
+        ("http2.ping_interval", one(Period(*ping_interval))),
+        ("http2.ping_timeout", one(Period(*ping_timeout))),
+        ("http2.send_timeout", one(Period(*send_timeout))),
     ]
 }
 

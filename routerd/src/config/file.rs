@@ -4,6 +4,7 @@
 //! reference (`docs/configure.md`), the bounds that `walk.rs` holds each value against, and what is
 //! read. A key that is not written is empty here; `check.rs` fills in what the key's default says.
 
+mod http2;
 mod trail;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use super::key::{Key, Text};
 use super::plan::Deploy;
 use super::units::{Period, Size};
 
+pub use self::http2::Http2;
 pub use self::trail::{Audit, State, Webhook};
 
 /// The keys of an app that make no sense as a default for all of them.
@@ -31,6 +33,9 @@ const OF_ONE_APP: [&str; 3] = ["hosts", "release", "dynos"];
 pub struct File {
     /// Where clients connect, and what a client may send.
     pub server: Server,
+    /// How clients are served that speak HTTP/2: over TLS those that choose it, on the listeners of `[server]` if `http2`
+    /// says so there.
+    pub http2: Http2,
     /// Where the daemon is looked at and told what to do: `/metrics`, `/healthz`, `/readyz` and the interface below
     /// `/v1` that `routerd ctl` speaks to. Without this table there is no such listener.
     #[schemars(with = "Admin")]
@@ -65,7 +70,7 @@ pub struct File {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// Addresses to listen on for HTTP/1.1. Port 0 takes a free port, which the log names.
+    /// Addresses to listen on without TLS. Port 0 takes a free port, which the log names.
     #[schemars(extend("default" = ["127.0.0.1:8080"], "minItems" = 1, "maxItems" = 64, "x-unit" = "address"))]
     pub listen: Key<Vec<Text>>,
     /// The socket by which another `routerd` can take over from this one (`run --takeover`): `unix:` and its path, such
@@ -108,6 +113,9 @@ pub struct Server {
     /// Whether a client's own `X-Request-Id` of 20 to 200 characters is kept. If not, each request gets a new one.
     #[schemars(extend("default" = true))]
     pub trusted_request_id: Key<bool>,
+    /// Whether clients may speak HTTP/2 on these listeners too, from the first byte (prior knowledge).
+    #[schemars(extend("default" = false))]
+    pub http2: Key<bool>,
 }
 
 /// `[admin]`

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use super::{Met, Terms};
 use crate::drain::{Phase, reached};
+use crate::guard::Guard;
 use crate::socket::{Side, Socket};
 
 /// In what time connections that have changed their protocol end when another process has taken over.
@@ -28,7 +29,7 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 /// Serves a connection until it ends; during the drain, until its present request has ended.
 pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>) {
     let client = met.client();
-    let (socket, side) = Socket::new(met.stream, terms.head_max);
+    let (socket, side) = Socket::new(met.stream, Guard::new(terms.head_max));
     let client = with_hands(client, &side);
     let count = Count::default();
     let service = service_fn(|request| one(terms, &client, &side, &count, request));

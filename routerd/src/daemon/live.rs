@@ -379,7 +379,7 @@ impl Lasting {
 
     /// What connections are served by under a configuration.
     pub(super) fn terms_of(&self, config: &Config) -> Terms {
-        Terms::new(self.proxy.clone(), &config.server)
+        Terms::new(self.proxy.clone(), &self.meters, config)
     }
 
     fn accept(&self, listener: &Arc<TcpListener>) -> JoinHandle<()> {

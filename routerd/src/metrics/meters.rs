@@ -114,6 +114,12 @@ impl Meters {
         self.0.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
+    /// Counts a connection or stream of HTTP/2 that was ended because of what its client did.
+    pub fn http2_trouble(&self, kind: &'static str) {
+        let key = key(&super::HTTP2_TROUBLE, &[kind]);
+        self.0.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
     /// Everything there is to know, in the text format of Prometheus.
     pub fn render(&self, scrape: &Scrape) -> String {
         let mut text = self.0.handle.render();

@@ -227,6 +227,7 @@ fn what_is_served_is_what_the_table_says() {
     let meters = Meters::new();
     meters.count(&served("shop", 200));
     meters.probed(&"shop".into(), false);
+    meters.http2_trouble("silent");
     let text = meters.render(&scrape(vec![app("shop", "v1")]));
     assert!(text.contains("routerd_probes_total{app=\"shop\",result=\"bad\"} 1\n"));
     let types: BTreeMap<&str, &str> =

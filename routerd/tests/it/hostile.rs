@@ -4,7 +4,6 @@
 mod cases;
 mod dyno;
 
-
 use crate::support::{Client, Rig, until};
 use cases::{Case, End, GROUPS};
 use dyno::{Recorder, Seen};

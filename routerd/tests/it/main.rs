@@ -14,6 +14,7 @@ mod heads;
 mod health;
 mod hold;
 mod hostile;
+mod http2;
 mod limits;
 mod reload;
 mod servers;

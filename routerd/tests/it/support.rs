@@ -2,6 +2,8 @@
 
 pub(crate) mod client;
 pub(crate) mod dyno;
+pub(crate) mod frames;
+pub(crate) mod http2;
 mod load;
 pub(crate) mod program;
 
