@@ -21,3 +21,4 @@ mod support;
 mod takeover;
 mod up;
 mod webhooks;
+mod websocket;
