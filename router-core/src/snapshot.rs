@@ -82,7 +82,8 @@ pub struct DynoSnapshot {
     pub in_flight: u32,
     /// Requests it is working on that nobody waits for any more.
     pub lingering: u32,
-    /// Requests it is working on whose connection has changed the protocol (WebSocket), those beside its slots included.
+    /// Requests it is working on whose connection has changed the protocol (WebSocket), those beside its slots
+    /// included.
     pub upgraded: u32,
     /// Requests it was given, since it was added.
     pub dispatched: u64,

@@ -77,7 +77,7 @@ metrics_table! {
     SERVICE = "routerd_service_seconds", Histogram, "seconds", ["app"],
         "From the lease to the last byte from the dyno, of every request that was given to a dyno.";
     REQUEST = "routerd_request_seconds", Histogram, "seconds", ["app"],
-        "From a request's head to its end, or to the 101 of one whose connection changes its protocol, of every request.";
+        "From a request's head to its end, or to its 101 if its connection changes the protocol, of every request.";
     RESPONSE_BYTES = "routerd_response_bytes_total", Counter, "bytes", ["app"],
         "Body bytes that went to clients.";
     RETRIES = "routerd_retries_total", Counter, "tries", ["app"],

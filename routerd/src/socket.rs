@@ -135,8 +135,8 @@ impl Side {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// hyper is about to write its last, and forgets what was refused when it ends there: until hyper has ended, all that
-    /// it writes is taken. That is a head, and the answers before it that it has not sent yet.
+    /// hyper is about to write its last, and forgets what was refused when it ends there: until hyper has ended, all
+    /// that it writes is taken. That is a head, and the answers before it that it has not sent yet.
     pub(crate) fn keep_all(&self, keeps: bool) {
         self.wire.lock().keeps = keeps;
     }

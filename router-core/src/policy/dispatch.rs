@@ -1,8 +1,8 @@
 //! Which dyno serves next: the list of dynos that have room, and its order. Every operation is O(1).
 //!
 //! A dyno is in the list exactly while it has room for one more request. Dynos with fewer requests in flight come
-//! first (with `concurrency = 1` and no upgraded connections there is only one kind: idle); among equals the [`Order`] decides. [`Order::Random`]
-//! draws from all that have room. There is no
+//! first (with `concurrency = 1` and no upgraded connections there is only one kind: idle); among equals the [`Order`]
+//! decides. [`Order::Random`] draws from all that have room. There is no
 //! policy here that binds a request to a dyno that is not free: that is what makes lines behind slow requests.
 
 use crate::limits::Order;

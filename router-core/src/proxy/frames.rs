@@ -53,8 +53,8 @@ impl Frames {
         }
     }
 
-    /// Reads on to the end of the present frame, or of the next if there is none. Says where in `bytes` that is; `None`:
-    /// behind them.
+    /// Reads on to the end of the present frame, or of the next if there is none. Says where in `bytes` that is;
+    /// `None`: behind them.
     pub(crate) fn next_end(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         while self.have < self.head_len() {

@@ -54,8 +54,8 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The protocols that a request asks to change to, if it asks: `Connection: upgrade` names the header `Upgrade`, and the
-/// client speaks HTTP/1.1 (RFC 9110 section 7.8). `h2c` is not among them: dynos speak HTTP/1.1.
+/// The protocols that a request asks to change to, if it asks: `Connection: upgrade` names the header `Upgrade`, and
+/// the client speaks HTTP/1.1 (RFC 9110 section 7.8). `h2c` is not among them: dynos speak HTTP/1.1.
 pub(crate) fn upgrade(head: &http::request::Parts) -> Option<HeaderValue> {
     if head.version != Version::HTTP_11 || !asks_for_upgrade(&head.headers) {
         return None;

@@ -1,9 +1,9 @@
 //! A connection that has changed its protocol, from the dyno's 101 to its end: bytes both ways, one timer, both sides
 //! closed together, and a gentle end when the dyno or the router leaves.
 //!
-//! *Shared:* nothing; the client's task owns it. *Cancel:* an upgrade that is dropped is cut: its record closes, and the
-//! dyno hears the end of its connection. *Never:* a dyno checked in while it may still work for a client that is gone:
-//! as with any request it lingers until it has closed its side, at most `linger`, unless closing frees it.
+//! *Shared:* nothing; the client's task owns it. *Cancel:* an upgrade that is dropped is cut: its record closes, and
+//! the dyno hears the end of its connection. *Never:* a dyno checked in while it may still work for a client that is
+//! gone: as with any request it lingers until it has closed its side, at most `linger`, unless closing frees it.
 
 use std::fmt;
 use std::future::{Future, poll_fn};

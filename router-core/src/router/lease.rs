@@ -97,10 +97,10 @@ impl Lease {
         }
     }
 
-    /// Says that the dyno has answered by changing the protocol of the request's connection (101), which counts as a good
-    /// answer. If the dyno may hold such a connection beside its requests ([`Limits::streams`]), it is free for its next
-    /// request, over another connection; if not, it stays busy. Either way the lease lasts as long as the connection,
-    /// and how it ends says nothing about the dyno.
+    /// Says that the dyno has answered by changing the protocol of the request's connection (101), which counts as a
+    /// good answer. If the dyno may hold such a connection beside its requests ([`Limits::streams`]), it is free for
+    /// its next request, over another connection; if not, it stays busy. Either way the lease lasts as long as the
+    /// connection, and how it ends says nothing about the dyno.
     pub fn upgrade(&mut self) {
         if self.upgraded.is_none() && !self.grant().probe {
             self.upgraded = Some(self.app.shared().upgrade(self.grant()));

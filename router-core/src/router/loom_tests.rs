@@ -296,3 +296,51 @@ fn a_request_that_enters_as_its_canary_ends_is_served() {
         world.assert_whole(1);
     });
 }
+
+/// A dyno changes the protocol of its request as another one arrives: that one is served beside it, whichever comes
+/// first, and the dyno has one request at a time.
+#[test]
+fn an_upgrade_meets_arrival() {
+    loom::model(|| {
+        let world = World::with_dynos(1);
+        let limits = Limits::default().with_streams(1);
+        world.change(Some(Op::Put(Box::new(limits), "v1".into())));
+        let held = world.granted();
+        let upgrades = world.clone();
+        let first = thread::spawn(move || {
+            let bell = upgrades.app.upgrade(&held.grant);
+            upgrades.app.end_upgraded(&held.grant, false, &bell);
+        });
+        let granted = match world.app.arrive(Lane::Main, 0) {
+            Ok(Entered::Granted(granted)) => Ok(granted),
+            Ok(Entered::InLine(place)) => world.wait(place),
+            Err(fault) => Err(fault),
+        };
+        let granted = granted.unwrap_or_else(|fault| panic!("refused: {fault}"));
+        let dyno = world.app.snapshot().dynos.remove(0);
+        assert_eq!(dyno.in_flight - dyno.upgraded, 1);
+        world.check_in(&granted);
+        first.join().unwrap();
+        world.assert_whole(1);
+    });
+}
+
+/// A dyno leaves as it changes the protocol of its request: the bell rings, whichever comes first.
+#[test]
+fn a_dyno_that_leaves_meets_an_upgrade() {
+    loom::model(|| {
+        let world = World::with_dynos(1);
+        let held = world.granted();
+        let leaves = world.clone();
+        let first = thread::spawn(move || leaves.remove(1));
+        let bell = world.app.upgrade(&held.grant);
+        let notify = StdArc::new(Bell(Notify::new()));
+        let waker = Waker::from(StdArc::clone(&notify));
+        while bell.poll(&std::task::Context::from_waker(&waker)).is_pending() {
+            notify.0.wait();
+        }
+        world.app.end_upgraded(&held.grant, false, &bell);
+        first.join().unwrap();
+        assert!(world.app.snapshot().dynos.is_empty());
+    });
+}

@@ -50,8 +50,8 @@ impl Dyno {
         let (ejected, bad, probes, probing) = (false, Vec::new(), Vec::new(), false);
         #[rustfmt::skip]
         let mut dyno = Self {
-            spec, release, standing, lane, in_flight, lingering, upgraded, streams, failures, dispatched, answered, ejected, bad, probes,
-            probing,
+            spec, release, standing, lane, in_flight, lingering, upgraded, streams, failures, dispatched,
+            answered, ejected, bad, probes, probing,
         };
         dyno.begin(dyno.spec.state);
         dyno

@@ -378,8 +378,8 @@ pub struct Timeouts {
     /// if the dyno is silent, H28 if the client is.
     #[schemars(extend("default" = "55s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
     pub idle: Key<Period>,
-    /// The longest silence on a connection that has changed its protocol (WebSocket); any byte in either direction begins
-    /// it anew. Then both sides are closed, H15 (H28 if the client does not take what is there).
+    /// The longest silence on a connection that has changed its protocol (WebSocket); any byte in either direction
+    /// begins it anew. Then both sides are closed, H15 (H28 if the client does not take what is there).
     #[schemars(extend("default" = "55s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
     pub stream_idle: Key<Period>,
     /// How long a dyno counts as busy for a request that nobody waits for any more. Then its connection is

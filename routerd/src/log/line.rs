@@ -201,8 +201,9 @@ fn json(received: Duration, fields: &Fields<'_>, out: &mut Vec<u8>) {
         ),
     );
     if let Some(Upgraded { lasted, received, end }) = fields.upgraded {
-        let (lasted, end) = (lasted.as_millis(), end.as_str());
-        put(out, format_args!(",\"upgraded_ms\":{lasted},\"received\":{received},\"end\":\"{end}\""));
+        let (micros, end) = (lasted.as_micros(), end.as_str());
+        put(out, format_args!(",\"upgraded_ms\":{}.{:03}", micros / 1000, micros % 1000));
+        put(out, format_args!(",\"received\":{received},\"end\":\"{end}\""));
     }
     out.push(b'}');
 }

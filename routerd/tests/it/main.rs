@@ -23,3 +23,4 @@ mod support;
 mod takeover;
 mod up;
 mod webhooks;
+mod websocket;

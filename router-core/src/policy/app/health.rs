@@ -36,8 +36,8 @@ impl App {
         self.tally.ejected += u64::from(ejected);
     }
 
-    /// The dyno of a request in flight has changed the protocol. That is a good answer, and the dyno has room for the next
-    /// request if it may hold this one beside.
+    /// The dyno of a request in flight has changed the protocol. That is a good answer, and the dyno has room for the
+    /// next request if it may hold this one beside.
     pub(crate) fn upgrade(&mut self, dyno: DynoId, held: Duration) {
         let Some(slot) = self.slot_of(dyno) else { return };
         let Some(lane) = self.lane_of(slot) else { return };

@@ -81,3 +81,34 @@ fn a_lone_dyno_is_tried_again_sooner() {
     let Standing::Quarantined { soon, .. } = dyno.standing() else { panic!("not in quarantine") };
     assert_eq!(soon - now, Duration::from_millis(100));
 }
+
+#[test]
+fn upgraded_requests_stand_beside_the_slots_as_far_as_they_may() {
+    let limits = Limits::default();
+    let mut dyno = dyno(1);
+    let upgrade = |dyno: &mut Dyno| {
+        dyno.grant();
+        dyno.upgrade();
+    };
+    upgrade(&mut dyno);
+    assert_eq!((dyno.room(), dyno.load()), (0, 1), "without streams it takes up the slot");
+    dyno.allow_streams(2);
+    assert_eq!(dyno.room(), 1);
+    upgrade(&mut dyno);
+    upgrade(&mut dyno);
+    assert_eq!(
+        (dyno.room(), dyno.load(), dyno.snapshot().upgraded),
+        (0, 1, 3),
+        "the third takes up the slot"
+    );
+    dyno.end_upgraded(false);
+    assert_eq!((dyno.room(), dyno.load()), (1, 0), "until one beside has ended");
+    dyno.grant();
+    assert_eq!((dyno.room(), dyno.snapshot().in_flight), (0, 3));
+    dyno.step(Event::Leaves, &limits);
+    dyno.check_in(false);
+    dyno.end_upgraded(false);
+    assert!(!dyno.is_gone(), "it is waited for");
+    dyno.end_upgraded(false);
+    assert!(dyno.is_gone());
+}

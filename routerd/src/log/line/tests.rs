@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use router_core::DynoInfo;
 use router_core::fault::{BadRequest, Fault};
 use router_core::ids::{AppId, DynoName};
+use router_core::proxy::End;
 
 use super::*;
 
@@ -56,6 +57,23 @@ fn a_served_request_has_herokus_fields_and_our_queue() {
         "at=info method=GET path=\"/\" host=shop.test request_id=8601b555-6a83-4c12-8269-97c8e32cdb22 \
          fwd=\"127.0.0.1\" dyno=web.1 queue=0ms connect=1ms service=18ms status=200 bytes=13 protocol=http1.1 \
          tls=false\n"
+    );
+}
+
+#[test]
+fn a_connection_that_changed_its_protocol_says_at_last_how_it_ended() {
+    let mut record = served();
+    let (lasted, end) = (Duration::from_micros(61_000_999), End::Idle);
+    record.upgraded = Some(Upgraded { lasted, received: 7, end });
+    (record.status, record.fault) = (101, Some(Fault::IdleConnection));
+    let logfmt = line(Format::Logfmt, &record);
+    assert!(logfmt.starts_with("at=error code=H15 desc=\"Idle connection\" method=GET"), "{logfmt}");
+    let rest = " status=101 bytes=13 protocol=http1.1 tls=false upgraded=61000ms received=7 end=idle\n";
+    assert!(logfmt.ends_with(rest), "{logfmt}");
+    let json = line(Format::Json, &record);
+    assert!(
+        json.ends_with("\"tls\":false,\"upgraded_ms\":61000.999,\"received\":7,\"end\":\"idle\"}\n"),
+        "{json}"
     );
 }
 
