@@ -19,7 +19,7 @@ use crate::proxy::canary;
 use crate::proxy::forward::{Attempt, Failed, send};
 use crate::proxy::inspect::{self, Rules, Target};
 use crate::proxy::record::{Hook, Open, Record};
-use crate::proxy::upload::{BoxError, ClientBody, Upload};
+use crate::proxy::upload::{BoxError, ClientBody, Upload, bounded};
 use crate::proxy::{headers, turn};
 use crate::router::{AppRef, Lease, Router};
 
@@ -134,7 +134,10 @@ impl Proxy {
             let found = &*app.insert(found);
             let upload = match body {
                 None => Upload::none(),
-                Some(body) => Upload::read_ahead(body, limits.request_buffer, limits.idle).await?,
+                Some(body) => {
+                    let body = bounded(body, limits.body_max)?;
+                    Upload::read_ahead(body, limits.request_buffer, limits.idle).await?
+                }
             };
             let interim = client.interim.clone().filter(|_| head.version == http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);
