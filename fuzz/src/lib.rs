@@ -33,6 +33,8 @@ pub mod config_file;
 
 pub mod dns_records;
 
+pub mod guard_vs_hyper;
+
 pub mod host_route;
 
 pub mod request_head;
@@ -45,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     ("app_model", app_model::run),
     ("config_file", config_file::run),
     ("dns_records", dns_records::run),
+    ("guard_vs_hyper", guard_vs_hyper::run),
     ("host_route", host_route::run),
     ("request_head", request_head::run),
 ];

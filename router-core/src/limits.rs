@@ -29,6 +29,7 @@ use std::time::Duration;
 /// | [`eject_max`](Self::eject_max) | 50 % | 100 % | the dyno stays, however ill it is |
 /// | [`health_rise`](Self::health_rise) | 1 | 100 | the dyno gets requests again |
 /// | [`health_fall`](Self::health_fall) | 3 | 100 | the dyno gets no more requests |
+/// | [`body_max`](Self::body_max) | 0: any length | 64 GiB | refused: H26 with 413 |
 /// | [`request_buffer`](Self::request_buffer) | 64 KiB | 1 GiB | the rest is streamed while the dyno is held |
 /// | [`response_spool`](Self::response_spool) | 1 MiB | 1 GiB | the dyno is held until the client reads |
 ///
@@ -89,6 +90,8 @@ pub struct Limits {
     pub health_rise: u32,
     /// Bad probes in a row after which a dyno gets no more requests; 0 counts as 1.
     pub health_fall: u32,
+    /// The longest body of a request, in bytes. 0: any length.
+    pub body_max: u64,
     /// How much of a request body is read before a dyno is taken, in bytes.
     pub request_buffer: usize,
     /// How much of an answer is kept for a slow client so that the dyno is free, in bytes.
@@ -137,6 +140,7 @@ impl Default for Limits {
             eject_max: 50,
             health_rise: 1,
             health_fall: 3,
+            body_max: 0,
             request_buffer: 64 << 10,
             response_spool: 1 << 20,
             order: Order::Lifo,
@@ -186,6 +190,7 @@ setters! {
     with_eject_max sets eject_max: u32;
     with_health_rise sets health_rise: u32;
     with_health_fall sets health_fall: u32;
+    with_body_max sets body_max: u64;
     with_request_buffer sets request_buffer: usize;
     with_response_spool sets response_spool: usize;
     with_order sets order: Order;

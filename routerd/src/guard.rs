@@ -26,6 +26,7 @@
 
 mod line;
 
+use memchr::memchr;
 use router_core::fault::BadRequest;
 
 pub use line::is_host;
@@ -207,7 +208,7 @@ impl Guard {
 
     /// Takes a line, or what has come of it.
     fn line(&mut self, rest: &[u8]) -> Result<usize, BadRequest> {
-        let end = rest.iter().position(|byte| *byte == b'\n');
+        let end = memchr(b'\n', rest);
         let step = end.map_or(rest.len(), |end| end + 1);
         self.fits(self.part.len() + step)?;
         if end.is_none() {

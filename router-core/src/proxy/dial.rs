@@ -54,7 +54,12 @@ impl Conn {
         let heard = Arc::new(Heard::default());
         let io = TokioIo::new(Counted { stream, heard: Arc::clone(&heard) });
         // hyper takes 100 headers of an answer; with any other number it allocates for them with each answer.
-        let shake = Builder::new().max_buf_size(ANSWER_HEAD_MAX).handshake(io).await;
+        let mut http = Builder::new();
+        http.max_buf_size(ANSWER_HEAD_MAX)
+            // Both are for a proxy to mend (RFC 9112 sections 5.1 and 5.2).
+            .allow_spaces_after_header_name_in_responses(true)
+            .allow_obsolete_multiline_headers_in_responses(true);
+        let shake = http.handshake(io).await;
         let (sender, driver) = shake.map_err(|_| Fault::ConnectRefused)?;
         Ok(Box::new(Self { sender, driver: Some(driver), over: false, heard, parked: None }))
     }

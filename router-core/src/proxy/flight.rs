@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
@@ -45,6 +46,8 @@ struct Parts {
     stage: Stage,
     /// What the answer says of the dyno, if it comes to its end.
     outcome: Outcome,
+    /// Its end can be read in two ways: the connection is not used again.
+    doubtful: bool,
 }
 
 enum Stage {
@@ -82,7 +85,8 @@ impl Flight {
         let sent = lease.app().shared().now();
         let head: Head = Box::pin(conn.sender.try_send_request(request));
         let (stage, outcome) = (Stage::Head(head), Outcome::Served);
-        Self(Some(Parts { lease, conn, limits, progress, heard_before, sent, stage, outcome }))
+        let doubtful = false;
+        Self(Some(Parts { lease, conn, limits, progress, heard_before, sent, stage, outcome, doubtful }))
     }
 
     /// Waits for the head of the answer: `first_byte` after the request has been sent, and no longer than `idle` for
@@ -320,6 +324,9 @@ impl Parts {
 
     fn answered(&mut self, head: &http::response::Parts, body: Incoming) {
         self.stage = Stage::Body(body);
+        // RFC 9112 section 6.3: the chunks count, and somebody may have meant the length.
+        self.doubtful =
+            head.headers.contains_key(CONTENT_LENGTH) && head.headers.contains_key(TRANSFER_ENCODING);
         if head.status.is_server_error() {
             self.outcome = Outcome::Errored;
         }
@@ -336,7 +343,7 @@ impl Parts {
 
     /// The answer has ended: if the connection can be used again it is kept for the dyno's next request.
     fn park(&mut self, cx: &mut Context<'_>) {
-        let keep = !self.limits.keepalive.is_zero() && self.conn.is_reusable(cx);
+        let keep = !self.doubtful && !self.limits.keepalive.is_zero() && self.conn.is_reusable(cx);
         self.conn.parked = keep.then(|| self.lease.app().shared().now());
     }
 

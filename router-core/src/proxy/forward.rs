@@ -235,7 +235,11 @@ impl Attempt {
         if let Some(interim) = &self.interim {
             let interim = Arc::clone(interim);
             hyper::ext::on_informational(&mut request, move |answer| {
-                interim(answer.status(), answer.headers())
+                // No such answer has a body, so nothing may say where one ends (RFC 9110 section 8.6).
+                let mut headers = answer.headers().clone();
+                headers::remove_hop_by_hop(&mut headers);
+                headers.remove(header::CONTENT_LENGTH);
+                interim(answer.status(), &headers)
             });
         }
         Ok(request)

@@ -21,7 +21,7 @@ use crate::proxy::forward::{Attempt, Failed, send};
 use crate::proxy::grpc::{self, Call};
 use crate::proxy::inspect::{self, Rules, Target};
 use crate::proxy::record::{Hook, Open, Record};
-use crate::proxy::upload::{BoxError, ClientBody, Upload};
+use crate::proxy::upload::{BoxError, ClientBody, Upload, bounded};
 use crate::proxy::{headers, http2, turn};
 use crate::router::{AppRef, Lease, Router};
 
@@ -138,9 +138,15 @@ impl Proxy {
             let found = &*app.insert(found);
             let upload = match body {
                 None => Upload::none(),
-                // A call may wait for its answer before it says more.
-                Some(body) if call.is_some() => Upload::streamed(body),
-                Some(body) => Upload::read_ahead(body, limits.request_buffer, limits.idle).await?,
+                Some(body) => {
+                    let body = bounded(body, limits.body_max)?;
+                    // A call may wait for its answer before it says more.
+                    if call.is_some() {
+                        Upload::streamed(body)
+                    } else {
+                        Upload::read_ahead(body, limits.request_buffer, limits.idle).await?
+                    }
+                }
             };
             let interim = client.interim.clone().filter(|_| head.version >= http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::clock::Clock;
 use crate::fault::{BadRequest, Fault};
@@ -20,6 +20,21 @@ use crate::sync::Mutex;
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A client's body.
 pub(crate) type ClientBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The body, which fails when it turns out to be longer than `most` bytes; 0: any length.
+///
+/// # Errors
+/// [`BadRequest::BodyTooLarge`] if it says so beforehand.
+pub(crate) fn bounded(body: ClientBody, most: u64) -> Result<ClientBody, Fault> {
+    let length = body.size_hint();
+    if most == 0 || length.exact().is_some_and(|length| length <= most) {
+        return Ok(body);
+    }
+    if length.lower() > most {
+        return Err(Fault::BadRequest(BadRequest::BodyTooLarge));
+    }
+    Ok(Limited::new(body, usize::try_from(most).unwrap_or(usize::MAX)).boxed_unsync())
+}
 
 /// A request's body before a dyno is taken.
 pub(crate) struct Upload {
@@ -46,7 +61,8 @@ impl Upload {
     /// Reads the body up to `most` bytes, waiting no longer than `idle` for each part.
     ///
     /// # Errors
-    /// [`Fault::ClientIdle`], [`Fault::ClientInterrupted`], or [`Fault::BadRequest`] for broken chunks.
+    /// [`Fault::ClientIdle`], [`Fault::ClientInterrupted`], or [`Fault::BadRequest`] for broken chunks and
+    /// for more than it may have.
     pub(crate) async fn read_ahead(mut body: ClientBody, most: usize, idle: Duration) -> Result<Self, Fault> {
         let length = body.size_hint().exact();
         let mut parts = VecDeque::new();
@@ -214,8 +230,11 @@ impl Progress {
     }
 }
 
-/// What broke a client's body: its connection, or its own chunks.
+/// What broke a client's body: its connection, its own chunks, or its length.
 fn client_fault(error: &BoxError) -> Fault {
+    if error.is::<LengthLimitError>() {
+        return Fault::BadRequest(BadRequest::BodyTooLarge);
+    }
     match error.downcast_ref::<hyper::Error>() {
         Some(error) if error.is_timeout() => Fault::ClientIdle,
         Some(error) if error.is_incomplete_message() || is_io(error) => Fault::ClientInterrupted,

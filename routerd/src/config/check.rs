@@ -415,6 +415,7 @@ impl<'a> Checker<'a> {
             .with_eject_max(health.eject_max.or(default.eject_max))
             .with_health_rise(health.rise.or(default.health_rise))
             .with_health_fall(health.fall.or(default.health_fall))
+            .with_body_max(app.body_max.or(Size(default.body_max)).0)
             .with_request_buffer(size(&app.request_buffer, default.request_buffer))
             .with_response_spool(size(&app.response_spool, default.response_spool))
             .with_order(order)

@@ -382,6 +382,7 @@ fn keys(app: &App) -> Keys {
         ("concurrency", one(concurrency)),
         ("streams", one(limits.streams)),
         ("order", one(order)),
+        ("body_max", one(Size(limits.body_max))),
         ("request_buffer", one(Size(limits.request_buffer as u64))),
         ("response_spool", one(Size(limits.response_spool as u64))),
         ("close_frees_dyno", one(limits.close_frees_dyno)),

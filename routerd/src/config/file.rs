@@ -313,6 +313,10 @@ pub struct App {
     pub deploy: Deploy,
     /// How it is found out that a dyno is not well, and what follows.
     pub health: Health,
+    /// The longest body of a request; `"0B"` is any length. A longer one is answered with 413: at once if its length is
+    /// given, else when it has come to that, and then a dyno that has begun with it loses its connection.
+    #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "64GiB"))]
+    pub body_max: Key<Size>,
     /// How much of a request body is read before a dyno is taken, so that a slow upload holds none. The rest is
     /// streamed while the dyno is held.
     #[schemars(extend("default" = "64KiB", "x-floor" = "0B", "x-ceiling" = "1GiB"))]

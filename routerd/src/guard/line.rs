@@ -107,7 +107,9 @@ pub(super) fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = line.iter().position(|byte| *byte == b':')?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     // A line that begins with white space has no token for a name: it is the rest of the line before (obs-fold).
-    let good = is_token(name) && value.iter().all(|byte| matches!(byte, b'\t' | 0x20..=0x7E | 0x80..=0xFF));
+    // To the end in any case: without a way out of the loop the compiler takes many bytes at once.
+    let text = |good, byte: &u8| good & matches!(byte, b'\t' | 0x20..=0x7E | 0x80..=0xFF);
+    let good = is_token(name) && value.iter().fold(true, text);
     good.then(|| (name, trim(value)))
 }
 
@@ -203,30 +205,30 @@ pub(super) fn is_trailer(line: &[u8]) -> bool {
 }
 
 fn is_token(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| is_token_byte(*byte))
+    !name.is_empty() && name.iter().fold(true, |good, byte| good & is_token_byte(*byte))
 }
 
 /// RFC 9110 section 5.6.2.
 fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+    TOKEN[usize::from(byte)]
 }
+
+/// Which bytes a token may have.
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let more = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < more.len() {
+        table[more[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// Without spaces and tabs at both ends; other white space is no white space here (RFC 9110 section 5.6.3).
 fn trim(text: &[u8]) -> &[u8] {

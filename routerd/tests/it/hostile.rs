@@ -3,6 +3,7 @@
 
 mod cases;
 mod dyno;
+mod peers;
 
 use crate::support::{Client, Rig, until};
 use cases::{Case, End, GROUPS};

@@ -105,6 +105,41 @@ async fn a_wait_that_is_longer_than_allowed_is_refused_at_its_end_or_at_the_door
     assert_eq!(before.await.unwrap().fault(), "H11");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_beyond_its_bound_is_413_at_once_or_as_soon_as_it_shows() {
+    let dyno = Dyno::start().await;
+    let rig = Rig::start(&[&dyno], "body_max = '1KiB'\nrequest_buffer = '512B'").await;
+    assert!(rig.client().await.post("/", &[b'u'; 1024]).await.is_ok());
+    let head = "POST / HTTP/1.1\r\nHost: shop.test\r\n";
+    let chunked = |length: usize| {
+        let chunk = format!("10\r\n{}\r\n", "u".repeat(16)).repeat(length / 16);
+        format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}")
+    };
+    let mut whole = rig.client().await;
+    whole.send(chunked(1024) + "0\r\n\r\n").await;
+    assert!(whole.answer().await.is_ok());
+    let served = dyno.seen().len();
+    // By its length, before a byte of it; nobody is told to go on.
+    for more in ["", "Expect: 100-continue\r\n"] {
+        let mut client = rig.client().await;
+        client.send(format!("{head}{more}Content-Length: 1025\r\n\r\n")).await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.fault(), answer.header("connection")), (413, "H26", "close"));
+        assert!(client.rest().await.is_empty());
+    }
+    assert_eq!(dyno.seen().len(), served);
+    // By what has come: the dyno may have begun, and never sees a whole request.
+    let mut client = rig.client().await;
+    client.send(chunked(1040)).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.fault()), (413, "H26"));
+    assert!(client.rest().await.is_empty());
+    rig.at_rest().await;
+    rig.log.are(5).await;
+    let causes: Vec<_> = rig.log.all().iter().skip(2).map(|line| line["cause"].clone()).collect();
+    assert_eq!(causes, ["oversized body"; 3]);
+}
+
 #[tokio::test]
 async fn an_unknown_host_and_an_app_without_dynos_have_their_own_codes() {
     let dyno = Dyno::start().await;

@@ -51,6 +51,7 @@ fn each_value_that_changes_is_named_and_nothing_else() {
         ("queue = { standing_wait = '1s' }", "queue.standing_wait: 2s 500ms -> 1s"),
         ("timeouts = { first_byte = '10s' }", "timeouts.first_byte: 30s -> 10s"),
         ("retry = { max_tries = 3 }", "retry.max_tries: 10 -> 3"),
+        ("body_max = '1MiB'", "body_max: 0B -> 1MiB"),
         ("request_buffer = '1MiB'", "request_buffer: 64KiB -> 1MiB"),
         ("order = 'random'", "order: lifo -> random"),
         ("close_frees_dyno = true", "close_frees_dyno: false -> true"),

@@ -411,7 +411,8 @@ const PROTOCOLS: &[Case] = &[
     ),
     (
         "h2c and what follows",
-        "{GET}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "{GET}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n\
+         PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         &[200, 505],
         Shut,
         X,
