@@ -18,6 +18,7 @@ mod grpc;
 mod headers;
 mod http2;
 mod inspect;
+mod link;
 pub mod probe;
 mod record;
 mod request;

@@ -1,19 +1,17 @@
 //! Step 5: send a request to the dyno of a lease and bring the answer back; what to do when that goes wrong.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Frame;
 
 use crate::clock::Clock;
 use crate::fault::{Fault, Restriction};
-use crate::limits::Limits;
+use crate::limits::Protocol;
 use crate::policy::health::Outcome;
 use crate::proxy::body::Body;
 use crate::proxy::dial::Conn;
@@ -38,6 +36,9 @@ pub(crate) struct Attempt {
     pub(crate) upload: Upload,
     /// Where interim answers go, if the client can take them.
     pub(crate) interim: Option<Interim>,
+    /// The client has said that it takes trailers. Only over HTTP/2 that goes on to the dyno: over HTTP/1.1 it would be
+    /// one of the connection's own headers.
+    pub(crate) trailers: bool,
 }
 
 /// How a try went wrong.
@@ -57,14 +58,14 @@ pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Ope
     let limits = lease.limits();
     let clock = lease.app().shared().clock().clone();
     headers::dispatched(&mut attempt.headers, lease.waited(), lease.app().gauges().0);
-    let mut conn = warm(&mut lease, &limits, &clock).await;
+    let mut conn = Conn::warm(&mut lease, &limits).await;
     loop {
         let reused = conn.is_some();
         let conn_now = match conn.take() {
             Some(conn) => conn,
             None => {
                 let before = clock.now();
-                match Conn::open(lease.dyno().address, limits.connect).await {
+                match Conn::open(&mut lease, &limits).await {
                     Ok(conn) => {
                         open.note(|record| record.connect = clock.now().duration_since(before));
                         conn
@@ -73,7 +74,7 @@ pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Ope
                 }
             }
         };
-        let request = attempt.request(&clock).map_err(Failed::Over)?;
+        let request = attempt.request(&clock, limits.protocol).map_err(Failed::Over)?;
         let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits));
         match flight.head().await {
             Ok(head) => {
@@ -119,17 +120,6 @@ impl Reply {
         };
         Response::from_parts(self.head, body)
     }
-}
-
-/// The dyno's connection from the lease before, if it can be used.
-pub(crate) async fn warm(lease: &mut Lease, limits: &Limits, clock: &Clock) -> Option<Box<Conn>> {
-    let mut conn = lease.take_parcel::<Conn>()?;
-    let parked = conn.parked.take()?;
-    if clock.now().duration_since(parked) > limits.keepalive {
-        return None;
-    }
-    let reusable = poll_fn(|cx| Poll::Ready(conn.is_reusable(cx))).await;
-    reusable.then_some(conn)
 }
 
 /// Takes the answer in: checks its head, frees the dyno as soon as it has ended.
@@ -181,13 +171,13 @@ fn check_head(head: &http::response::Parts) -> Result<(), Fault> {
     }
     let first = head.headers.get(header::CONTENT_LENGTH);
     // hyper looks only at lengths it needs, and takes a list of equal ones.
-    let good = |length: &http::HeaderValue| {
+    let good = |length: &HeaderValue| {
         length.as_bytes().iter().all(u8::is_ascii_digit) && !length.is_empty() && Some(length) == first
     };
     if !head.headers.get_all(header::CONTENT_LENGTH).iter().all(good) {
         return Err(Fault::Restriction(Restriction::ContentLength));
     }
-    let line = |value: &http::HeaderValue| header::SET_COOKIE.as_str().len() + 2 + value.len();
+    let line = |value: &HeaderValue| header::SET_COOKIE.as_str().len() + 2 + value.len();
     if head.headers.get_all(header::SET_COOKIE).iter().any(|value| line(value) > COOKIE_MAX) {
         return Err(Fault::Restriction(Restriction::Cookie));
     }
@@ -195,13 +185,16 @@ fn check_head(head: &http::response::Parts) -> Result<(), Fault> {
 }
 
 impl Attempt {
-    fn request(&mut self, clock: &Clock) -> Result<Request<ToDyno>, Fault> {
+    fn request(&mut self, clock: &Clock, protocol: Protocol) -> Result<Request<ToDyno>, Fault> {
         let mut request = Request::new(self.upload.next_try(clock));
         *request.method_mut() = self.method.clone();
         // A clone, because a dead connection may be noticed only after the head has been sent.
         *request.headers_mut() = self.headers.clone();
         *request.uri_mut() =
             Uri::builder().path_and_query(self.path.clone()).build().map_err(|_| Fault::Platform)?;
+        if self.trailers && protocol == Protocol::H2c {
+            request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        }
         if let Some(interim) = &self.interim {
             let interim = Arc::clone(interim);
             hyper::ext::on_informational(&mut request, move |answer| {

@@ -126,7 +126,7 @@ impl Proxy {
         received: Received,
         body: Option<ClientBody>,
     ) -> Result<Response<Body>, Aborted> {
-        let Received { mut open, head, accept, request_id, call, inspected } = received;
+        let Received { mut open, head, accept, request_id, call, trailers, inspected } = received;
         let overdue = call.and_then(|call| self.router.clock().now().checked_add(call.timeout?));
         let mut app = None;
         let answer = async {
@@ -143,7 +143,7 @@ impl Proxy {
             };
             let interim = client.interim.clone().filter(|_| head.version >= http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);
-            let mut attempt = Attempt { method, path: target.path, headers, upload, interim };
+            let mut attempt = Attempt { method, path: target.path, headers, upload, interim, trailers };
             let mut entered = self.router.clock().now();
             let lane = found.lane(|canary| canary::carries(canary, &attempt.headers));
             let mut ticket = self.router.ticket_on(found, lane, attempt.upload.held())?; // 3
@@ -189,6 +189,8 @@ struct Received {
     accept: Option<HeaderValue>,
     request_id: HeaderValue,
     call: Option<Call>,
+    /// The client takes trailers.
+    trailers: bool,
     inspected: Result<Target, Fault>,
 }
 
@@ -200,6 +202,7 @@ impl Received {
         let plain = http2::plain(&mut head);
         open.note(|record| describe(record, &head, client));
         let call = grpc::call(&head);
+        let trailers = head.version == http::Version::HTTP_2 && head.headers.contains_key(http::header::TE);
         let accept = head.headers.get(http::header::ACCEPT).cloned();
         let inspected = plain.and_then(|()| inspect::inspect(&mut head, &proxy.rules));
         let trusted = proxy.rules.trusted_request_id;
@@ -210,7 +213,7 @@ impl Received {
             record.request_id = Some(known.request_id);
             record.forwarded_for = Some(known.forwarded_for);
         });
-        Self { open, head, accept, request_id, call, inspected }
+        Self { open, head, accept, request_id, call, trailers, inspected }
     }
 }
 

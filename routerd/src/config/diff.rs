@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use router_core::change::Change;
 use router_core::dns::Families;
 use router_core::ids::AppId;
-use router_core::limits::Order;
+use router_core::limits::{Order, Protocol};
 
 use super::health::{Health, ProbeWord};
 use super::units::{Period, Size};
@@ -375,11 +375,17 @@ fn keys(app: &App) -> Keys {
         // `Order` may grow; the default stands for what this version cannot write.
         Order::Lifo | _ => "lifo",
     };
+    let protocol = match limits.protocol {
+        Protocol::H2c => "h2c",
+        // As above.
+        Protocol::Http1 | _ => "http1",
+    };
     let mut keys = vec![
         ("hosts", many(&spec.hosts)),
         ("release", one(&spec.release)),
         ("dynos", many(dynos)),
         ("concurrency", one(concurrency)),
+        ("protocol", one(protocol)),
         ("order", one(order)),
         ("request_buffer", one(Size(limits.request_buffer as u64))),
         ("response_spool", one(Size(limits.response_spool as u64))),
