@@ -198,6 +198,15 @@ impl Fault {
         Self::NoSuchApp,
     ];
 
+    /// Why a connection to a dyno could not be opened.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn of_connect(error: &std::io::Error) -> Self {
+        match error.kind() == std::io::ErrorKind::TimedOut {
+            true => Self::ConnectTimeout,
+            false => Self::ConnectRefused,
+        }
+    }
+
     /// The code: stable, short, searchable. Stands in the log, in `X-Router-Fault`, and in metrics.
     pub fn code(self) -> &'static str {
         self.row().0

@@ -98,6 +98,8 @@ pub struct Limits {
     pub response_spool: usize,
     /// Which idle dyno serves next.
     pub order: Order,
+    /// What the dynos speak.
+    pub protocol: Protocol,
     /// `true`: a dyno frees itself when its connection is closed, so a request whose client is gone is cut
     /// instead of read to its end. `false` (default) is right for servers that work on after a close.
     pub close_frees_dyno: bool,
@@ -114,6 +116,18 @@ pub enum Order {
     LeastRecentlyUsed,
     /// Any of them, drawn from the app's own seeded generator.
     Random,
+}
+
+/// What the dynos of an app speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// HTTP/1.1, one request after the other on a connection; a dyno with more than one request at a time has as many
+    /// connections.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, from the first byte: one connection a dyno, however many requests it serves at once.
+    H2c,
 }
 
 impl Default for Limits {
@@ -144,6 +158,7 @@ impl Default for Limits {
             request_buffer: 64 << 10,
             response_spool: 1 << 20,
             order: Order::Lifo,
+            protocol: Protocol::Http1,
             close_frees_dyno: false,
         }
     }
@@ -194,5 +209,6 @@ setters! {
     with_request_buffer sets request_buffer: usize;
     with_response_spool sets response_spool: usize;
     with_order sets order: Order;
+    with_protocol sets protocol: Protocol;
     with_close_frees_dyno sets close_frees_dyno: bool;
 }

@@ -19,6 +19,7 @@ mod grpc;
 mod headers;
 mod http2;
 mod inspect;
+mod link;
 pub mod probe;
 mod record;
 mod request;

@@ -6,6 +6,7 @@ use http::Request;
 use http::header::{HOST, USER_AGENT};
 use router_core::Lease;
 use router_core::ids::Address;
+use router_core::limits::Protocol;
 use router_core::proxy::probe::{Answered, Unanswered, ask, ask_fresh, touch, touch_fresh};
 use tokio::time::timeout;
 
@@ -15,21 +16,21 @@ use crate::config::units::Period;
 /// How much of a body is quoted, in characters.
 const QUOTED: usize = 100;
 
-/// Probes a dyno that does not serve yet, over a connection that is closed afterwards.
+/// Probes a dyno that does not serve yet and speaks that, over a connection that is closed afterwards.
 ///
 /// # Errors
 /// What is wrong, in a few words: `connection refused`, `status 503: migrating`, `no answer within 5s`.
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
-pub async fn probe(probe: &Probe, address: Address) -> Result<(), String> {
+pub async fn probe(probe: &Probe, protocol: Protocol, address: Address) -> Result<(), String> {
     let limit = probe.timeout;
     match &probe.kind {
         ProbeKind::None => Ok(()),
         ProbeKind::Tcp => connected(touch_fresh(address, limit).await, limit),
         ProbeKind::Http { path, host, expect } => {
             let request = request(path, host.as_deref(), address)?;
-            let answer = timeout(limit, ask_fresh(address, &request, limit)).await;
+            let answer = timeout(limit, ask_fresh(address, protocol, &request, limit)).await;
             judge(answer.map_err(|_| no_answer(limit))?, *expect, limit)
         }
     }

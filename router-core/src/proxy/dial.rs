@@ -1,5 +1,6 @@
 //! A connection to a dyno: opened when there is none, polled by whoever holds the lease, parked with the dyno.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,6 +9,9 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,32 +19,71 @@ use tokio::net::TcpStream;
 
 use crate::fault::Fault;
 use crate::ids::Address;
+use crate::limits::{Limits, Protocol};
+use crate::proxy::link::{self, Common, Link};
 use crate::proxy::upload::ToDyno;
+use crate::router::Lease;
 
 /// The longest head of an answer.
-const ANSWER_HEAD_MAX: usize = 512 << 10;
+pub(crate) const ANSWER_HEAD_MAX: usize = 512 << 10;
 
 /// A dyno's one connection. It is the parcel of the dyno's lease.
 pub(crate) struct Conn {
-    pub(crate) sender: SendRequest<ToDyno>,
-    driver: Option<Connection<TokioIo<Counted>, ToDyno>>,
-    /// The driver has come to its end; it still has the socket.
-    over: bool,
+    wire: Wire,
     heard: Arc<Heard>,
     /// When it was last parked; `None` while it is new.
     pub(crate) parked: Option<Instant>,
 }
 
+enum Wire {
+    Http1 {
+        sender: SendRequest<ToDyno>,
+        driver: Option<Connection<TokioIo<Counted>, ToDyno>>,
+        /// The driver has come to its end; it still has the socket.
+        over: bool,
+    },
+    /// The dyno's other leases have it too, and it has a task of its own.
+    Http2(Arc<Link>),
+}
+
+/// A request that could not be sent, or was not answered.
+pub(crate) type Unsent = TrySendError<Request<ToDyno>>;
+/// The head of an answer that is still to come.
+pub(crate) type Head = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Unsent>> + Send>>;
+
 impl Conn {
-    /// Opens a connection.
+    /// Opens a connection to the dyno of a lease, or joins the one that it shares.
     ///
     /// # Errors
     /// [`Fault::ConnectRefused`] or [`Fault::ConnectTimeout`]: the dyno has seen nothing of the request.
-    pub(crate) async fn open(address: Address, limit: Duration) -> Result<Box<Self>, Fault> {
-        match connect(address, limit).await {
-            Ok(stream) => Self::over(stream).await,
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Fault::ConnectTimeout),
-            Err(_) => Err(Fault::ConnectRefused),
+    pub(crate) async fn open(lease: &mut Lease, limits: &Limits) -> Result<Box<Self>, Fault> {
+        let address = lease.dyno().address;
+        match limits.protocol {
+            Protocol::Http1 => {
+                let stream = connect(address, limits.connect).await;
+                Self::http1(stream.map_err(|error| Fault::of_connect(&error))?).await
+            }
+            Protocol::H2c => {
+                let now = lease.app().shared().now();
+                lease.common::<Common>().open(address, limits, now).await.map(Self::shared)
+            }
+        }
+    }
+
+    /// The dyno's connection from a lease before or beside this one, if it can be used.
+    pub(crate) async fn warm(lease: &mut Lease, limits: &Limits) -> Option<Box<Self>> {
+        let now = lease.app().shared().now();
+        let parcel = lease.take_parcel::<Self>();
+        match limits.protocol {
+            Protocol::Http1 => {
+                let mut conn = parcel?;
+                let parked = conn.parked?;
+                if now.duration_since(parked) > limits.keepalive {
+                    return None;
+                }
+                poll_fn(|cx| Poll::Ready(conn.is_reusable(cx))).await.then_some(conn)
+            }
+            Protocol::H2c => lease.common::<Common>().warm(limits, now).map(Self::shared),
         }
     }
 
@@ -48,7 +91,18 @@ impl Conn {
     ///
     /// # Errors
     /// [`Fault::ConnectRefused`]: the dyno has seen nothing of the request.
-    pub(crate) async fn over(stream: TcpStream) -> Result<Box<Self>, Fault> {
+    pub(crate) async fn over(stream: TcpStream, protocol: Protocol) -> Result<Box<Self>, Fault> {
+        match protocol {
+            Protocol::Http1 => Self::http1(stream).await,
+            Protocol::H2c => Link::over(stream).await.map(Arc::new).map(Self::shared),
+        }
+    }
+
+    fn shared(link: Arc<Link>) -> Box<Self> {
+        Box::new(Self { wire: Wire::Http2(link), heard: Arc::default(), parked: None })
+    }
+
+    async fn http1(stream: TcpStream) -> Result<Box<Self>, Fault> {
         // Without it only latency suffers.
         let _ = stream.set_nodelay(true);
         let heard = Arc::new(Heard::default());
@@ -61,16 +115,46 @@ impl Conn {
             .allow_obsolete_multiline_headers_in_responses(true);
         let shake = http.handshake(io).await;
         let (sender, driver) = shake.map_err(|_| Fault::ConnectRefused)?;
-        Ok(Box::new(Self { sender, driver: Some(driver), over: false, heard, parked: None }))
+        let wire = Wire::Http1 { sender, driver: Some(driver), over: false };
+        Ok(Box::new(Self { wire, heard, parked: None }))
+    }
+
+    /// Sends a request; the head of its answer comes while the connection is driven.
+    pub(crate) fn send(&mut self, mut request: Request<ToDyno>) -> Head {
+        match &mut self.wire {
+            Wire::Http1 { sender, .. } => Box::pin(sender.try_send_request(request)),
+            Wire::Http2(link) => {
+                link::target(&mut request);
+                Box::pin(link.sender().try_send_request(request))
+            }
+        }
+    }
+
+    /// A request on it has ended, and another may be sent: it stays with the dyno of the lease.
+    pub(crate) fn stay(self: Box<Self>, lease: &mut Lease, limits: &Limits) {
+        if let Wire::Http2(link) = self.wire {
+            let now = lease.app().shared().now();
+            lease.common::<Common>().rest(link, limits.keepalive, now);
+        } else {
+            self.put_back(lease);
+        }
+    }
+
+    /// Nothing was sent over it, and it stays with the dyno of the lease.
+    pub(crate) fn put_back(self: Box<Self>, lease: &mut Lease) {
+        if !self.is_shared() {
+            lease.put_parcel(self);
+        }
     }
 
     /// Moves bytes both ways. Ready once the connection is over.
     pub(crate) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(driver) = self.driver.as_mut().filter(|_| !self.over) else { return Poll::Ready(()) };
-        let result = ready!(Pin::new(driver).poll(cx));
-        self.over = true;
+        let Wire::Http1 { driver, over, .. } = &mut self.wire else { return Poll::Pending };
+        let Some(running) = driver.as_mut().filter(|_| !*over) else { return Poll::Ready(()) };
+        let result = ready!(Pin::new(running).poll(cx));
+        *over = true;
         if result.is_err() {
-            self.driver = None;
+            *driver = None;
         }
         Poll::Ready(())
     }
@@ -78,16 +162,26 @@ impl Conn {
     /// The socket, and what was read from it and is part of no answer, once the connection is over because the dyno has
     /// changed the protocol. `None`: it is not over, or broke. Then it is closed.
     pub(crate) fn into_io(self: Box<Self>) -> Option<(Counted, Bytes)> {
-        let parts = self.driver.filter(|_| self.over)?.into_parts();
+        let Wire::Http1 { driver, over: true, .. } = self.wire else { return None };
+        let parts = driver?.into_parts();
         Some((parts.io.into_inner(), parts.read_buf))
+    }
+
+    /// Whether other leases of its dyno have it too.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.wire, Wire::Http2(_))
     }
 
     /// Whether the next request can go over it: nothing is under way and the dyno has not closed it.
     pub(crate) fn is_reusable(&mut self, cx: &mut Context<'_>) -> bool {
-        self.poll_drive(cx).is_pending() && self.sender.is_ready()
+        self.poll_drive(cx).is_pending()
+            && match &self.wire {
+                Wire::Http1 { sender, .. } => sender.is_ready(),
+                Wire::Http2(link) => link.is_open(),
+            }
     }
 
-    /// Bytes read since the connection was opened.
+    /// Bytes read since the connection was opened; 0 if it is shared, where they say nothing of one request.
     pub(crate) fn heard(&self) -> u64 {
         self.heard.bytes.load(Ordering::Relaxed)
     }

@@ -18,20 +18,16 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::fault::{Fault, Restriction};
 use crate::limits::Limits;
 use crate::policy::health::Outcome;
-use crate::proxy::dial::Conn;
+use crate::proxy::dial::{Conn, Head, Unsent};
 use crate::proxy::spool::{End, Gone, Writer};
 use crate::proxy::upgrade::Switched;
 use crate::proxy::upload::{Progress, ToDyno, Waits};
 use crate::router::Lease;
-
-type Unsent = TrySendError<Request<ToDyno>>;
-type Head = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Unsent>> + Send>>;
 
 /// A request at its dyno.
 pub(crate) struct Flight(Option<Parts>);
@@ -83,7 +79,7 @@ impl Flight {
         let progress = request.body().progress();
         let heard_before = conn.heard();
         let sent = lease.app().shared().now();
-        let head: Head = Box::pin(conn.sender.try_send_request(request));
+        let head = conn.send(request);
         let (stage, outcome) = (Stage::Head(head), Outcome::Served);
         let doubtful = false;
         Self(Some(Parts { lease, conn, limits, progress, heard_before, sent, stage, outcome, doubtful }))
@@ -113,7 +109,7 @@ impl Flight {
                     parts.fail(Outcome::Cut);
                     return Err(Trouble::Over(fault));
                 }
-                let silent = parts.conn.heard() == parts.heard_before;
+                let silent = parts.conn.heard() == parts.heard_before && !was_reset(error.error());
                 let unsent = error.take_message().map(Box::new);
                 let fault = broken(error.error(), silent);
                 Err(Trouble::Broken { lease: parts.lease, unsent, silent, fault })
@@ -275,9 +271,10 @@ impl Flight {
 
     fn served(&mut self) {
         if let Some(parts) = self.0.take() {
-            let Parts { mut lease, conn, outcome, .. } = parts;
+            let Parts { mut lease, conn, limits, outcome, stage, .. } = parts;
+            drop(stage);
             match conn.parked {
-                Some(_) => lease.put_parcel(conn),
+                Some(_) => conn.stay(&mut lease, &limits),
                 // Closed before the dyno is given to the next request.
                 None => drop(conn),
             }
@@ -343,7 +340,8 @@ impl Parts {
 
     /// The answer has ended: if the connection can be used again it is kept for the dyno's next request.
     fn park(&mut self, cx: &mut Context<'_>) {
-        let keep = !self.doubtful && !self.limits.keepalive.is_zero() && self.conn.is_reusable(cx);
+        let kept = !self.limits.keepalive.is_zero() || self.conn.is_shared();
+        let keep = kept && !self.doubtful && self.conn.is_reusable(cx);
         self.conn.parked = keep.then(|| self.lease.app().shared().now());
     }
 
@@ -373,8 +371,10 @@ impl Parts {
 
     /// The connection is closed and with it the request.
     fn fail(self, outcome: Outcome) {
-        let Self { lease, conn, .. } = self;
-        // Closed before the dyno is given to the next request: never two connections to one dyno.
+        let Self { lease, conn, stage, .. } = self;
+        // Closed before the dyno is given to the next request: never two connections to one dyno. Of one that is shared
+        // only this request's stream ends.
+        drop(stage);
         drop(conn);
         lease.check_in(outcome);
     }
@@ -424,6 +424,13 @@ impl Parts {
             }
         }
     }
+}
+
+/// Whether the dyno broke off this one request of a connection that goes on, and not because it had no room for it: it
+/// may have begun with it.
+fn was_reset(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|error| error.is_reset() && error.reason() != Some(h2::Reason::REFUSED_STREAM))
 }
 
 /// What a connection that failed before the head of the answer says of the dyno.

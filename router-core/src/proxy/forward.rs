@@ -1,9 +1,7 @@
 //! Step 5: send a request to the dyno of a lease and bring the answer back; what to do when that goes wrong.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
@@ -13,7 +11,7 @@ use http_body::Frame;
 
 use crate::clock::Clock;
 use crate::fault::{Fault, Restriction};
-use crate::limits::Limits;
+use crate::limits::Protocol;
 use crate::policy::health::Outcome;
 use crate::proxy::body::Body;
 use crate::proxy::dial::Conn;
@@ -41,6 +39,9 @@ pub(crate) struct Attempt {
     pub(crate) interim: Option<Interim>,
     /// The protocols that the client would change to.
     pub(crate) upgrade: Option<HeaderValue>,
+    /// The client has said that it takes trailers. Only over HTTP/2 that goes on to the dyno: over HTTP/1.1 it would be
+    /// one of the connection's own headers.
+    pub(crate) trailers: bool,
 }
 
 /// How a try went wrong.
@@ -60,14 +61,14 @@ pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Ope
     let limits = lease.limits();
     let clock = lease.app().shared().clock().clone();
     headers::dispatched(&mut attempt.headers, lease.waited(), lease.app().gauges().0);
-    let mut conn = warm(&mut lease, &limits, &clock).await;
+    let mut conn = Conn::warm(&mut lease, &limits).await;
     loop {
         let reused = conn.is_some();
         let conn_now = match conn.take() {
             Some(conn) => conn,
             None => {
                 let before = clock.now();
-                match Conn::open(lease.dyno().address, limits.connect).await {
+                match Conn::open(&mut lease, &limits).await {
                     Ok(conn) => {
                         open.note(|record| record.connect = clock.now().duration_since(before));
                         conn
@@ -76,7 +77,7 @@ pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Ope
                 }
             }
         };
-        let request = attempt.request(&clock).map_err(Failed::Over)?;
+        let request = attempt.request(&clock, limits.protocol).map_err(Failed::Over)?;
         let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits));
         match flight.head().await {
             Ok(head) => {
@@ -126,17 +127,6 @@ impl Reply {
         };
         Response::from_parts(self.head, body)
     }
-}
-
-/// The dyno's connection from the lease before, if it can be used.
-pub(crate) async fn warm(lease: &mut Lease, limits: &Limits, clock: &Clock) -> Option<Box<Conn>> {
-    let mut conn = lease.take_parcel::<Conn>()?;
-    let parked = conn.parked.take()?;
-    if clock.now().duration_since(parked) > limits.keepalive {
-        return None;
-    }
-    let reusable = poll_fn(|cx| Poll::Ready(conn.is_reusable(cx))).await;
-    reusable.then_some(conn)
 }
 
 /// Takes the answer in: checks its head, frees the dyno as soon as it has ended.
@@ -225,13 +215,22 @@ fn check_head(head: &http::response::Parts) -> Result<(), Fault> {
 }
 
 impl Attempt {
-    fn request(&mut self, clock: &Clock) -> Result<Request<ToDyno>, Fault> {
+    fn request(&mut self, clock: &Clock, protocol: Protocol) -> Result<Request<ToDyno>, Fault> {
         let mut request = Request::new(self.upload.next_try(clock));
         *request.method_mut() = self.method.clone();
         // A clone, because a dead connection may be noticed only after the head has been sent.
         *request.headers_mut() = self.headers.clone();
         *request.uri_mut() =
             Uri::builder().path_and_query(self.path.clone()).build().map_err(|_| Fault::Platform)?;
+        match (protocol, &self.upgrade) {
+            (Protocol::Http1, Some(protocols)) => {
+                headers::put_upgrade(request.headers_mut(), protocols.clone());
+            }
+            (Protocol::H2c, _) if self.trailers => {
+                request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+            }
+            (Protocol::Http1 | Protocol::H2c, _) => {}
+        }
         if let Some(interim) = &self.interim {
             let interim = Arc::clone(interim);
             hyper::ext::on_informational(&mut request, move |answer| {

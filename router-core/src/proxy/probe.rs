@@ -15,10 +15,11 @@ use hyper::body::Incoming;
 
 use crate::fault::Fault;
 use crate::ids::Address;
+use crate::limits::Protocol;
 use crate::policy::health::Outcome;
 use crate::proxy::dial::{self, Conn};
 use crate::proxy::flight::{Flight, Trouble, broken};
-use crate::proxy::forward::{SHORT_ANSWER, warm};
+use crate::proxy::forward::SHORT_ANSWER;
 use crate::proxy::upload::{ToDyno, Upload};
 use crate::router::Lease;
 
@@ -55,12 +56,13 @@ pub enum Unanswered {
 pub async fn ask(mut lease: Lease, request: &Request<()>) -> Result<Answered, Unanswered> {
     let limits = lease.limits();
     let clock = lease.app().shared().clock().clone();
-    let mut conn = warm(&mut lease, &limits, &clock).await;
+    let mut conn = Conn::warm(&mut lease, &limits).await;
     loop {
         let reused = conn.is_some();
         let conn_now = match conn.take() {
             Some(conn) => conn,
-            None => open(lease.dyno().address, limits.connect).await?,
+            // Why not in more words than a fault has is only known of connections of a probe's own.
+            None => Conn::open(&mut lease, &limits).await.map_err(Unanswered::Broken)?,
         };
         let request = request.clone().map(|()| Upload::none().next_try(&clock));
         let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits));
@@ -91,10 +93,15 @@ pub async fn ask(mut lease: Lease, request: &Request<()>) -> Result<Answered, Un
 /// # Cancel safety
 /// Dropping the future ends the probe.
 pub async fn touch(mut lease: Lease) -> Result<(), Unanswered> {
-    if let Some(mut conn) = lease.take_parcel::<Conn>()
+    let limits = lease.limits();
+    let open = match limits.protocol {
+        Protocol::Http1 => lease.take_parcel::<Conn>(),
+        Protocol::H2c => Conn::warm(&mut lease, &limits).await,
+    };
+    if let Some(mut conn) = open
         && poll_fn(|cx| Poll::Ready(conn.is_reusable(cx))).await
     {
-        lease.put_parcel(conn);
+        conn.put_back(&mut lease);
         lease.check_in(Outcome::Served);
         return Ok(());
     }
@@ -111,13 +118,15 @@ pub async fn touch(mut lease: Lease) -> Result<(), Unanswered> {
 /// Dropping the future closes the connection.
 pub async fn ask_fresh(
     address: Address,
+    protocol: Protocol,
     request: &Request<()>,
     within: Duration,
 ) -> Result<Answered, Unanswered> {
-    let mut conn = open(address, within).await?;
+    let stream = dial::connect(address, within).await.map_err(Unanswered::Connect)?;
+    let mut conn = Conn::over(stream, protocol).await.map_err(Unanswered::Broken)?;
     let request: Request<ToDyno> =
         request.clone().map(|()| Upload::none().next_try(&crate::clock::Clock::system()));
-    let mut head = Box::pin(conn.sender.try_send_request(request));
+    let mut head = conn.send(request);
     let answer = poll_fn(|cx| {
         let _ = conn.poll_drive(cx);
         head.as_mut().poll(cx)
@@ -141,11 +150,6 @@ pub async fn ask_fresh(
 /// Dropping the future ends the probe.
 pub async fn touch_fresh(address: Address, within: Duration) -> Result<(), Unanswered> {
     dial::connect(address, within).await.map(drop).map_err(Unanswered::Connect)
-}
-
-async fn open(address: Address, within: Duration) -> Result<Box<Conn>, Unanswered> {
-    let stream = dial::connect(address, within).await.map_err(Unanswered::Connect)?;
-    Conn::over(stream).await.map_err(Unanswered::Broken)
 }
 
 async fn read(conn: &mut Conn, body: &mut Incoming, beginning: &mut Vec<u8>) {

@@ -127,7 +127,7 @@ impl Proxy {
         received: Received,
         body: Option<ClientBody>,
     ) -> Result<Response<Body>, Aborted> {
-        let Received { mut open, head, accept, request_id, upgrade, call, inspected } = received;
+        let Received { mut open, head, accept, request_id, upgrade, call, trailers, inspected } = received;
         let overdue = call.and_then(|call| self.router.clock().now().checked_add(call.timeout?));
         let mut app = None;
         let answer = async {
@@ -150,7 +150,8 @@ impl Proxy {
             };
             let interim = client.interim.clone().filter(|_| head.version >= http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);
-            let mut attempt = Attempt { method, path: target.path, headers, upload, interim, upgrade };
+            let mut attempt =
+                Attempt { method, path: target.path, headers, upload, interim, upgrade, trailers };
             let mut entered = self.router.clock().now();
             let lane = found.lane(|canary| canary::carries(canary, &attempt.headers));
             let mut ticket = self.router.ticket_on(found, lane, attempt.upload.held())?; // 3
@@ -198,6 +199,8 @@ struct Received {
     /// The protocols that the client would change to.
     upgrade: Option<HeaderValue>,
     call: Option<Call>,
+    /// The client takes trailers.
+    trailers: bool,
     inspected: Result<Target, Fault>,
 }
 
@@ -209,21 +212,19 @@ impl Received {
         let plain = http2::plain(&mut head);
         open.note(|record| describe(record, &head, client));
         let call = grpc::call(&head);
+        let trailers = head.version == http::Version::HTTP_2 && head.headers.contains_key(http::header::TE);
         let accept = head.headers.get(http::header::ACCEPT).cloned();
         let inspected = plain.and_then(|()| inspect::inspect(&mut head, &proxy.rules));
         let upgrade = if client.upgrades { headers::upgrade(&head) } else { None };
         let trusted = proxy.rules.trusted_request_id;
         let known = headers::to_dyno(&mut head.headers, client, received, head.version, trusted);
-        if let Some(protocols) = &upgrade {
-            headers::put_upgrade(&mut head.headers, protocols.clone());
-        }
         let request_id = known.request_id.clone();
         open.note(|record| {
             record.received = received;
             record.request_id = Some(known.request_id);
             record.forwarded_for = Some(known.forwarded_for);
         });
-        Self { open, head, accept, request_id, upgrade, call, inspected }
+        Self { open, head, accept, request_id, upgrade, call, trailers, inspected }
     }
 }
 

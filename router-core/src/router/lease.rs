@@ -16,7 +16,7 @@ use crate::policy::dyno::DynoInfo;
 use crate::policy::health::Outcome;
 use crate::router::AppRef;
 use crate::router::bell::Bell;
-use crate::router::shared::{Granted, Parcel};
+use crate::router::shared::{Common, Granted, Parcel};
 use crate::router::ticket::Ticket;
 
 /// The right to use one dyno for one request.
@@ -86,6 +86,14 @@ impl Lease {
     /// Puts something into the parcel; what was in it is dropped.
     pub fn put_parcel<T: Any + Send>(&mut self, value: Box<T>) {
         self.parcel = Some(value);
+    }
+
+    /// What all leases of this dyno share, made when it is first asked for. It is dropped when the dyno leaves the app.
+    pub fn common<T: Any + Send + Sync + Default>(&self) -> std::sync::Arc<T> {
+        let fresh = || std::sync::Arc::<T>::default() as Common;
+        let common = self.app.shared().common(self.grant().dyno, fresh);
+        // Of another type only if two who lease from one router share different things: each has its own then.
+        common.downcast().unwrap_or_default()
     }
 
     /// Says that nobody waits for the answer any more while the dyno still works on it. The dyno counts as busy

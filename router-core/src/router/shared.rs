@@ -32,6 +32,8 @@ use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 /// Something that stays with a dyno from one lease to the next: its connection.
 pub(crate) type Parcel = Box<dyn Any + Send>;
+/// What all leases of a dyno share.
+pub(crate) type Common = StdArc<dyn Any + Send + Sync>;
 
 /// An app as all its requests share it.
 pub(crate) struct SharedApp {
@@ -68,6 +70,8 @@ struct State {
 struct Parked {
     turn: u32,
     parcels: Vec<Parcel>,
+    /// What all leases of the dyno share.
+    common: Option<Common>,
 }
 
 enum Waiter {
@@ -297,6 +301,11 @@ impl SharedApp {
         self.state.lock().app.leaves(dyno)
     }
 
+    /// What all leases of a dyno share, or else `fresh`, which it is from now on. The dyno is leased.
+    pub(crate) fn common(&self, dyno: DynoId, fresh: impl FnOnce() -> Common) -> Common {
+        StdArc::clone(self.state.lock().parked(dyno).common.get_or_insert_with(fresh))
+    }
+
     /// Nobody waits for a request in flight any more.
     pub(crate) fn linger(&self, dyno: DynoId) {
         self.step(|state, _| state.app.linger(dyno));
@@ -310,11 +319,17 @@ impl SharedApp {
     /// Applies changes as one: nothing is dispatched in between. The caller pays what is owed once it holds no lock,
     /// and tells the hub who is gone.
     pub(crate) fn change(&self, ops: &[Op]) -> Owed {
+        let mut parcels = Vec::new();
         let (bells, mut owed) = self.locked(|state, now| {
             for op in ops {
                 match op {
                     Op::Put(limits, release) => {
-                        self.limits.store(StdArc::new((**limits).clone()));
+                        let before = self.limits.swap(StdArc::new((**limits).clone()));
+                        if before.protocol != limits.protocol {
+                            // What is open speaks the other one.
+                            let open = state.parked.iter_mut().flat_map(Parked::clear);
+                            parcels.extend(open);
+                        }
                         state.app.put((**limits).clone(), release.clone(), 1);
                     }
                     Op::Add(spec, epoch) => state.app.add(spec, *epoch),
@@ -339,6 +354,7 @@ impl SharedApp {
             if leave { state.bells.of(|dyno| state.app.leaves(dyno)) } else { Vec::new() }
         });
         owed.bells = bells;
+        owed.parcels.append(&mut parcels);
         owed
     }
 
@@ -471,16 +487,28 @@ impl State {
     /// Takes what stays with a dyno.
     fn clear(&mut self, dyno: DynoId) -> Vec<Parcel> {
         let parked = self.parked.get_mut(dyno.slot()).filter(|parked| parked.turn == dyno.turn);
-        parked.map(|parked| std::mem::take(&mut parked.parcels)).unwrap_or_default()
+        parked.map(Parked::clear).unwrap_or_default()
     }
 
     fn park(&mut self, dyno: DynoId, parcel: Parcel) {
+        self.parked(dyno).parcels.push(parcel);
+    }
+
+    fn parked(&mut self, dyno: DynoId) -> &mut Parked {
         if self.parked.len() <= dyno.slot() {
             self.parked.resize_with(dyno.slot() + 1, Parked::default);
         }
         let parked = &mut self.parked[dyno.slot()];
         parked.turn = dyno.turn;
-        parked.parcels.push(parcel);
+        parked
+    }
+}
+
+impl Parked {
+    fn clear(&mut self) -> Vec<Parcel> {
+        let mut all = std::mem::take(&mut self.parcels);
+        all.extend(self.common.take().map(|common| Box::new(common) as Parcel));
+        all
     }
 }
 

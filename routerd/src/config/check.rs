@@ -13,7 +13,7 @@ use http::uri::{Authority, PathAndQuery};
 use router_core::change::AppSpec;
 use router_core::dns::Families;
 use router_core::ids::{AppId, ReleaseId};
-use router_core::limits::{Limits, Order};
+use router_core::limits::{Limits, Order, Protocol};
 
 use super::access::is_name;
 use super::dyno::DynoSource;
@@ -381,6 +381,10 @@ impl<'a> Checker<'a> {
             file::Order::LeastRecentlyUsed => Order::LeastRecentlyUsed,
             file::Order::Random => Order::Random,
         });
+        let protocol = app.protocol.value().map_or(default.protocol, |protocol| match protocol {
+            file::Protocol::Http1 => Protocol::Http1,
+            file::Protocol::H2c => Protocol::H2c,
+        });
         let max_wait = or(&queue.max_wait, default.queue_max_wait);
         let standing_wait = self.shorter(
             ("queue.standing_wait", &queue.standing_wait, default.standing_wait),
@@ -419,6 +423,7 @@ impl<'a> Checker<'a> {
             .with_request_buffer(size(&app.request_buffer, default.request_buffer))
             .with_response_spool(size(&app.response_spool, default.response_spool))
             .with_order(order)
+            .with_protocol(protocol)
             .with_close_frees_dyno(app.close_frees_dyno.or(default.close_frees_dyno))
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use router_core::change::Change;
 use router_core::dns::Families;
 use router_core::ids::AppId;
-use router_core::limits::Order;
+use router_core::limits::{Order, Protocol};
 
 use super::health::{Health, ProbeWord};
 use super::units::{Period, Size};
@@ -375,12 +375,18 @@ fn keys(app: &App) -> Keys {
         // `Order` may grow; the default stands for what this version cannot write.
         Order::Lifo | _ => "lifo",
     };
+    let protocol = match limits.protocol {
+        Protocol::H2c => "h2c",
+        // As above.
+        Protocol::Http1 | _ => "http1",
+    };
     let mut keys = vec![
         ("hosts", many(&spec.hosts)),
         ("release", one(&spec.release)),
         ("dynos", many(dynos)),
         ("concurrency", one(concurrency)),
         ("streams", one(limits.streams)),
+        ("protocol", one(protocol)),
         ("order", one(order)),
         ("body_max", one(Size(limits.body_max))),
         ("request_buffer", one(Size(limits.request_buffer as u64))),

@@ -299,6 +299,10 @@ pub struct App {
     /// and a dyno has one connection.
     #[schemars(extend("default" = 0, "minimum" = 0, "maximum" = 10_000))]
     pub streams: Key<u32>,
+    /// What the dynos speak. With `"h2c"` a dyno has one connection, however many requests it serves at once; gRPC needs
+    /// it. To close a request's stream is to such a dyno what closing the connection is to the others.
+    #[schemars(extend("default" = "http1"))]
+    pub protocol: Key<Protocol>,
     /// Which idle dyno serves the next request.
     #[schemars(extend("default" = "lifo"))]
     pub order: Key<Order>,
@@ -342,6 +346,17 @@ pub enum Order {
     LeastRecentlyUsed,
     /// Any of them.
     Random,
+}
+
+/// What the dynos of an app speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, from the first byte (prior knowledge).
+    H2c,
 }
 
 /// `queue = { ... }` of an app.

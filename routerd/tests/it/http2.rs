@@ -3,6 +3,8 @@
 mod attacks;
 mod bounds;
 mod grpc;
+mod h2c;
+mod programs;
 
 use bytes::Bytes;
 use h2::Reason;

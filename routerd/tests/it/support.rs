@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod dyno;
 pub(crate) mod frames;
+pub(crate) mod h2c;
 pub(crate) mod http2;
 mod load;
 pub(crate) mod program;
