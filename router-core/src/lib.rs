@@ -74,6 +74,7 @@
 //! |---|---|
 //! | `proxy.rs` | ring 3: the HTTP/1.1 client side |
 //! | `proxy/request.rs` | the spine: steps 2 to 6 of one request |
+//! | `proxy/https.rs` | what goes with HTTPS: redirects, promises, and for which hosts a connection is |
 //! | `proxy/inspect.rs` | step 2: is it a request that may go on, and where to |
 //! | `proxy/headers.rs` | headers both ways |
 //! | `proxy/upload.rs` | a request's body on its way to a dyno |
@@ -124,6 +125,7 @@
 //! | `canary.rs` | which requests are a canary's, and the two lanes of an app |
 //! | `fault.rs` | every way a request can fail |
 //! | `limits.rs` | every bound and time-out |
+//! | `encryption.rs` | what an app wants of encryption |
 //! | `ids.rs` | names and numbers |
 //! | `clock.rs` | where the time is read |
 //! | `sync.rs` | locks: std's, or loom's |
@@ -150,6 +152,7 @@ pub mod snapshot;
 pub mod canary;
 pub mod fault;
 pub mod limits;
+pub mod encryption;
 pub mod ids;
 pub mod clock;
 #[doc(hidden)]
