@@ -5,6 +5,7 @@ mod http1;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioTimer;
 use router_core::fault::Fault;
@@ -13,8 +14,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::config::Server;
-use crate::drain::Phase;
+use crate::config::cert::Certificate;
+use crate::drain::{Phase, reached};
 use crate::stream::Stream;
+use crate::tls;
 
 /// hyper does not go below this for its buffer of one connection.
 const BUFFER_MIN: usize = 8192;
@@ -22,10 +25,21 @@ const BUFFER_MIN: usize = 8192;
 /// The headers that hyper takes unless told otherwise.
 const HYPER_HEADERS: usize = 100;
 
+/// What clients begin with on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// With HTTP.
+    Plain,
+    /// With a TLS handshake.
+    Tls,
+}
+
 /// What all connections have in common.
 #[derive(Clone)]
 pub(crate) struct Terms {
     pub(crate) proxy: Proxy,
+    /// TLS in front, if there is any.
+    tls: Option<tls::Terms>,
     /// HTTP/1.1 in front.
     http1: Builder,
     /// Requests a connection may carry; 0: any number.
@@ -35,7 +49,7 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    pub(crate) fn new(proxy: Proxy, server: &Server) -> Self {
+    pub(crate) fn new(proxy: Proxy, server: &Server, tls: Option<tls::Terms>) -> Self {
         let rules = Rules {
             request_line_max: server.request_line_max,
             header_line_max: server.header_line_max,
@@ -53,7 +67,7 @@ impl Terms {
             http.max_headers(server.headers_max);
         }
         let Server { keepalive_requests, max_connections, .. } = *server;
-        Self { proxy, http1: http, keepalive_requests, max_connections }
+        Self { proxy, tls, http1: http, keepalive_requests, max_connections }
     }
 }
 
@@ -64,17 +78,38 @@ pub(crate) struct Met {
     pub(crate) peer: SocketAddr,
     /// To which port of ours.
     pub(crate) local_port: u16,
+    /// What its handshake has told, if it had one.
+    pub(crate) secured: Option<Secured>,
+}
+
+/// What a TLS handshake has told.
+pub(crate) struct Secured {
+    /// The host that the client named, in lower case.
+    pub(crate) name: Option<Box<str>>,
+    /// What it was shown.
+    pub(crate) certificate: Arc<Certificate>,
+    /// The certificate of the client, if it was asked for one, as the value of `Client-Cert`.
+    pub(crate) shown: Option<Option<HeaderValue>>,
 }
 
 impl Met {
     fn new(stream: TcpStream, peer: SocketAddr) -> Self {
         let local_port = stream.local_addr().map_or(0, |address| address.port());
-        Self { stream: Stream::Tcp(stream), peer, local_port }
+        Self { stream: Stream::Tcp(stream), peer, local_port, secured: None }
     }
 
     /// As the proxy wants to know it.
     fn client(&self) -> Client {
-        Client::new(self.peer, self.local_port).with_tls(self.stream.is_tls())
+        let client = Client::new(self.peer, self.local_port).with_tls(self.stream.is_tls());
+        let Some(Secured { name, certificate, shown }) = &self.secured else { return client };
+        let client = match shown {
+            Some(shown) => client.with_certificate(shown.clone()),
+            None => client,
+        };
+        // Who has named no host has made no claim about one.
+        let Some(name) = name.clone() else { return client };
+        let certificate = Arc::clone(certificate);
+        client.with_hosts(Arc::new(move |host| host == &*name || certificate.covers(host)))
     }
 }
 
@@ -82,19 +117,51 @@ impl Met {
 pub(crate) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
+    door: Door,
     terms: Arc<Terms>,
     drain: watch::Receiver<Phase>,
 ) {
     // Without it only latency suffers.
     let _ = stream.set_nodelay(true);
-    let met = Met::new(stream, peer);
+    let met = match door {
+        Door::Plain => Met::new(stream, peer),
+        Door::Tls => match secure(stream, peer, &terms, drain.clone()).await {
+            Some(met) => met,
+            None => return,
+        },
+    };
     http1::serve(met, &terms, drain).await;
 }
 
+/// The TLS handshake. A drain that has to end cuts it.
+async fn secure(
+    stream: TcpStream,
+    peer: SocketAddr,
+    terms: &Terms,
+    mut drain: watch::Receiver<Phase>,
+) -> Option<Met> {
+    // The listener is closed before its terms go.
+    let tls = terms.tls.as_ref()?;
+    let local_port = stream.local_addr().map_or(0, |address| address.port());
+    let shaken = tokio::select! {
+        biased;
+        () = reached(&mut drain, Phase::Cut) => None,
+        // In a box: few connections are in their handshake, and all would have room for one.
+        shaken = Box::pin(tls.shake(stream)) => shaken,
+    };
+    let tls::Secured { stream, name, certificate, shown } = shaken?;
+    let secured = Some(Secured { name, certificate, shown });
+    Some(Met { stream: Stream::Tls(Box::new(stream)), peer, local_port, secured })
+}
+
 /// Says that there is no room, and why, to a client that will not be served.
-pub(crate) fn turn_away(stream: TcpStream, peer: SocketAddr, terms: &Terms) {
+pub(crate) fn turn_away(stream: TcpStream, peer: SocketAddr, door: Door, terms: &Terms) {
     let met = Met::new(stream, peer);
     terms.proxy.refuse_head(&met.client(), Fault::ConnectionLimit);
+    if door == Door::Tls {
+        // There is no way to say it without a handshake.
+        return;
+    }
     let _ = met.stream.tcp().try_write(
         b"HTTP/1.1 503 Service Unavailable\r\nx-router-fault: H22\r\nretry-after: 1\r\nconnection: close\r\n\
           content-length: 0\r\n\r\n",

@@ -4,6 +4,7 @@
 //! reference (`docs/configure.md`), the bounds that `walk.rs` holds each value against, and what is
 //! read. A key that is not written is empty here; `check.rs` fills in what the key's default says.
 
+mod tls;
 mod trail;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use super::key::{Key, Text};
 use super::plan::Deploy;
 use super::units::{Period, Size};
 
+pub use self::tls::{ClientAuth, Edge, Https, MinVersion, Unnamed};
 pub use self::trail::{Audit, State, Webhook};
 
 /// The keys of an app that make no sense as a default for all of them.
@@ -31,6 +33,9 @@ const OF_ONE_APP: [&str; 3] = ["hosts", "release", "dynos"];
 pub struct File {
     /// Where clients connect, and what a client may send.
     pub server: Server,
+    /// TLS in front: where clients connect for HTTPS. Without this table there is none.
+    #[schemars(with = "Edge")]
+    pub tls: Option<Spanned<Edge>>,
     /// Where the daemon is looked at and told what to do: `/metrics`, `/healthz`, `/readyz` and the interface below
     /// `/v1` that `routerd ctl` speaks to. Without this table there is no such listener.
     #[schemars(with = "Admin")]
@@ -128,7 +133,7 @@ pub struct Admin {
     pub tokens: Vec<Spanned<Token>>,
 }
 
-/// `tls = { ... }` of `[admin]`
+/// `tls = { ... }` of `[admin]`, and one of `tls.certificates`
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsFiles {
@@ -289,6 +294,8 @@ pub struct App {
     /// Which idle dyno serves the next request.
     #[schemars(extend("default" = "lifo"))]
     pub order: Key<Order>,
+    /// What goes with HTTPS.
+    pub https: Https,
     /// The app's line.
     pub queue: Queue,
     /// How long each step of a request may take.

@@ -19,5 +19,6 @@ mod servers;
 mod slow;
 mod support;
 mod takeover;
+mod tls;
 mod up;
 mod webhooks;

@@ -4,6 +4,7 @@ pub(crate) mod client;
 pub(crate) mod dyno;
 mod load;
 pub(crate) mod program;
+pub(crate) mod tls;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
