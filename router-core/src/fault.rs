@@ -59,6 +59,8 @@ pub enum Fault {
     Platform,
     /// No app has this host and path.
     NoSuchApp,
+    /// The connection is not for this host: its certificate is another host's.
+    Misdirected,
 }
 
 /// Which bound of the line was hit (H11).
@@ -196,6 +198,7 @@ impl Fault {
         Self::Maintenance,
         Self::Platform,
         Self::NoSuchApp,
+        Self::Misdirected,
     ];
 
     /// Why a connection to a dyno could not be opened.
@@ -265,7 +268,8 @@ impl Fault {
             | Self::Quarantined
             | Self::Maintenance
             | Self::Platform
-            | Self::NoSuchApp => None,
+            | Self::NoSuchApp
+            | Self::Misdirected => None,
         }
     }
 
@@ -297,6 +301,7 @@ impl Fault {
             Self::Maintenance => ("H80", "Maintenance mode", 503, App, Later),
             Self::Platform => ("H99", "Platform error", 503, Router, IfIdempotent),
             Self::NoSuchApp => ("M01", "No such app", 404, Client, No),
+            Self::Misdirected => ("M02", "Misdirected request", 421, Client, No),
         }
     }
 }

@@ -75,6 +75,7 @@
 //! | `proxy.rs` | ring 3: the HTTP/1.1 client side |
 //! | `proxy/request.rs` | the spine: steps 2 to 6 of one request |
 //! | `proxy/http2.rs` | step 2: a request that came over HTTP/2, in the words of HTTP/1.1 |
+//! | `proxy/https.rs` | what goes with HTTPS: redirects, promises, and for which hosts a connection is |
 //! | `proxy/inspect.rs` | step 2: is it a request that may go on, and where to |
 //! | `proxy/headers.rs` | headers both ways |
 //! | `proxy/grpc.rs` | which requests are gRPC, and faults as gRPC tells them |
@@ -131,6 +132,7 @@
 //! | `canary.rs` | which requests are a canary's, and the two lanes of an app |
 //! | `fault.rs` | every way a request can fail |
 //! | `limits.rs` | every bound and time-out |
+//! | `encryption.rs` | what an app wants of encryption |
 //! | `ids.rs` | names and numbers |
 //! | `clock.rs` | where the time is read |
 //! | `sync.rs` | locks: std's, or loom's |
@@ -157,6 +159,7 @@ pub mod snapshot;
 pub mod canary;
 pub mod fault;
 pub mod limits;
+pub mod encryption;
 pub mod ids;
 pub mod clock;
 #[doc(hidden)]

@@ -1,6 +1,9 @@
 //! Every bound and time-out of an app: unit, default, ceiling, and what happens there. Plain data, ring 0.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::encryption::Encryption;
 
 /// Bounds and time-outs of one app.
 ///
@@ -103,6 +106,8 @@ pub struct Limits {
     /// `true`: a dyno frees itself when its connection is closed, so a request whose client is gone is cut
     /// instead of read to its end. `false` (default) is right for servers that work on after a close.
     pub close_frees_dyno: bool,
+    /// What the app wants of encryption; `None`: nothing.
+    pub encryption: Option<Arc<Encryption>>,
 }
 
 /// Which idle dyno serves the next request. None of these binds a request to a dyno before the dyno is idle.
@@ -160,6 +165,7 @@ impl Default for Limits {
             order: Order::Lifo,
             protocol: Protocol::Http1,
             close_frees_dyno: false,
+            encryption: None,
         }
     }
 }
@@ -211,4 +217,5 @@ setters! {
     with_order sets order: Order;
     with_protocol sets protocol: Protocol;
     with_close_frees_dyno sets close_frees_dyno: bool;
+    with_encryption sets encryption: Option<Arc<Encryption>>;
 }

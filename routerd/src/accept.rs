@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::conn::{self, Terms};
+use crate::conn::{self, Door, Terms};
 use crate::drain::{Phase, reached};
 
 /// Connections the kernel may hold for us.
@@ -90,6 +90,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts connections until the drain begins.
 pub(crate) async fn accept(
     listener: Arc<TcpListener>,
+    door: Door,
     terms: Arc<ArcSwap<Terms>>,
     connections: Connections,
     drain: watch::Receiver<Phase>,
@@ -107,11 +108,11 @@ pub(crate) async fn accept(
                 match connections.admit(terms.max_connections) {
                     Some(connection) => {
                         tokio::spawn(async move {
-                            conn::serve(stream, peer, terms, drain).await;
+                            conn::serve(stream, peer, door, terms, drain).await;
                             drop(connection);
                         });
                     }
-                    None => conn::turn_away(stream, peer, &terms),
+                    None => conn::turn_away(stream, peer, door, &terms),
                 }
             }
             // That one client's trouble.

@@ -4,10 +4,12 @@
 //! all mistakes of a file are reported at once) → `check` → `Config`.
 
 pub mod access;
+pub mod cert;
 mod check;
 pub mod deploy;
 pub mod diff;
 pub mod dyno;
+pub mod edge;
 pub mod error;
 pub mod event;
 pub mod file;
@@ -39,6 +41,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use self::access::{Role, Scope};
 pub use self::dyno::DynoSource;
+pub use self::edge::Edge;
 pub use self::error::{ConfigError, Problem};
 pub use self::file::{LogFormat, LogLevel, LogOutput};
 pub use self::health::Health;
@@ -69,6 +72,8 @@ pub struct Config {
     pub server: Server,
     /// HTTP/2 in front.
     pub http2: Http2,
+    /// TLS in front, if there is to be any.
+    pub tls: Option<Edge>,
     /// The admin listener, if there is to be one.
     pub admin: Option<Admin>,
     /// The access log and the daemon's own messages.
@@ -268,7 +273,8 @@ impl Config {
         let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let sources = || self.apps.iter().flat_map(|app| &app.dynos);
         let dynos = sources().filter(|source| matches!(source, DynoSource::Address(_))).count();
-        let listeners = self.server.listen.len() + usize::from(self.admin.is_some());
+        let secure = self.tls.as_ref().map_or(0, |tls| tls.listen.len());
+        let listeners = self.server.listen.len() + secure + usize::from(self.admin.is_some());
         let mut parts =
             vec![count(self.apps.len(), "app"), count(listeners, "listener"), count(dynos, "dyno")];
         match sources().count() - dynos {

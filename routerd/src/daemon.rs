@@ -37,7 +37,7 @@ use crate::audit::{Asked, Outcome};
 use crate::config::Config;
 use crate::config::diff::Diff;
 use crate::config::event::EventKind;
-use crate::conn::Terms;
+use crate::conn::{Door, Terms};
 use crate::control::Control;
 use crate::deploys::counts::Counts;
 use crate::deploys::grown::Grower;
@@ -47,6 +47,7 @@ use crate::handover::Stage;
 use crate::inherit::Inherited;
 use crate::log::AccessLog;
 use crate::metrics::Meters;
+use crate::tls::{self, Edge};
 use crate::webhooks::Event;
 
 /// How long clients may ask once more on the connections they have when another process has taken over.
@@ -76,6 +77,8 @@ struct Shared {
 /// What is told of the configuration in place without waiting for a reload to end.
 struct Shown {
     addresses: Vec<SocketAddr>,
+    /// Those of them with TLS.
+    secure: Vec<SocketAddr>,
     admin: Option<AdminAddress>,
     /// What is in place.
     config: Arc<Config>,
@@ -132,8 +135,13 @@ impl Daemon {
         let proxy = proxy(router, &meters, &counts, &log);
         let book = before.as_ref().map(|before| before.estate.book.clone());
         let (trail, shelf) = Trail::open(first, book).await.map_err(StartError::Trail)?;
+        let edge = Edge::new();
+        let secure = first.tls.as_ref().map(|tls| edge.terms(tls)).transpose().map_err(StartError::Tls)?;
+        let terms = Terms::new(proxy.clone(), &meters, first, secure);
+        edge.set(first.tls.as_ref());
         let lasting = Lasting {
-            terms: Arc::new(ArcSwap::from_pointee(Terms::new(proxy.clone(), &meters, first))),
+            terms: Arc::new(ArcSwap::from_pointee(terms)),
+            edge,
             router: router.clone(),
             proxy,
             meters,
@@ -154,7 +162,13 @@ impl Daemon {
         let (upkeep, ended) = watch::channel(false);
         tokio::spawn(lasting.meters.clone().upkeep(ended));
         let (config, file) = (Arc::new(first.clone()), Arc::new(first.clone()));
-        let shown = ArcSwap::from_pointee(Shown { addresses: Vec::new(), admin: None, config, file });
+        let shown = ArcSwap::from_pointee(Shown {
+            addresses: Vec::new(),
+            secure: Vec::new(),
+            admin: None,
+            config,
+            file,
+        });
         let (live, file, turn, under_way) =
             (Mutex::new(None), OnceLock::new(), Mutex::new(()), RwLock::new(()));
         let heir = Heir::new(before.as_mut().and_then(|before| before.offered.take()), before.is_some());
@@ -222,9 +236,19 @@ impl Daemon {
         Arc::clone(&self.shared.shown.load().config)
     }
 
-    /// Where it listens, with the ports it got.
+    /// Where it listens, with the ports it got; where it speaks TLS comes last.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.shared.shown.load().addresses.clone()
+    }
+
+    /// Where it speaks TLS, with the ports it got.
+    pub fn secure_addresses(&self) -> Vec<SocketAddr> {
+        self.shared.shown.load().secure.clone()
+    }
+
+    /// The certificates that are served, and how TLS handshakes have gone.
+    pub fn tls(&self) -> tls::Account {
+        self.shared.lasting.edge.account()
     }
 
     /// Where the admin interface listens, with the port it got.
@@ -399,7 +423,9 @@ impl Shared {
 impl Shown {
     fn of(live: &Live) -> Self {
         let (config, file) = (Arc::clone(&live.config), Arc::clone(&live.file));
-        Self { addresses: live.addresses(), admin: live.admin_address(), config, file }
+        let (plain, secure) = (live.addresses(Door::Plain), live.addresses(Door::Tls));
+        let addresses = [plain, secure.clone()].concat();
+        Self { addresses, secure, admin: live.admin_address(), config, file }
     }
 }
 

@@ -26,7 +26,6 @@
 //! | `ctl/follow.rs` | Follows a deploy to its end |
 //! | `ctl/show.rs` | What a daemon answers, for people |
 //! | `token.rs` | `routerd token` |
-//! | `watch.rs` | Notices that a file has been written anew |
 //! | `up.rs` | A local dyno grid: the processes of a Procfile, each with its own `PORT`, watched and started again |
 //! | `up/crew.rs` | Processes of a grid that come and go together |
 //! | `up/formation.rs` | How many processes of each entry of the Procfile run: `web=4,worker=1` |
@@ -105,19 +104,27 @@
 //! | `audit/verify.rs` | Verifies the audit trail |
 //! | `state.rs` | The state file |
 //! | `durable.rs` | What files that have to survive a power cut are written with |
+//! | `tls.rs` | TLS in front: handshakes, how much they may take from other work, and what has become of them |
+//! | `tls/files.rs` | Certificate files under watch |
+//! | `tls/store.rs` | Which certificate a client gets |
+//! | `watch.rs` | Notices that a file has been written anew |
 //! | `drain.rs` | One signal for everything that runs: go on, let connections end, finish what is running, stop now |
 //! | `config.rs` | The checked configuration, as types |
 //! | `config/access.rs` | Who may do what |
 //! | `config/check.rs` | From the file as written to the checked configuration |
 //! | `config/check/admin.rs` | The admin listener |
 //! | `config/check/http2.rs` | HTTP/2 in front |
+//! | `config/check/tls.rs` | TLS in front |
+//! | `config/cert.rs` | A certificate of the edge with its key |
 //! | `config/deploy.rs` | How a deploy is to go, as text |
 //! | `config/diff.rs` | Two configurations compared |
 //! | `config/dyno.rs` | Where an app's dynos come from: an address, a name that is looked up, or an SRV record |
+//! | `config/edge.rs` | TLS in front of the apps |
 //! | `config/error.rs` | What is wrong with a configuration |
 //! | `config/event.rs` | What webhooks can be told of |
 //! | `config/file.rs` | The configuration as written: every key with its meaning, default, floor and ceiling |
 //! | `config/file/http2.rs` | The table about HTTP/2 as written |
+//! | `config/file/tls.rs` | The table about TLS in front, as written |
 //! | `config/file/trail.rs` | The tables about changes as written |
 //! | `config/health.rs` | How the dynos of an app are probed |
 //! | `config/host.rs` | What names an app |
@@ -126,7 +133,7 @@
 //! | `config/plan.rs` | How a new release replaces the present one |
 //! | `config/reference.rs` | The reference of the configuration, made from the schema: `docs/configure.md` |
 //! | `config/trail.rs` | Where changes are recorded, kept and told |
-//! | `config/tls.rs` | Certificate and key of a listener, read from their files and checked against each other |
+//! | `config/tls.rs` | Certificate and key of the admin listener, read from their files |
 //! | `config/token.rs` | Tokens of the admin interface |
 //! | `config/units.rs` | Durations as `"5s"` and sizes as `"1MiB"`: read from text, shown as text |
 //! | `config/walk.rs` | Holds a parsed file against the schema |
@@ -134,7 +141,6 @@
 pub mod cli;
 pub mod ctl;
 pub mod token;
-pub mod watch;
 pub mod up;
 pub mod daemon;
 pub mod upgrade;
@@ -159,5 +165,7 @@ pub mod webhooks;
 pub mod audit;
 pub mod state;
 mod durable;
+pub mod tls;
+pub mod watch;
 mod drain;
 pub mod config;

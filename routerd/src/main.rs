@@ -52,8 +52,10 @@ fn run(args: RunArgs, config: Config) -> ExitCode {
     in_runtime(threads, async move {
         let mut signals = Signals::new()?;
         let daemon = start(&args, &config, sockets).await?;
+        let secure = daemon.secure_addresses();
         for address in daemon.addresses() {
-            tracing::info!("listening on http://{address}");
+            let scheme = if secure.contains(&address) { "https" } else { "http" };
+            tracing::info!("listening on {scheme}://{address}");
         }
         if let Some(address) = daemon.admin_address() {
             tracing::info!("admin on {address}");

@@ -108,6 +108,12 @@ metrics_table! {
         "Open connections of clients.";
     HTTP2_TROUBLE = "routerd_http2_trouble_total", Counter, "troubles", ["kind"],
         "Connections and streams of HTTP/2 that were ended because of what the client did.";
+    TLS_HANDSHAKES = "routerd_tls_handshakes_total", Counter, "handshakes", ["result"],
+        "TLS handshakes with clients, by what became of them.";
+    CERTIFICATE_EXPIRY = "routerd_certificate_expiry_timestamp_seconds", Gauge, "seconds", ["name", "cert"],
+        "When a certificate that is served expires, in seconds since 1970.";
+    CERTIFICATE_REFUSED = "routerd_certificate_refused", Gauge, "1", ["name", "cert"],
+        "1 if the files of a certificate hold what cannot be served, so that the one before still is; else 0.";
     LOG_LINES_LOST = "routerd_log_lines_lost_total", Counter, "lines", [],
         "Lines of the access log that were lost because the output could not keep up or failed.";
     LOG_WRITE_ERRORS = "routerd_log_write_errors_total", Counter, "errors", [],
@@ -155,7 +161,10 @@ pub fn documentation() -> String {
          - `app`: the app's name; empty for requests whose host no app has.\n\
          - `status`: the status the client got; 499 if the client was gone; empty if there was none to give;\n  \
            `other` for what a dyno made up outside 100 to 599.\n\
-         - `result`: done or failed; of webhooks delivered, failed or dropped; of probes good or bad.\n\
+         - `result`: done or failed; of webhooks delivered, failed or dropped; of probes good or bad; of TLS\n  \
+           handshakes full or resumed, or why there is no connection: gone, timeout, crowded, plain_http,\n  \
+           unknown_name, client_certificate, incompatible, refused (by the client), protocol.\n\
+         - `name`, `cert`: the first name in a certificate, and its file.\n\
          - `reason`: no_token, wrong_token, expired, browser.\n\
          - `kind`: rapid_reset (too many requests broken off), control_flood (frames that carry nothing), stalled (an\n  \
            answer that the client did not take), silent (no answer to a PING), bad_preface, or the code of the GOAWAY\n  \

@@ -11,7 +11,6 @@ use tokio_rustls::server::TlsStream;
 /// A client's connection, past every handshake.
 pub(crate) enum Stream {
     Tcp(TcpStream),
-    #[expect(dead_code, reason = "TLS listeners come next")]
     Tls(Box<TlsStream<TcpStream>>),
 }
 

@@ -20,7 +20,20 @@ pub const LOOK: Duration = Duration::from_millis(500);
 pub struct Watched {
     path: PathBuf,
     known: Option<Mark>,
+    /// At the last look.
+    before: Option<Mark>,
     look: Duration,
+}
+
+/// What a look has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing new.
+    Same,
+    /// A change that may not be over, or no file.
+    Moving,
+    /// A change that is over.
+    Changed,
 }
 
 /// What tells one state of a file from another: file system, file, length, time of the last change of content and of
@@ -30,7 +43,8 @@ type Mark = (u64, u64, u64, (i64, i64), (i64, i64));
 impl Watched {
     /// Watches a file from its present state on.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), known: mark(path), look: LOOK }
+        let known = mark(path);
+        Self { path: path.to_owned(), known, before: known, look: LOOK }
     }
 
     /// Waits until the file is there, has changed since the last time, and has stopped changing.
@@ -40,16 +54,26 @@ impl Watched {
     pub async fn changed(&mut self) {
         let mut ticks = interval(self.look);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut before = None;
         loop {
             ticks.tick().await;
-            let now = mark(&self.path);
-            if now.is_some() && now != self.known && now == before {
-                self.known = now;
+            if self.look() == Look::Changed {
                 return;
             }
-            before = now;
         }
+    }
+
+    /// Looks at the file once. For whoever looks every [`LOOK`].
+    pub fn look(&mut self) -> Look {
+        let now = mark(&self.path);
+        let before = std::mem::replace(&mut self.before, now);
+        if now.is_none() || now != before {
+            return Look::Moving;
+        }
+        if now == self.known {
+            return Look::Same;
+        }
+        self.known = now;
+        Look::Changed
     }
 }
 

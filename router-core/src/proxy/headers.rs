@@ -30,6 +30,9 @@ static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-prot
 static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static X_REQUEST_START: HeaderName = HeaderName::from_static("x-request-start");
+static CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+static CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
+static X_CLIENT_VERIFY: HeaderName = HeaderName::from_static("x-client-verify");
 static X_QUEUE_WAIT: HeaderName = HeaderName::from_static("x-queue-wait");
 static X_QUEUE_DEPTH: HeaderName = HeaderName::from_static("x-queue-depth");
 
@@ -111,6 +114,15 @@ pub(crate) fn to_dyno(
     let proto = HeaderValue::from_static(if client.tls { "https" } else { "http" });
     headers.insert(X_FORWARDED_PROTO.clone(), proto);
     headers.insert(X_FORWARDED_PORT.clone(), HeaderValue::from(client.local_port));
+    // Nobody but us says whose certificate it is (RFC 9440 section 4).
+    for name in [&CLIENT_CERT, &CLIENT_CERT_CHAIN, &X_CLIENT_VERIFY] {
+        headers.remove(name);
+    }
+    if let Some(shown) = &client.certificate {
+        let verify = if shown.is_some() { "SUCCESS" } else { "NONE" };
+        headers.insert(X_CLIENT_VERIFY.clone(), HeaderValue::from_static(verify));
+        shown.iter().for_each(|shown| drop(headers.insert(CLIENT_CERT.clone(), shown.clone())));
+    }
     let millis = u64::try_from(received.as_millis()).unwrap_or(u64::MAX);
     headers.insert(X_REQUEST_START.clone(), HeaderValue::from(millis));
     append_via(headers, version);
@@ -279,6 +291,22 @@ mod tests {
         assert_eq!(map["via"], "1.0 other, 1.1 routerd");
         to_client(&mut map, Version::HTTP_2);
         assert_eq!(map["via"], "1.0 other, 1.1 routerd, 2.0 routerd");
+    }
+
+    #[test]
+    fn what_a_client_says_of_its_certificate_is_never_believed() {
+        let lines = [("client-cert", ":AA==:"), ("client-cert-chain", "x"), ("x-client-verify", "SUCCESS")];
+        let told = |client: &Client| {
+            let mut map = headers(&lines);
+            to_dyno(&mut map, client, Duration::ZERO, true);
+            let told = |name: &str| map.get(name).map(|value| value.to_str().unwrap().to_owned());
+            lines.map(|(name, _)| told(name))
+        };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(told(&client()), [None, None, None]);
+        assert_eq!(told(&client().with_certificate(None)), [None, None, text("NONE")]);
+        let shown = HeaderValue::from_static(":BB==:");
+        assert_eq!(told(&client().with_certificate(Some(shown))), [text(":BB==:"), None, text("SUCCESS")]);
     }
 
     #[test]

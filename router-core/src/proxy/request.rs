@@ -22,11 +22,14 @@ use crate::proxy::grpc::{self, Call};
 use crate::proxy::inspect::{self, Rules, Target};
 use crate::proxy::record::{Hook, Open, Record};
 use crate::proxy::upload::{BoxError, ClientBody, Upload, bounded};
-use crate::proxy::{headers, http2, turn};
+use crate::proxy::{headers, http2, https, turn};
 use crate::router::{AppRef, Lease, Router};
 
 /// Gets interim answers (1xx) of a dyno, to be passed to the client at once.
 pub type Interim = Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
+
+/// Whether a connection may be used for a host.
+pub type Serves = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Serves requests through a [`Router`]: the HTTP/1.1 client side. Cheap to clone.
 ///
@@ -46,6 +49,8 @@ pub struct Client {
     pub(crate) forwarded_for: HeaderValue,
     pub(crate) local_port: u16,
     pub(crate) tls: bool,
+    pub(crate) serves: Option<Serves>,
+    pub(crate) certificate: Option<Option<HeaderValue>>,
     interim: Option<Interim>,
     upgrades: bool,
     gone: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
@@ -132,10 +137,14 @@ impl Proxy {
         let mut app = None;
         let answer = async {
             let target = inspected?;
+            https::check(client, &target)?;
             let found = self.router.route(&target.host, target.path.path())?; // 2
             let limits = found.limits();
             open.note(|record| record.app = Some(found.id().clone()));
             let found = &*app.insert(found);
+            if let Some(reply) = https::redirect(&limits, client, &target)? {
+                return Ok(reply);
+            }
             let upload = match body {
                 None => Upload::none(),
                 Some(body) => {
@@ -173,7 +182,8 @@ impl Proxy {
         }
         .await;
         match answer {
-            Ok(reply) => {
+            Ok(mut reply) => {
+                app.iter().for_each(|app| https::promise(app, client, &mut reply.head.headers));
                 open.note(|record| record.status = reply.head.status.as_u16());
                 Ok(reply.into_response(open))
             }
@@ -185,7 +195,11 @@ impl Proxy {
                 let overdue = overdue.is_some_and(|overdue| overdue <= self.router.clock().now());
                 Ok(failed_call(fault, overdue, open))
             }
-            Err(fault) => Ok(page(fault, accept, &request_id, app.as_ref(), open)),
+            Err(fault) => {
+                let mut page = page(fault, accept, &request_id, app.as_ref(), open);
+                app.iter().for_each(|app| https::promise(app, client, page.headers_mut()));
+                Ok(page)
+            }
         }
     }
 }
@@ -271,13 +285,37 @@ impl Client {
         let address = peer.ip().to_canonical().to_string();
         let forwarded_for =
             HeaderValue::try_from(address).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { forwarded_for, local_port, tls: false, interim: None, upgrades: false, gone: None }
+        Self {
+            forwarded_for,
+            local_port,
+            tls: false,
+            serves: None,
+            certificate: None,
+            interim: None,
+            upgrades: false,
+            gone: None,
+        }
     }
 
     /// Whether its connection is encrypted.
     #[must_use]
     pub fn with_tls(mut self, tls: bool) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// For which hosts its connection may be used, without a port and in lower case; others are misdirected (M02).
+    /// Without it, for any.
+    #[must_use]
+    pub fn with_hosts(mut self, serves: Serves) -> Self {
+        self.serves = Some(serves);
+        self
+    }
+
+    /// It was asked for a certificate: the one it has shown, as the value of `Client-Cert` (RFC 9440), or none.
+    #[must_use]
+    pub fn with_certificate(mut self, shown: Option<HeaderValue>) -> Self {
+        self.certificate = Some(shown);
         self
     }
 

@@ -124,6 +124,13 @@ const PROSE: &[(&str, &str, &str)] = &[
         "No app has this host and path.",
         "Add the host to the app's `hosts`, or an app with the host `*` that takes what no other does.",
     ),
+    (
+        "M02",
+        "The request names a host for which its TLS connection is not: neither the one that the client named in its \
+         handshake, nor one in the certificate that it was shown.",
+        "Nothing, if it is rare: the client asks again on another connection (RFC 9110 section 15.5.20). If the host \
+         is yours, add it to the certificate.",
+    ),
 ];
 
 /// The page.

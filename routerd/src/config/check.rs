@@ -2,6 +2,7 @@
 
 mod admin;
 mod http2;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -38,6 +39,8 @@ pub(super) struct Checker<'a> {
     whole: bool,
     /// What paths in the file are relative to: the folder it is in.
     folder: &'a Path,
+    /// The first port with TLS.
+    https: Option<u16>,
 }
 
 /// Who has a host or a dyno, and where that is written.
@@ -45,7 +48,7 @@ type Taken<T> = BTreeMap<T, (Range<usize>, String)>;
 
 impl<'a> Checker<'a> {
     pub(super) fn new(problems: &'a mut Vec<Problem>, whole: bool, folder: &'a Path) -> Self {
-        Self { problems, whole, folder }
+        Self { problems, whole, folder, https: None }
     }
 
     /// What is returned is legal if no problem was added.
@@ -53,13 +56,15 @@ impl<'a> Checker<'a> {
         let base = self.folder;
         let mut addresses = Taken::new();
         let server = self.server(&file.server, &mut addresses);
+        let tls = file.tls.as_ref().map(|tls| self.edge(tls, &mut addresses));
+        self.https = tls.as_ref().and_then(|tls| tls.listen.first()).map(SocketAddr::port);
         let admin = file.admin.as_ref().map(|admin| self.admin(admin, &mut addresses));
         let http2 = http2::http2(&file.http2);
         let log = log(&file.log);
         let dns = self.dns(&file.dns);
         let (audit, state, webhooks) = self.trail(file, base);
         let apps = self.apps(file, &addresses);
-        Config { server, http2, admin, log, dns, audit, state, webhooks, apps }
+        Config { server, http2, tls, admin, log, dns, audit, state, webhooks, apps }
     }
 
     pub(super) fn problem(&mut self, problem: Problem) {
@@ -424,6 +429,7 @@ impl<'a> Checker<'a> {
             .with_response_spool(size(&app.response_spool, default.response_spool))
             .with_order(order)
             .with_protocol(protocol)
+            .with_encryption(self.encryption(app))
             .with_close_frees_dyno(app.close_frees_dyno.or(default.close_frees_dyno))
     }
 }

@@ -11,6 +11,7 @@ use router_core::dns::Families;
 use router_core::ids::AppId;
 use router_core::limits::{Order, Protocol};
 
+use super::edge::{ClientAuth, Edge, MinVersion, Unnamed};
 use super::health::{Health, ProbeWord};
 use super::units::{Period, Size};
 use super::{
@@ -206,6 +207,10 @@ fn one(value: impl ToString) -> Shown {
     Shown::One(value.to_string())
 }
 
+fn or_none(value: Option<impl ToString>) -> Shown {
+    one(value.map_or_else(|| "none".to_owned(), |value| value.to_string()))
+}
+
 fn many<T: ToString>(values: &[T]) -> Shown {
     Shown::Many(values.iter().map(ToString::to_string).collect())
 }
@@ -213,6 +218,7 @@ fn many<T: ToString>(values: &[T]) -> Shown {
 fn settings(config: &Config) -> Keys {
     let mut keys = server(&config.server);
     keys.extend(http2(&config.http2));
+    keys.extend(edge(config.tls.as_ref()));
     keys.extend(admin(config.admin.as_ref()));
     keys.extend(log(&config.log));
     keys.extend(dns(&config.dns));
@@ -283,6 +289,41 @@ fn http2(http2: &Http2) -> Keys {
     ]
 }
 
+fn edge(edge: Option<&Edge>) -> Keys {
+    let Some(edge) = edge else {
+        let none = || Shown::Many(Vec::new());
+        let keys = ["tls.default", "tls.min_version", "tls.handshake_timeout", "tls.handshakes"];
+        let auth = ["tls.client_auth", "tls.client_ca"];
+        let rest = keys.into_iter().chain(auth).map(|key| (key, one("none")));
+        return [("tls.listen", none()), ("tls.certificates", none())].into_iter().chain(rest).collect();
+    };
+    let Edge { listen, certificates, default, min_version, handshake_timeout, handshakes, .. } = edge;
+    let Edge { client_auth, client_ca, .. } = edge;
+    let default = match default {
+        Unnamed::First => "first",
+        Unnamed::Strict => "strict",
+    };
+    let min_version = match min_version {
+        MinVersion::V12 => "1.2",
+        MinVersion::V13 => "1.3",
+    };
+    let auth = match client_auth {
+        ClientAuth::Off => "off",
+        ClientAuth::Optional => "optional",
+        ClientAuth::Required => "required",
+    };
+    vec![
+        ("tls.listen", many(listen)),
+        ("tls.certificates", many(certificates)),
+        ("tls.default", one(default)),
+        ("tls.min_version", one(min_version)),
+        ("tls.handshake_timeout", one(Period(*handshake_timeout))),
+        ("tls.handshakes", one(handshakes)),
+        ("tls.client_auth", one(auth)),
+        ("tls.client_ca", or_none(client_ca.as_ref())),
+    ]
+}
+
 fn admin(admin: Option<&Admin>) -> Keys {
     let (listen, tokens, tls) = match admin {
         Some(Admin { listen, tokens, tls }) => (listen.to_string(), &tokens[..], tls.as_ref()),
@@ -292,7 +333,6 @@ fn admin(admin: Option<&Admin>) -> Keys {
     // Two certificates in one file are told apart by their marks.
     let cert = tls.map(|tls| file(&tls.cert, &format!(" (certificate {})", tls.mark)));
     let key = tls.map(|tls| file(&tls.key, ""));
-    let or_none = |text: Option<String>| one(text.unwrap_or_else(|| "none".to_owned()));
     vec![
         ("admin.listen", one(listen)),
         ("admin.tls.cert", or_none(cert)),
@@ -369,6 +409,9 @@ fn keys(app: &App) -> Keys {
         ProbeWord::None => "none",
     };
     let limits = &spec.limits;
+    let encryption = limits.encryption.as_deref();
+    let redirect = encryption.and_then(|encryption| encryption.redirect);
+    let hsts = encryption.and_then(|encryption| encryption.hsts.as_ref());
     let order = match limits.order {
         Order::LeastRecentlyUsed => "least-recently-used",
         Order::Random => "random",
@@ -392,6 +435,10 @@ fn keys(app: &App) -> Keys {
         ("request_buffer", one(Size(limits.request_buffer as u64))),
         ("response_spool", one(Size(limits.response_spool as u64))),
         ("close_frees_dyno", one(limits.close_frees_dyno)),
+        ("https.redirect", one(redirect.is_some())),
+        ("https.port", or_none(redirect)),
+        ("https.hsts", or_none(hsts)),
+        ("https.hsts_subdomains", one(hsts.is_some_and(|hsts| hsts.contains("Sub")))),
         ("queue.max_wait", one(Period(limits.queue_max_wait))),
         ("queue.max_requests_per_dyno", one(limits.queue_max_requests_per_dyno)),
         ("queue.max_bytes", one(Size(limits.queue_max_bytes))),

@@ -5,6 +5,7 @@
 //! read. A key that is not written is empty here; `check.rs` fills in what the key's default says.
 
 mod http2;
+mod tls;
 mod trail;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use super::plan::Deploy;
 use super::units::{Period, Size};
 
 pub use self::http2::Http2;
+pub use self::tls::{ClientAuth, Edge, Https, MinVersion, Unnamed};
 pub use self::trail::{Audit, State, Webhook};
 
 /// The keys of an app that make no sense as a default for all of them.
@@ -36,6 +38,9 @@ pub struct File {
     /// How clients are served that speak HTTP/2: over TLS those that choose it, on the listeners of `[server]` if `http2`
     /// says so there.
     pub http2: Http2,
+    /// TLS in front: where clients connect for HTTPS. Without this table there is none.
+    #[schemars(with = "Edge")]
+    pub tls: Option<Spanned<Edge>>,
     /// Where the daemon is looked at and told what to do: `/metrics`, `/healthz`, `/readyz` and the interface below
     /// `/v1` that `routerd ctl` speaks to. Without this table there is no such listener.
     #[schemars(with = "Admin")]
@@ -136,7 +141,7 @@ pub struct Admin {
     pub tokens: Vec<Spanned<Token>>,
 }
 
-/// `tls = { ... }` of `[admin]`
+/// `tls = { ... }` of `[admin]`, and one of `tls.certificates`
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsFiles {
@@ -306,6 +311,8 @@ pub struct App {
     /// Which idle dyno serves the next request.
     #[schemars(extend("default" = "lifo"))]
     pub order: Key<Order>,
+    /// What goes with HTTPS.
+    pub https: Https,
     /// The app's line.
     pub queue: Queue,
     /// How long each step of a request may take.

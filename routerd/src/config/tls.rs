@@ -1,15 +1,15 @@
-//! Certificate and key of a listener, read from their files and checked against each other.
+//! Certificate and key of the admin listener, read from their files; and what all TLS of this process stands on.
 
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use data_encoding::HEXLOWER;
 use ring::digest::{Context, SHA256};
 use rustls::ServerConfig;
-use rustls::crypto::ring as crypto;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -43,18 +43,8 @@ impl Tls {
     /// # Errors
     /// Which file is missing, is not what it should be, or does not belong to the other.
     pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let pem = read(cert).map_err(TlsError::Cert)?;
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-        let chain = chain.map_err(|error| TlsError::Cert(why(&error)))?;
-        if chain.is_empty() {
-            return Err(TlsError::Cert("there is no certificate in the file (PEM is wanted)".to_owned()));
-        }
-        let pem = read(key).map_err(TlsError::Key)?;
-        let secret = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| TlsError::Key(why(&error)))?;
-        let mut digest = Context::new(&SHA256);
-        chain.iter().for_each(|cert| digest.update(cert));
-        let mark = HEXLOWER.encode(&digest.finish().as_ref()[..4]);
-        let server = ServerConfig::builder_with_provider(Arc::new(crypto::default_provider()))
+        let Pair { chain, secret, mark } = Pair::read(cert, key)?;
+        let server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| TlsError::Cert(error.to_string()))?
             .with_no_client_auth()
@@ -67,6 +57,50 @@ impl Tls {
     pub fn server(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
     }
+}
+
+/// The cryptography of all TLS of this process. Its key exchanges begin with X25519MLKEM768.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
+}
+
+/// What is in the two files.
+pub(super) struct Pair {
+    /// The certificate, and behind it those that sign it; never empty.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) secret: PrivateKeyDer<'static>,
+    /// The beginning of the SHA-256 of the chain.
+    pub(super) mark: String,
+}
+
+impl Pair {
+    pub(super) fn read(cert: &Path, key: &Path) -> Result<Self, TlsError> {
+        let chain = certificates(cert).map_err(TlsError::Cert)?;
+        let pem = read(key).map_err(TlsError::Key)?;
+        let secret = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| TlsError::Key(why(&error)))?;
+        let mark = mark(&chain);
+        Ok(Self { chain, secret, mark })
+    }
+}
+
+/// The certificates in a PEM file; at least one.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = read(path)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let chain = chain.map_err(|error| why(&error))?;
+    if chain.is_empty() {
+        return Err("there is no certificate in the file (PEM is wanted)".to_owned());
+    }
+    Ok(chain)
+}
+
+/// Tells these certificates from others.
+pub(super) fn mark(chain: &[CertificateDer<'_>]) -> String {
+    let mut digest = Context::new(&SHA256);
+    chain.iter().for_each(|cert| digest.update(cert));
+    HEXLOWER.encode(&digest.finish().as_ref()[..4])
 }
 
 /// A file's bytes, within a bound.
@@ -89,7 +123,7 @@ fn why(error: &pem::Error) -> String {
 }
 
 /// What is wrong with the two together.
-fn pair(error: rustls::Error) -> TlsError {
+pub(super) fn pair(error: rustls::Error) -> TlsError {
     if let rustls::Error::InconsistentKeys(_) = error {
         return TlsError::Key("this is the key of another certificate".to_owned());
     }
@@ -98,6 +132,17 @@ fn pair(error: rustls::Error) -> TlsError {
     }
     TlsError::Key(format!("no valid key: {error}"))
 }
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cert(why) => write!(f, "cert: {why}"),
+            Self::Key(why) => write!(f, "key: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
 
 impl PartialEq for Tls {
     fn eq(&self, other: &Self) -> bool {

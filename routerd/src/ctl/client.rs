@@ -14,7 +14,6 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use percent_encoding::utf8_percent_encode;
-use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -26,6 +25,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::CtlArgs;
+use crate::config::tls::provider;
 use crate::control::{Order, PART, Refusal, RefusalKind};
 
 /// Where the admin interface is if no port is named.
@@ -321,7 +321,7 @@ fn connector(ca: Option<&Path>) -> Result<TlsConnector, Trouble> {
             }
         }
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| Trouble::Usage(error.to_string()))?
         .with_root_certificates(roots)

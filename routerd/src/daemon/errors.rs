@@ -15,6 +15,8 @@ use crate::handover::HandoverError;
 pub enum StartError {
     /// A listener cannot be opened.
     Listen(SocketAddr, io::Error),
+    /// TLS in front cannot be had.
+    Tls(rustls::Error),
     /// The admin listener cannot be opened.
     Admin(AdminError),
     /// The access log cannot be started.
@@ -33,6 +35,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Tls(error) => write!(f, "cannot speak TLS: {error}"),
             Self::Admin(error) => write!(f, "{error}"),
             Self::Trail(error) => f.write_str(error),
             Self::Log(error) => write!(f, "cannot start the access log: {error}"),

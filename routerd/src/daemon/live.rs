@@ -26,7 +26,7 @@ use crate::accept::{self, Connections};
 use crate::admin::{Access, Admin, AdminAddress, AdminError, AdminListener, LeaveFile, Readiness, Reloads};
 use crate::config::diff::{AppChange, Diff};
 use crate::config::{self, AdminListen, Config, LogFormat, LogOutput};
-use crate::conn::Terms;
+use crate::conn::{Door, Terms};
 use crate::deploys::book::Shelf;
 use crate::deploys::counts::Counts;
 use crate::deploys::grown::Grower;
@@ -38,6 +38,7 @@ use crate::health::Watch;
 use crate::inherit::{self, Inherited, Place};
 use crate::log::{AccessLog, Format};
 use crate::metrics::{Meters, Scrape};
+use crate::tls::{self, Edge};
 
 /// How long the start, and a reload that adds apps, wait for the first answers about names of dynos.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
@@ -61,6 +62,8 @@ pub(super) struct Lasting {
     pub(super) log_is_ours: bool,
     /// For connections that come from now on.
     pub(super) terms: Arc<ArcSwap<Terms>>,
+    /// TLS in front.
+    pub(super) edge: Edge,
     pub(super) connections: Connections,
     pub(super) readiness: Readiness,
     pub(super) reloads: Reloads,
@@ -88,6 +91,7 @@ pub(super) struct Live {
 struct Listening {
     /// As the configuration has it: port 0 is any free port.
     wanted: SocketAddr,
+    door: Door,
     address: SocketAddr,
     listener: Arc<TcpListener>,
     task: JoinHandle<()>,
@@ -115,7 +119,8 @@ struct RunningAdmin {
 /// What has been opened for a configuration that is not in place yet.
 #[derive(Default)]
 struct Opened {
-    listeners: Vec<(SocketAddr, TcpListener)>,
+    listeners: Vec<(SocketAddr, Door, TcpListener)>,
+    tls: Option<tls::Terms>,
     admin: Option<(Place, AdminListener, OwnedFd)>,
     log: Option<AccessLog>,
     inherited: Inherited,
@@ -138,7 +143,7 @@ impl Live {
             running.iter().for_each(|running| running.put(app));
         }
         let mut opened = Opened { inherited, ..Opened::default() };
-        opened.listen(&config.server.listen)?;
+        doors(&config).try_for_each(|(address, door)| opened.listen(address, door))?;
         opened.admin(&config).await?;
         std::mem::take(&mut opened.inherited).close();
         let apps: Vec<_> = config.apps.iter().map(|app| Change::PutApp(app.spec.clone())).collect();
@@ -203,9 +208,13 @@ impl Live {
     /// Opens what the new configuration has and the old has not.
     async fn open(&self, diff: &Diff, new: &Config, lasting: &Lasting) -> Result<Opened, StartError> {
         let mut opened = Opened::default();
-        let has = |address: &SocketAddr| self.listeners.iter().any(|it| it.wanted == *address);
-        let missing: Vec<_> = new.server.listen.iter().filter(|address| !has(address)).copied().collect();
-        opened.listen(&missing)?;
+        for (address, door) in doors(new).filter(|at| self.listener(*at).is_none()) {
+            // One that changes its door stays open.
+            if address.port() == 0 || !self.listeners.iter().any(|it| it.wanted == address) {
+                opened.listen(address, door)?;
+            }
+        }
+        opened.tls = lasting.secure(new)?;
         if diff.has("admin.listen") {
             opened.admin(new).await?;
         }
@@ -219,7 +228,8 @@ impl Live {
     fn switch(&mut self, opened: Opened, diff: &Diff, new: &Config, lasting: &Lasting) {
         // Before a new admin listener answers, and without waiting for the old one to end.
         lasting.access.set(new.admin.as_ref());
-        lasting.terms.store(Arc::new(lasting.terms_of(new)));
+        lasting.edge.set(new.tls.as_ref());
+        lasting.terms.store(Arc::new(Terms::new(lasting.proxy.clone(), &lasting.meters, new, opened.tls)));
         lasting.trail.set(new);
         if lasting.log_is_ours && changes_log(diff) {
             let old = lasting.log.swap(opened.log.map(Arc::new));
@@ -230,7 +240,16 @@ impl Live {
             });
         }
         self.watch.set(names::health(new));
-        self.listeners.retain(|it| new.server.listen.contains(&it.wanted));
+        self.listeners.retain_mut(|it| {
+            let stays = doors(new).any(|at| at == (it.wanted, it.door));
+            let other = doors(new).find(|at| at.0 == it.wanted && it.wanted.port() != 0);
+            if let Some((_, door)) = other.filter(|_| !stays) {
+                it.task.abort();
+                it.door = door;
+                it.task = lasting.accept(&it.listener, door);
+            }
+            stays || other.is_some()
+        });
         self.accept(opened.listeners, lasting);
         if diff.has("admin.listen") {
             let admin = opened.admin.map(|admin| RunningAdmin::start(admin, lasting));
@@ -261,13 +280,19 @@ impl Live {
         }
     }
 
-    fn accept(&mut self, listeners: Vec<(SocketAddr, TcpListener)>, lasting: &Lasting) {
-        for (wanted, listener) in listeners {
+    fn accept(&mut self, listeners: Vec<(SocketAddr, Door, TcpListener)>, lasting: &Lasting) {
+        for (wanted, door, listener) in listeners {
             let Ok(address) = listener.local_addr() else { continue };
             let listener = Arc::new(listener);
-            let task = lasting.accept(&listener);
-            self.listeners.push(Listening { wanted, address, listener, task });
+            let task = lasting.accept(&listener, door);
+            self.listeners.push(Listening { wanted, door, address, listener, task });
         }
+        // Another process finds them in the order of the configuration, which tells two with port 0 apart.
+        self.listeners.sort_by_key(|it| it.door == Door::Tls);
+    }
+
+    fn listener(&self, (wanted, door): (SocketAddr, Door)) -> Option<&Listening> {
+        self.listeners.iter().find(|it| it.wanted == wanted && it.door == door)
     }
 
     /// The listening sockets, for another process.
@@ -289,7 +314,7 @@ impl Live {
 
     pub(super) fn go_on(&mut self, lasting: &Lasting) {
         for it in &mut self.listeners {
-            it.task = lasting.accept(&it.listener);
+            it.task = lasting.accept(&it.listener, it.door);
         }
         self.gate.open_all();
     }
@@ -300,10 +325,9 @@ impl Live {
     }
 
     /// Where it listens, in the order of the configuration.
-    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        let order =
-            |it: &&Listening| self.config.server.listen.iter().position(|wanted| *wanted == it.wanted);
-        let mut listeners: Vec<_> = self.listeners.iter().collect();
+    pub(super) fn addresses(&self, door: Door) -> Vec<SocketAddr> {
+        let order = |it: &&Listening| doors(&self.config).position(|at| at == (it.wanted, it.door));
+        let mut listeners: Vec<_> = self.listeners.iter().filter(|it| it.door == door).collect();
         listeners.sort_by_key(order);
         listeners.into_iter().map(|it| it.address).collect()
     }
@@ -322,15 +346,13 @@ impl Live {
 }
 
 impl Opened {
-    fn listen(&mut self, addresses: &[SocketAddr]) -> Result<(), StartError> {
-        for address in addresses {
-            let listener = match self.inherited.take(&Place::Tcp(*address)) {
-                Some(passed) => inherit::tcp(passed.socket),
-                None => accept::listen(*address),
-            };
-            let listener = listener.map_err(|error| StartError::Listen(*address, error))?;
-            self.listeners.push((*address, listener));
-        }
+    fn listen(&mut self, address: SocketAddr, door: Door) -> Result<(), StartError> {
+        let listener = match self.inherited.take(&Place::Tcp(address)) {
+            Some(passed) => inherit::tcp(passed.socket),
+            None => accept::listen(address),
+        };
+        let listener = listener.map_err(|error| StartError::Listen(address, error))?;
+        self.listeners.push((address, door, listener));
         Ok(())
     }
 
@@ -377,21 +399,21 @@ impl Lasting {
         self.router.clock().now()
     }
 
-    /// What connections are served by under a configuration.
-    pub(super) fn terms_of(&self, config: &Config) -> Terms {
-        Terms::new(self.proxy.clone(), &self.meters, config)
+    /// What handshakes are made with under a configuration.
+    fn secure(&self, config: &Config) -> Result<Option<tls::Terms>, StartError> {
+        config.tls.as_ref().map(|tls| self.edge.terms(tls)).transpose().map_err(StartError::Tls)
     }
 
-    fn accept(&self, listener: &Arc<TcpListener>) -> JoinHandle<()> {
+    fn accept(&self, listener: &Arc<TcpListener>, door: Door) -> JoinHandle<()> {
         let (terms, connections) = (Arc::clone(&self.terms), self.connections.clone());
-        tokio::spawn(accept::accept(Arc::clone(listener), terms, connections, self.drain.watch()))
+        tokio::spawn(accept::accept(Arc::clone(listener), door, terms, connections, self.drain.watch()))
     }
 
     fn scraper(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
         let (router, meters, connections) =
             (self.router.clone(), self.meters.clone(), self.connections.clone());
         let (log, reloads, access) = (Arc::clone(&self.log), self.reloads.clone(), self.access.clone());
-        let webhooks = self.trail.webhooks().clone();
+        let (webhooks, edge) = (self.trail.webhooks().clone(), self.edge.clone());
         Arc::new(move || {
             let log = log.load();
             let account = reloads.account();
@@ -405,6 +427,7 @@ impl Lasting {
                 config_loaded: account.loaded.as_secs(),
                 webhooks: webhooks.account(),
                 admin_denied: access.denied().to_vec(),
+                tls: edge.account(),
             })
         })
     }
@@ -414,6 +437,13 @@ impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Live").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+/// Where a configuration listens, in its order.
+fn doors(config: &Config) -> impl Iterator<Item = (SocketAddr, Door)> {
+    let secure = config.tls.iter().flat_map(|tls| &tls.listen);
+    let plain = config.server.listen.iter().map(|address| (*address, Door::Plain));
+    plain.chain(secure.map(|address| (*address, Door::Tls)))
 }
 
 fn changes_log(diff: &Diff) -> bool {

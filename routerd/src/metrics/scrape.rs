@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::formatting::{sanitize_description, sanitize_lab
 use router_core::snapshot::{AppSnapshot, DynoState, Snapshot};
 
 use super::{Metric, process};
+use crate::tls::{self, Held};
 use crate::webhooks;
 
 /// What the daemon knows at the moment of a scrape.
@@ -32,6 +33,8 @@ pub struct Scrape {
     pub webhooks: webhooks::Account,
     /// Requests that the admin listener turned away, by reason.
     pub admin_denied: Vec<(&'static str, u64)>,
+    /// TLS in front.
+    pub tls: tls::Account,
 }
 
 impl Scrape {
@@ -62,6 +65,7 @@ impl Scrape {
             sample(text, &super::APP_INFO, &[app.id.as_str(), app.release.as_str()], 1);
         }
         single(text, &super::CONNECTIONS, &[], self.connections);
+        self.write_tls(text);
         single(text, &super::LOG_LINES_LOST, &[], self.log_lines_lost);
         single(text, &super::LOG_WRITE_ERRORS, &[], self.log_write_errors);
         head(text, &super::RELOADS);
@@ -85,6 +89,26 @@ impl Scrape {
             single(text, &super::PROCESS_RSS, &[], bytes);
         }
         single(text, &super::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
+    }
+
+    fn write_tls(&self, text: &mut String) {
+        let tls::Account { certificates, handshakes } = &self.tls;
+        if certificates.is_empty() {
+            return;
+        }
+        head(text, &super::TLS_HANDSHAKES);
+        for (result, count) in handshakes {
+            sample(text, &super::TLS_HANDSHAKES, &[result], count);
+        }
+        let mut each = |metric: &Metric, value: fn(&Held) -> i64| {
+            head(text, metric);
+            for held in certificates {
+                let file = held.certificate.cert.to_string_lossy();
+                sample(text, metric, &[held.certificate.name(), &file], value(held));
+            }
+        };
+        each(&super::CERTIFICATE_EXPIRY, |held| held.certificate.expires);
+        each(&super::CERTIFICATE_REFUSED, |held| i64::from(held.failed.is_some()));
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
@@ -14,13 +13,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use ring::hmac;
 use router_core::clock;
-use rustls::crypto::ring::default_provider;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::Terms;
 use super::target::Letter;
 use crate::config::Webhook;
+use crate::config::tls::provider;
 
 const AGENT: &str = concat!("routerd/", env!("CARGO_PKG_VERSION"));
 
@@ -115,7 +114,7 @@ fn tls(authorities: &[Vec<u8>]) -> ClientConfig {
             "webhooks: the system has no certificate authorities: https targets cannot be reached"
         );
     }
-    ClientConfig::builder_with_provider(Arc::new(default_provider()))
+    ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("the provider has TLS 1.2 and 1.3")
         .with_root_certificates(roots)

@@ -22,6 +22,7 @@ mod servers;
 mod slow;
 mod support;
 mod takeover;
+mod tls;
 mod up;
 mod webhooks;
 mod websocket;

@@ -7,6 +7,7 @@ pub(crate) mod h2c;
 pub(crate) mod http2;
 mod load;
 pub(crate) mod program;
+pub(crate) mod tls;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;

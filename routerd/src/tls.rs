@@ -1,0 +1,346 @@
+//! TLS in front: handshakes, how much they may take from other work, and what has become of them.
+//!
+//! A handshake has one step that costs: what follows the client's first message, with the signature and the key
+//! exchange. These steps take turns, and between two of them everything else that waits for a thread comes first. So a
+//! flood of handshakes is served by what time there is left, and as many as may wait do; the others are closed.
+
+mod files;
+mod store;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use http::HeaderValue;
+use router_core::sync::Mutex;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::pki_types::CertificateDer;
+use rustls::server::{Acceptor, NoServerSessionStorage, ProducesTickets, ResolvesServerCertUsingSni};
+use rustls::sign::SingleCertAndKey;
+use rustls::{HandshakeKind, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::yield_now;
+use tokio::time::timeout;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use self::files::Files;
+pub use self::files::Held;
+use self::store::Store;
+use crate::config;
+use crate::config::cert::Certificate;
+use crate::config::edge::{ClientAuth, Unnamed};
+
+/// Handshakes that may wait for their turn, for every core.
+const WAITING: usize = 100;
+/// The fatal alert `unrecognized_name` (RFC 6066 section 3), which the library does not send.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+/// To a client that has not begun with TLS.
+const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    connection: close\r\ncontent-length: 38\r\n\r\nthis port speaks TLS: ask with https:\n\n";
+/// How much of what such a client sends is read, so that it gets to read the answer.
+const PLAIN_MAX: u64 = 64 << 10;
+
+/// The protocols that are offered above TLS (RFC 7301), the preferred one first.
+pub(crate) fn alpn() -> Vec<Vec<u8>> {
+    vec![b"h2".to_vec(), b"http/1.1".to_vec()]
+}
+
+/// What TLS in front has for as long as the daemon runs. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Edge(Arc<Lasting>);
+
+struct Lasting {
+    store: Store,
+    files: Files,
+    counts: Counts,
+    tickets: Mutex<Option<Tickets>>,
+    /// Who may compute.
+    turns: Semaphore,
+    /// Handshakes that compute or wait for it.
+    waiting: AtomicUsize,
+}
+
+/// Keys of tickets, for whom they may be.
+struct Tickets {
+    admission: String,
+    producer: Arc<dyn ProducesTickets>,
+}
+
+impl Edge {
+    /// Made within the runtime that serves.
+    pub(crate) fn new() -> Self {
+        // At least half of the threads always serve requests, where there are two.
+        let turns = Semaphore::new((Handle::current().metrics().num_workers() / 2).max(1));
+        let (store, files, counts) = (Store::default(), Files::default(), Counts::default());
+        let (tickets, waiting) = (Mutex::new(None), AtomicUsize::new(0));
+        Self(Arc::new(Lasting { store, files, counts, tickets, turns, waiting }))
+    }
+
+    /// Handshakes from now on have these certificates, whose files are watched.
+    pub(crate) fn set(&self, config: Option<&config::Edge>) {
+        let certificates = config.map_or(&[][..], |config| &config.certificates);
+        self.0.store.set(certificates);
+        let lasting = Arc::downgrade(&self.0);
+        self.0.files.set(certificates, move |now| {
+            if let Some(lasting) = lasting.upgrade() {
+                lasting.store.set(now);
+            }
+        });
+    }
+
+    /// What handshakes are made with under a configuration.
+    pub(crate) fn terms(&self, config: &config::Edge) -> Result<Terms, rustls::Error> {
+        // Each handshake gets a certificate of its own.
+        let mut server = config.server()?.with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+        server.alpn_protocols = alpn();
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.ticketer = self.tickets(config.admission())?;
+        let waiting = match config.handshakes {
+            0 => WAITING * std::thread::available_parallelism().map_or(1, usize::from),
+            most => most,
+        };
+        Ok(Terms {
+            edge: self.clone(),
+            server: Arc::new(server),
+            timeout: config.handshake_timeout,
+            waiting,
+            unnamed: config.default,
+            asks: config.client_auth != ClientAuth::Off,
+        })
+    }
+
+    /// All listeners have the same keys, over reloads too, unless other clients are admitted: who has a ticket is not
+    /// asked for a certificate again.
+    fn tickets(&self, admission: String) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+        let mut tickets = self.0.tickets.lock();
+        if let Some(tickets) = tickets.as_ref().filter(|tickets| tickets.admission == admission) {
+            return Ok(Arc::clone(&tickets.producer));
+        }
+        let producer = Ticketer::new()?;
+        *tickets = Some(Tickets { admission, producer: Arc::clone(&producer) });
+        Ok(producer)
+    }
+
+    /// The certificates, and how handshakes have gone.
+    pub(crate) fn account(&self) -> Account {
+        Account { certificates: self.0.files.held(), handshakes: self.0.counts.all() }
+    }
+}
+
+/// How TLS in front is doing.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// The certificates, in the order of the configuration.
+    pub certificates: Vec<Held>,
+    /// Handshakes by what has become of them.
+    pub handshakes: Vec<(&'static str, u64)>,
+}
+
+/// What handshakes are made with, for connections that come under one configuration.
+#[derive(Clone)]
+pub(crate) struct Terms {
+    edge: Edge,
+    server: Arc<ServerConfig>,
+    timeout: Duration,
+    waiting: usize,
+    unnamed: Unnamed,
+    /// Clients are asked for certificates.
+    asks: bool,
+}
+
+/// A connection past its handshake.
+pub(crate) struct Secured {
+    pub(crate) stream: TlsStream<TcpStream>,
+    /// The host that the client named, in lower case.
+    pub(crate) name: Option<Box<str>>,
+    /// What it was shown.
+    pub(crate) certificate: Arc<Certificate>,
+    /// The certificate of the client, if it was asked for one, as the value of `Client-Cert`.
+    pub(crate) shown: Option<Option<HeaderValue>>,
+}
+
+impl Terms {
+    /// The handshake of one connection. What fails is counted.
+    pub(crate) async fn shake(&self, stream: TcpStream) -> Option<Secured> {
+        let result = timeout(self.timeout, self.try_shake(stream)).await;
+        let (end, secured) = match result.unwrap_or(Err(Failed(End::Timeout, String::new()))) {
+            Ok(secured) => match secured.stream.get_ref().1.handshake_kind() {
+                Some(HandshakeKind::Resumed) => (End::Resumed, Some(secured)),
+                _ => (End::Full, Some(secured)),
+            },
+            Err(Failed(end, why)) => {
+                tracing::debug!("a TLS handshake has failed: {} {why}", end.as_str());
+                (end, None)
+            }
+        };
+        self.edge.0.counts.add(end);
+        secured
+    }
+
+    async fn try_shake(&self, mut stream: TcpStream) -> Result<Secured, Failed> {
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        if first[0].is_ascii_uppercase() {
+            answer_plain(&mut stream).await?;
+            return Err(Failed(End::Plain, String::new()));
+        }
+        let address = stream.local_addr()?.ip().to_canonical();
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let hello = start.client_hello();
+        let name = hello.server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
+        let found = self.edge.0.store.find(&hello, name.as_deref(), address, self.unnamed);
+        let Some(certificate) = found else {
+            let mut stream = start.io;
+            stream.write_all(&UNRECOGNIZED_NAME).await?;
+            let why = name.as_deref().unwrap_or("(no name)").to_owned();
+            linger(&mut stream).await;
+            return Err(Failed(End::UnknownName, why));
+        };
+        let mut server = ServerConfig::clone(&self.server);
+        server.cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(certificate.signed())));
+        let accept = {
+            let Some(_waits) = Waits::enter(&self.edge.0.waiting, self.waiting) else {
+                return Err(Failed(End::Crowded, String::new()));
+            };
+            // It is never closed; were it, there would be no bound.
+            let _turn = self.edge.0.turns.acquire().await;
+            let accept = start.into_stream(Arc::new(server));
+            yield_now().await;
+            accept
+        };
+        let stream = accept.await?;
+        let chain = stream.get_ref().1.peer_certificates();
+        let shown = self.asks.then(|| chain.and_then(|chain| chain.first()).and_then(client_cert));
+        Ok(Secured { stream, name, certificate, shown })
+    }
+}
+
+/// A byte sequence as structured fields have it (RFC 9440 section 2.1).
+fn client_cert(der: &CertificateDer<'_>) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!(":{}:", BASE64.encode(der))).ok()
+}
+
+/// Says in the client's own words that this is the wrong port.
+async fn answer_plain(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(PLAIN).await?;
+    linger(stream).await;
+    Ok(())
+}
+
+/// Ends a connection so that the other side gets to read what was written: closed with something unread, the kernel
+/// would take it back.
+async fn linger(stream: &mut TcpStream) {
+    if stream.shutdown().await.is_ok() {
+        let _ = tokio::io::copy(&mut stream.take(PLAIN_MAX), &mut tokio::io::sink()).await;
+    }
+}
+
+/// One of those that compute or wait for it.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn enter(count: &'a AtomicUsize, most: usize) -> Option<Self> {
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        let waits = Self(count);
+        (before < most).then_some(waits)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why there is no connection.
+struct Failed(End, String);
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        use rustls::Error;
+        let end = match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
+            None => End::Gone,
+            Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => End::ClientCertificate,
+            Some(Error::PeerIncompatible(_) | Error::NoApplicationProtocol) => End::Incompatible,
+            Some(Error::AlertReceived(_)) => End::Refused,
+            Some(_) => End::Protocol,
+        };
+        Self(end, error.to_string())
+    }
+}
+
+/// What has become of a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Full,
+    Resumed,
+    /// The client is gone.
+    Gone,
+    Timeout,
+    /// Too many others.
+    Crowded,
+    /// The client has begun with HTTP.
+    Plain,
+    UnknownName,
+    /// It has none that is good.
+    ClientCertificate,
+    /// There is no version, cipher or protocol that both have.
+    Incompatible,
+    /// By the client: it does not trust the certificate, for example.
+    Refused,
+    /// What the client has sent is no TLS.
+    Protocol,
+}
+
+impl End {
+    const ALL: [Self; 11] = [
+        Self::Full,
+        Self::Resumed,
+        Self::Gone,
+        Self::Timeout,
+        Self::Crowded,
+        Self::Plain,
+        Self::UnknownName,
+        Self::ClientCertificate,
+        Self::Incompatible,
+        Self::Refused,
+        Self::Protocol,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::Gone => "gone",
+            Self::Timeout => "timeout",
+            Self::Crowded => "crowded",
+            Self::Plain => "plain_http",
+            Self::UnknownName => "unknown_name",
+            Self::ClientCertificate => "client_certificate",
+            Self::Incompatible => "incompatible",
+            Self::Refused => "refused",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+#[derive(Default)]
+struct Counts([AtomicU64; End::ALL.len()]);
+
+impl Counts {
+    fn add(&self, end: End) {
+        self.0[end as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn all(&self) -> Vec<(&'static str, u64)> {
+        End::ALL.iter().map(|end| (end.as_str(), self.0[*end as usize].load(Ordering::Relaxed))).collect()
+    }
+}
