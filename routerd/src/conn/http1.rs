@@ -42,9 +42,8 @@ pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>
         // In a box, so that connections that stay what they are need no room for it.
         return Box::pin(upgraded(*upgrade, io.into_inner(), rest, terms.shutdown_timeout, drain)).await;
     }
-    if let Err(error) = result
-        && let Some(fault) = head_fault(&error, &rest, &side)
-    {
+    let Err(error) = result else { return side.close() };
+    if let Some(fault) = head_fault(&error, &rest, &side) {
         terms.proxy.refuse_head(&client, fault);
         if fault == Fault::BadRequest(BadRequest::HeadTimeout) {
             // hyper answers heads it cannot read, but not those that do not come.
