@@ -57,6 +57,8 @@ struct Wire {
     interim: Vec<u8>,
     /// What the kernel does not take at once is kept here instead of being refused.
     keeps: bool,
+    /// Our side was closed.
+    shut: bool,
 }
 
 /// What has been done about a head that the guard refuses.
@@ -82,6 +84,7 @@ impl Socket {
             unflushed: false,
             interim: Vec::new(),
             keeps: false,
+            shut: false,
         });
         let side = Arc::new(Side {
             wire,
@@ -188,6 +191,16 @@ impl Side {
         });
         // Whoever takes longer has had its time.
         let _ = timeout(time, rest).await;
+    }
+
+    /// Closes our side, if hyper has not: it leaves that out after a request that asked for another protocol in vain.
+    pub(crate) fn close(&self) {
+        let mut wire = self.wire.lock();
+        if !wire.shut {
+            wire.shut = true;
+            // What the kernel does not take now is not waited for.
+            let _ = Pin::new(&mut wire.stream).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
     }
 
     /// Sends an interim answer (RFC 9110 section 15.2) at once, if nothing else is on its way.
@@ -358,6 +371,43 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut wire = self.0.wire.lock();
+        wire.shut = true;
         Pin::new(&mut wire.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_hyper_writes_last_is_kept_for_a_client_that_does_not_read() {
+        let long = Duration::from_secs(20);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut socket, side) = Socket::new(Stream::Tcp(listener.accept().await.unwrap().0));
+        let (part, mut sent) = (vec![b'x'; 64 << 10], 0);
+        while let Ok(written) = timeout(Duration::from_millis(200), socket.write(&part)).await {
+            sent += written.unwrap();
+        }
+        side.keep_all(true);
+        timeout(long, socket.write_all(b"last")).await.expect("it is taken at once").unwrap();
+        side.keep_all(false);
+        let mut read = Vec::new();
+        let reads = timeout(long, client.read_to_end(&mut read));
+        let (reads, ()) = tokio::join!(reads, async {
+            socket.flush().await.unwrap();
+            socket.write_all(b" word").await.unwrap();
+            drop((socket, side));
+        });
+        reads.expect("all of it comes").unwrap();
+        assert_eq!(read.len(), sent + 9);
+        assert!(read.ends_with(b"xlast word"));
     }
 }

@@ -43,6 +43,9 @@ pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>
         // In a box, so that connections that stay what they are need no room for it.
         return Box::pin(upgraded(*upgrade, io.into_inner(), rest, terms.shutdown_timeout, drain)).await;
     }
+    if result.is_ok() {
+        side.close();
+    }
     if let Err(error) = result
         && let Some(fault) = head_fault(&error, &rest, &side)
     {

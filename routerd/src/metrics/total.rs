@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use router_core::fault::Blame;
 use router_core::policy::deploy::Tally;
-use router_core::proxy::Record;
+use router_core::proxy::{End, Record};
 
 /// Counts that many threads add to.
 #[derive(Default)]
@@ -23,9 +23,11 @@ impl Total {
         let micros = u64::try_from(record.service.as_micros()).unwrap_or(u64::MAX);
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.service.fetch_add(micros, Ordering::Relaxed);
+        // Of a WebSocket on which nobody says anything, nothing can be said.
+        let silent = record.upgraded.is_some_and(|upgraded| upgraded.end == End::Idle);
         // An answer of 500 is served well as far as the router goes; for a release it is a failure.
         let failed = match record.fault {
-            Some(fault) => fault.blame() == Blame::App,
+            Some(fault) => fault.blame() == Blame::App && !silent,
             None => (500..600).contains(&record.status),
         };
         if failed {

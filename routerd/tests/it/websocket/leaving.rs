@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::peer::{End, WsDyno, close, open, text};
 use super::{config, rig, several};
 use crate::support::{Rig, until};
+use crate::takeover::takes_over;
 
 const DRAIN_1S: &str = "streams = 50\ndeploy = { drain_timeout = '1s' }";
 
@@ -150,4 +151,23 @@ async fn what_has_not_ended_when_the_daemon_does_is_cut_and_logged_as_h24() {
     for mut end in all {
         assert_eq!(end.next().await, None);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_another_process_takes_over_websockets_end_soon_and_it_gets_the_dyno() {
+    let dynos = WsDyno::several(1, 0).await;
+    let rig = rig(&dynos, "").await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("handover");
+    rig.daemon.as_ref().unwrap().offer(&path).await.unwrap();
+    let end = open(rig.address, "/").await;
+    let (new, ends) = takes_over(rig, &config(&dynos, "", ""), &path).await;
+    let began = Instant::now();
+    let next = new.spawn_get("/");
+    goes_away(end).await;
+    assert!(next.await.unwrap().is_ok(), "it has waited for the dyno");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    let (cut, old) = ends.await.unwrap();
+    assert_eq!((cut, old.log.count(), old.log.faults()), (0, 1, Vec::new()));
+    open(new.address, "/").await.close(1000).await;
 }
