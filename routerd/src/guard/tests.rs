@@ -205,7 +205,7 @@ fn request_lines_that_could_be_read_in_two_ways_are_refused() {
     let line = |line: &&str| format!("{line}\r\nHost: a.test\r\n\r\n");
     refused(LINES.iter().map(line), BadRequest::Header);
     refused(["\r\n\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n".to_owned()], BadRequest::Header);
-    refused(VERSIONS.iter().map(line), BadRequest::Version);
+    refused(VERSIONS.iter().map(|version| line(&&*format!("GET / {version}"))), BadRequest::Version);
     refused(["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()], BadRequest::Version);
     refused([line(&"CONNECT a.test:443 HTTP/1.1")], BadRequest::Method);
 }
