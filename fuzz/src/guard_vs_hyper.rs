@@ -1,13 +1,14 @@
 //! What the guard lets pass, hyper reads as a naive reader of the RFC does: the same requests with the same bodies.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use router_core::sync::Mutex;
 use routerd::guard::Guard;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -57,7 +58,7 @@ async fn parsed(data: &[u8]) -> Vec<Plain> {
             if whole {
                 let path = head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
                 let plain = (head.method.to_string(), path, bytes);
-                found.lock().unwrap_or_else(PoisonError::into_inner).push(plain);
+                found.lock().push(plain);
             }
             Ok::<_, Infallible>(Response::new(String::new()))
         }
@@ -75,7 +76,7 @@ async fn parsed(data: &[u8]) -> Vec<Plain> {
         let _ = ours.read_to_end(&mut Vec::new()).await;
     };
     tokio::join!(serve, talk);
-    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut found = found.lock();
     std::mem::take(&mut *found)
 }
 

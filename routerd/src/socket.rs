@@ -294,7 +294,7 @@ impl Wire {
     }
 
     /// Waits for what becomes of a request that asks for another protocol.
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn wait(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         self.waiting = Some(cx.waker().clone());
         Poll::Pending
     }

@@ -5,6 +5,8 @@ mod cases;
 mod dyno;
 mod peers;
 
+use serde_json::Value;
+
 use crate::support::{Client, Rig, until};
 use cases::{Case, End, GROUPS};
 use dyno::{Recorder, Seen};
@@ -65,7 +67,7 @@ async fn run((_, text, statuses, end, wanted): &Case, rig: &Rig, dyno: &Recorder
     if got != *statuses {
         return Err(format!("statuses {got:?}"));
     }
-    let mut records = statuses.len();
+    let mut logged = statuses.to_vec();
     match end {
         End::Shut => {
             let rest = client.rest().await;
@@ -75,21 +77,30 @@ async fn run((_, text, statuses, end, wanted): &Case, rig: &Rig, dyno: &Recorder
         }
         End::Open => {
             client.send(expand("GET /sentinel HTTP/1.1\r\n{H}\r\n")).await;
-            records += 1;
+            logged.push(200);
             let status = client.answer().await.status;
             if status != 200 {
                 return Err(format!("the sentinel gets {status}"));
             }
         }
         // What has begun leaves a record.
-        End::Left => records += 1,
+        End::Left => logged.push(499),
     }
     drop(client);
     until("the connection has ended", || rig.daemon.as_ref().unwrap().connections() == 0).await;
-    until("a record each", || rig.log.count() - before >= records).await;
+    until("a record each", || rig.log.count() - before >= logged.len()).await;
     rig.at_rest().await;
-    if rig.log.count() - before != records {
-        return Err(format!("{} records", rig.log.count() - before));
+    let lines = rig.log.all().split_off(before);
+    let records: Vec<_> = lines.iter().map(|line| line["status"].as_u64().unwrap_or(0)).collect();
+    let coded = |line: &Value| match line["status"].as_u64() {
+        Some(200) => line["code"].is_null(),
+        Some(404) => line["code"] == "M01",
+        Some(499) => line["code"] == "H27",
+        _ => line["code"] == "H26" && line["cause"].is_string(),
+    };
+    if !records.iter().copied().eq(logged.iter().map(|status| u64::from(*status))) || !lines.iter().all(coded)
+    {
+        return Err(format!("logged {lines:?}"));
     }
     let mut seen = dyno.take();
     if *end == End::Open && seen.pop().is_none_or(|last| last.short() != "GET /sentinel ") {

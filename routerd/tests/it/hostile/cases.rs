@@ -369,7 +369,7 @@ const PIPELINES: &[Case] = &[
     ("a bad header behind a good one", "{GET}\r\n{GET}X : y\r\n\r\n", &[200, 400], Shut, X),
     ("bad chunks behind a good one", "{GET}\r\n{POST}{CH}\r\nx\r\n", &[200, 400], Shut, X),
     ("a bad one in the middle", "{GET}\r\nGET /x#y HTTP/1.1\r\n{H}\r\n{EVIL}", &[200, 400], Shut, X),
-    ("NUL behind a good one", "{GET}\r\n\0", &[200], Left, X),
+    ("NUL behind a good one", "{GET}\r\n\0", &[200, 400], Shut, X),
     ("LF behind a good one", "{GET}\r\n\n", &[200, 400], Shut, X),
     ("empty lines between", "{GET}\r\n\r\n{GET}\r\n", &[200, 200], Open, &["GET /x ", "GET /x "]),
     ("too many empty lines between", "{GET}\r\n\r\n\r\n{GET}\r\n", &[200, 400], Shut, X),
