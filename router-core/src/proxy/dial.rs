@@ -35,6 +35,7 @@ pub(crate) struct Conn {
     pub(crate) parked: Option<Instant>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a Conn is always in a box")]
 enum Wire {
     Http1 {
         sender: SendRequest<ToDyno>,
@@ -56,6 +57,10 @@ impl Conn {
     ///
     /// # Errors
     /// [`Fault::ConnectRefused`] or [`Fault::ConnectTimeout`]: the dyno has seen nothing of the request.
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "a reference to a lease that is shared could not be sent"
+    )]
     pub(crate) async fn open(lease: &mut Lease, limits: &Limits) -> Result<Box<Self>, Fault> {
         let address = lease.dyno().address;
         match limits.protocol {

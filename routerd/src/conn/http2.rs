@@ -134,7 +134,7 @@ pub(super) async fn serve(met: Met, terms: Arc<Terms>, mut drain: watch::Receive
     match shaken {
         Ok(Ok(connection)) => {
             let mut serving = Serving::new(connection, Arc::clone(&terms), client, Arc::clone(&side));
-            let talks = serving.to_the_end(drain.clone()).await;
+            let talks = serving.run(drain.clone()).await;
             serving.over().await;
             if talks {
                 tokio::select! {
@@ -178,6 +178,7 @@ struct Resets {
 }
 
 /// What a connection does next.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once")]
 enum Event {
     Stream(Request<RecvStream>, SendResponse<Bytes>),
     Flood,
@@ -199,7 +200,7 @@ impl Serving {
     }
 
     /// Says whether the client may still read.
-    async fn to_the_end(&mut self, mut drain: watch::Receiver<Phase>) -> bool {
+    async fn run(&mut self, mut drain: watch::Receiver<Phase>) -> bool {
         let terms = Arc::clone(&self.terms);
         let mut silent = pin!(silent(self.connection.ping_pong(), &terms.http2.config));
         let (mut left, mut leaving) = (false, drain.clone());

@@ -22,7 +22,7 @@ const PLAIN: &str = "http2 = true";
 async fn a_request_comes_to_the_dyno_in_the_words_of_http1() {
     let dyno = Dyno::start().await;
     let rig = Rig::start_with(&[&dyno], PLAIN, "").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let headers = [("cookie", "a=1"), ("cookie", "b=2"), ("te", "trailers"), ("x-own", "yes")];
     let reply = client.ask(request("GET", "/cart?x=1", &headers)).await.unwrap();
     assert_eq!(reply.head.status, 200);
@@ -49,7 +49,7 @@ async fn the_streams_of_a_connection_stand_in_line_one_by_one() {
     let dynos = Dyno::several(3).await;
     let dynos: Vec<&Dyno> = dynos.iter().collect();
     let rig = Rig::start_with(&dynos, PLAIN, "").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let mut answers = Vec::new();
     for number in 0..60 {
         let (answer, _) = client.send(request("GET", &format!("/?ms=5&n={number}"), &[]), true).await;
@@ -67,7 +67,7 @@ async fn the_streams_of_a_connection_stand_in_line_one_by_one() {
 async fn a_stream_that_is_reset_leaves_the_line_and_the_others_stay() {
     let dyno = Dyno::start().await;
     let rig = Rig::start_with(&[&dyno], PLAIN, "").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let (first, _) = client.send(request("GET", "/first?ms=300", &[]), true).await;
     rig.are(1, DynoState::Busy).await;
     let (second, mut gone) = client.send(request("GET", "/second", &[]), true).await;
@@ -89,7 +89,7 @@ async fn a_stream_that_is_reset_leaves_the_line_and_the_others_stay() {
 async fn bodies_go_both_ways_whatever_their_length() {
     let dyno = Dyno::start().await;
     let rig = Rig::start_with(&[&dyno], PLAIN, "").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     for length in [0, 1, 70_000, 3 << 20] {
         for known in [true, false] {
             let path = format!("/?body={length}");
@@ -125,7 +125,7 @@ async fn faults_are_answers_of_their_stream() {
         dyno.address
     );
     let rig = Rig::from_toml(&config).await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let mut elsewhere = request("GET", "/", &[]);
     *elsewhere.uri_mut() = "http://other.test/".parse().unwrap();
     let reply = client.ask(elsewhere).await.unwrap();
@@ -187,7 +187,7 @@ async fn interim_answers_and_trailers_of_a_dyno_come_through() {
         "[server]\nlisten = ['127.0.0.1:0']\nhttp2 = true\n[apps.shop]\ndynos = ['{address}']"
     ))
     .await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let (mut answer, _) = client.send(request("GET", "/", &[]), true).await;
     let interim = std::future::poll_fn(|cx| answer.poll_informational(cx)).await.unwrap().unwrap();
     assert_eq!((interim.status().as_u16(), interim.headers()["link"].to_str().unwrap()), (103, "</a.css>"));

@@ -20,7 +20,7 @@ async fn rig(dyno: &Dyno, more: &str, app: &str) -> Rig {
 async fn a_client_that_gives_no_window_holds_no_dyno_and_loses_its_stream() {
     let dyno = Dyno::start().await;
     let rig = rig(&dyno, "[http2]\nsend_timeout = '400ms'", "timeouts = { idle = '100ms' }").await;
-    let mut greedy = Http2::connect_with(rig.address, Builder::new().initial_window_size(0)).await;
+    let greedy = Http2::connect_with(rig.address, Builder::new().initial_window_size(0)).await;
     // One that fits into the spool, and one that does not.
     for length in [100_000, 3 << 20] {
         let (answer, _) = greedy.send(request("GET", &format!("/?body={length}"), &[]), true).await;
@@ -34,7 +34,7 @@ async fn a_client_that_gives_no_window_holds_no_dyno_and_loses_its_stream() {
         None,
         "no window for this either"
     );
-    let mut other = Http2::connect(rig.address).await;
+    let other = Http2::connect(rig.address).await;
     assert_eq!(other.get("/").await.unwrap().head.status, 200);
     rig.at_rest().await;
 }
@@ -43,7 +43,7 @@ async fn a_client_that_gives_no_window_holds_no_dyno_and_loses_its_stream() {
 async fn a_connection_without_a_request_ends_with_goaway() {
     let dyno = Dyno::start().await;
     let rig = rig(&dyno, "header_timeout = '200ms'", "").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     assert_eq!(client.get("/?ms=400").await.unwrap().head.status, 200, "one that has a request does not");
     client.over().await.unwrap();
     // Who says nothing more is not waited for.
@@ -59,7 +59,7 @@ async fn a_connection_without_a_request_ends_with_goaway() {
 async fn a_client_that_does_not_answer_a_ping_is_gone() {
     let dyno = Dyno::start().await;
     let rig = rig(&dyno, "[http2]\nping_interval = '50ms'\nping_timeout = '100ms'", "").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     assert_eq!(client.get("/?ms=500").await.unwrap().head.status, 200, "one that answers stays");
     let mut mute = Frames::connect(rig.address).await;
     mute.until(&["frame 6"]).await.unwrap();
@@ -93,7 +93,7 @@ async fn requests_broken_off_one_by_one_are_counted_too() {
 async fn the_last_request_of_a_connection_is_served_and_the_next_goes_elsewhere() {
     let dyno = Dyno::start().await;
     let rig = rig(&dyno, "keepalive_requests = 2", "").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     assert_eq!(client.get("/").await.unwrap().head.status, 200);
     assert_eq!(client.get("/?ms=50").await.unwrap().head.status, 200);
     client.over().await.unwrap();
@@ -104,9 +104,9 @@ async fn the_last_request_of_a_connection_is_served_and_the_next_goes_elsewhere(
 async fn a_drain_lets_streams_end_and_cuts_those_that_do_not() {
     let dyno = Dyno::start().await;
     let mut rig = rig(&dyno, "", "").await;
-    let mut idle = Http2::connect(rig.address).await;
+    let idle = Http2::connect(rig.address).await;
     assert_eq!(idle.get("/").await.unwrap().head.status, 200);
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let (answer, _) = client.send(request("GET", "/?ms=300&body=200000", &[]), true).await;
     rig.are(1, DynoState::Busy).await;
     let answer = tokio::spawn(read(answer));
@@ -117,7 +117,7 @@ async fn a_drain_lets_streams_end_and_cuts_those_that_do_not() {
 
     let dyno = Dyno::start().await;
     let mut rig = self::rig(&dyno, "", "").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let (answer, _) = client.send(request("GET", "/?do=hang", &[]), true).await;
     rig.are(1, DynoState::Busy).await;
     assert_eq!(rig.stop(Duration::from_millis(200)).await, 1);
@@ -130,7 +130,7 @@ async fn a_drain_lets_streams_end_and_cuts_those_that_do_not() {
 async fn a_head_that_is_too_long_has_its_answer_and_its_record() {
     let dyno = Dyno::start().await;
     let rig = rig(&dyno, "head_max = '8KiB'\nheader_line_max = '8KiB'\nrequest_line_max = '8KiB'", "").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let (half, line) = ("v".repeat(4500), "v".repeat(8180));
     let long = request("GET", "/", &[("x", &half), ("y", &half)]);
     let reply = client.ask(long).await.unwrap();

@@ -10,7 +10,7 @@ const GRPC: (&str, &str) = ("content-type", "application/grpc+proto");
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fault_is_told_as_a_status_of_grpc() {
     let rig = Rig::start_with(&[], "http2 = true", "").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let reply = client.ask(request("POST", "/shop.Cart/Add", &[GRPC])).await.unwrap();
     assert_eq!((reply.head.status.as_u16(), reply.header("grpc-status")), (200, "14"));
     assert_eq!((reply.header("content-type"), reply.header("x-router-fault")), ("application/grpc", "H14"));
@@ -26,7 +26,7 @@ async fn a_call_waits_in_line_no_longer_than_its_client() {
     let dyno = Dyno::start().await;
     let rig =
         Rig::start_with(&[&dyno], "http2 = true", "queue = { max_wait = '1m', standing_wait = '1m' }").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let (busy, _) = client.send(request("GET", "/?ms=600", &[]), true).await;
     rig.are(1, DynoState::Busy).await;
     let reply = client.ask(request("POST", "/late", &[GRPC, ("grpc-timeout", "50m")])).await.unwrap();

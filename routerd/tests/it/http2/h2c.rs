@@ -23,7 +23,7 @@ async fn a_dyno_has_one_connection_and_no_more_streams_than_it_serves() {
     for concurrency in [1, 4] {
         let dyno = H2c::start().await;
         let rig = rig(&dyno, &format!("concurrency = {concurrency}")).await;
-        let mut client = Http2::connect(rig.address).await;
+        let client = Http2::connect(rig.address).await;
         let mut answers = Vec::new();
         for _ in 0..40 {
             let (answer, _) = client.send(request("GET", "/?ms=10", &[]), true).await;
@@ -45,7 +45,7 @@ async fn a_dyno_has_one_connection_and_no_more_streams_than_it_serves() {
 async fn a_request_comes_as_one_of_http2() {
     let dyno = H2c::start().await;
     let rig = rig(&dyno, "").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let reply =
         client.ask(request("GET", "/cart?x=1", &[("te", "trailers"), ("cookie", "a=1")])).await.unwrap();
     assert_eq!((reply.head.status.as_u16(), reply.header("via")), (200, "2.0 routerd"));
@@ -65,7 +65,7 @@ async fn a_request_comes_as_one_of_http2() {
 async fn bodies_and_trailers_go_both_ways_while_both_sides_talk() {
     let dyno = H2c::start().await;
     let rig = rig(&dyno, "").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let call = request("POST", "/?echo=1", &[("content-type", "application/grpc"), ("te", "trailers")]);
     let (answer, mut body) = client.send(call, false).await;
     // The answer begins before the first byte of the body is sent.
@@ -89,7 +89,7 @@ async fn bodies_and_trailers_go_both_ways_while_both_sides_talk() {
 async fn what_a_dyno_does_to_a_stream_is_a_fault_of_that_request_alone() {
     let dyno = H2c::start().await;
     let rig = rig(&dyno, "concurrency = 4").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let (beside, _) = client.send(request("GET", "/?ms=300", &[]), true).await;
     until("it works", || dyno.active() == 1).await;
     let reply = client.get("/?do=reset").await.unwrap();
@@ -106,7 +106,7 @@ async fn what_a_dyno_does_to_a_stream_is_a_fault_of_that_request_alone() {
 async fn a_connection_that_dies_fails_its_streams_and_the_next_request_opens_another() {
     let dyno = H2c::start().await;
     let rig = rig(&dyno, "concurrency = 4").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     let (first, _) = client.send(request("POST", "/?do=hang", &[]), true).await;
     let (second, _) = client.send(request("POST", "/?do=hang", &[]), true).await;
     until("both are there", || dyno.active() == 2).await;
@@ -131,7 +131,7 @@ async fn a_dyno_whose_client_is_gone_lingers_or_has_its_stream_reset() {
     for frees in [false, true] {
         let dyno = H2c::start().await;
         let rig = rig(&dyno, &format!("close_frees_dyno = {frees}")).await;
-        let mut client = Http2::connect(rig.address).await;
+        let client = Http2::connect(rig.address).await;
         let (answer, mut body) = client.send(request("GET", "/?ms=400", &[]), true).await;
         until("it works", || dyno.active() == 1).await;
         body.send_reset(Reason::CANCEL);
@@ -147,7 +147,7 @@ async fn a_dyno_whose_client_is_gone_lingers_or_has_its_stream_reset() {
 async fn a_connection_is_used_for_keepalive_and_not_longer() {
     let dyno = H2c::start().await;
     let rig = rig(&dyno, "timeouts = { keepalive = '0s' }").await;
-    let mut client = Http2::connect(rig.address).await;
+    let client = Http2::connect(rig.address).await;
     for _ in 0..3 {
         assert_eq!(client.get("/").await.unwrap().head.status, 200);
         until("it is closed", || dyno.open() == 0).await;

@@ -55,22 +55,18 @@ impl Http2 {
     }
 
     /// Sends a request; its body, if there is to be one, is sent by the caller.
-    pub(crate) async fn send(
-        &mut self,
-        request: Request<()>,
-        ends: bool,
-    ) -> (ResponseFuture, SendStream<Bytes>) {
+    pub(crate) async fn send(&self, request: Request<()>, ends: bool) -> (ResponseFuture, SendStream<Bytes>) {
         let mut ready = timeout(DEADLINE, self.send.clone().ready()).await.unwrap().unwrap();
         ready.send_request(request, ends).unwrap()
     }
 
     /// Sends a request without a body and reads its answer.
-    pub(crate) async fn ask(&mut self, request: Request<()>) -> Result<Reply, h2::Error> {
+    pub(crate) async fn ask(&self, request: Request<()>) -> Result<Reply, h2::Error> {
         let (answer, _body) = self.send(request, true).await;
         read(answer).await
     }
 
-    pub(crate) async fn get(&mut self, path: &str) -> Result<Reply, h2::Error> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Reply, h2::Error> {
         self.ask(request("GET", path, &[])).await
     }
 
