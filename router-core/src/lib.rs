@@ -83,6 +83,7 @@
 //! | `proxy/probe.rs` | asks a dyno how it is |
 //! | `proxy/forward.rs` | step 5: to the dyno and back, and what if not |
 //! | `proxy/dial.rs` | the one connection to a dyno |
+//! | `proxy/wire.rs` | bytes to and from a dyno, as they go over TCP or under TLS |
 //! | `proxy/flight.rs` | a request at its dyno, kept together until the dyno is free |
 //! | `proxy/spool.rs` | an answer between a dyno and a slower client |
 //! | `proxy/body.rs` | an answer's body on its way to the client |

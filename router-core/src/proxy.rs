@@ -23,9 +23,11 @@ mod request;
 mod spool;
 mod turn;
 mod upload;
+mod wire;
 
 pub use answer::fault_page;
 pub use body::{Body, BrokenOff};
 pub use inspect::Rules;
 pub use record::Record;
 pub use request::{Aborted, Client, Interim, Proxy, Serves};
+pub use wire::{Carrier, Connecting, Connector, secured};

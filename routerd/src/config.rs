@@ -22,6 +22,7 @@ mod trail;
 pub mod tls;
 pub mod token;
 pub mod units;
+mod upstream;
 mod walk;
 
 use std::fmt;

@@ -5,16 +5,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::encryption::Secured;
 use crate::fault::Fault;
 use crate::ids::Address;
+use crate::limits::Limits;
 use crate::proxy::upload::ToDyno;
+use crate::proxy::wire::{Wire, connect};
 
 /// The longest head of an answer.
 const ANSWER_HEAD_MAX: usize = 512 << 10;
@@ -24,6 +27,7 @@ pub(crate) struct Conn {
     pub(crate) sender: SendRequest<ToDyno>,
     driver: Option<Connection<TokioIo<Counted>, ToDyno>>,
     heard: Arc<Heard>,
+    secured: Option<Secured>,
     /// When it was last parked; `None` while it is new.
     pub(crate) parked: Option<Instant>,
 }
@@ -33,9 +37,10 @@ impl Conn {
     ///
     /// # Errors
     /// [`Fault::ConnectRefused`] or [`Fault::ConnectTimeout`]: the dyno has seen nothing of the request.
-    pub(crate) async fn open(address: Address, limit: Duration) -> Result<Box<Self>, Fault> {
-        match connect(address, limit).await {
-            Ok(stream) => Self::over(stream).await,
+    pub(crate) async fn open(address: Address, limits: &Limits) -> Result<Box<Self>, Fault> {
+        let secured = limits.secured();
+        match connect(address, limits.connect, secured).await {
+            Ok(stream) => Self::over(stream, secured).await,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Fault::ConnectTimeout),
             Err(_) => Err(Fault::ConnectRefused),
         }
@@ -45,15 +50,14 @@ impl Conn {
     ///
     /// # Errors
     /// [`Fault::ConnectRefused`]: the dyno has seen nothing of the request.
-    pub(crate) async fn over(stream: TcpStream) -> Result<Box<Self>, Fault> {
-        // Without it only latency suffers.
-        let _ = stream.set_nodelay(true);
+    pub(crate) async fn over(stream: Wire, secured: Option<&Secured>) -> Result<Box<Self>, Fault> {
         let heard = Arc::new(Heard::default());
         let io = TokioIo::new(Counted { stream, heard: Arc::clone(&heard) });
         // hyper takes 100 headers of an answer; with any other number it allocates for them with each answer.
         let shake = Builder::new().max_buf_size(ANSWER_HEAD_MAX).handshake(io).await;
         let (sender, driver) = shake.map_err(|_| Fault::ConnectRefused)?;
-        Ok(Box::new(Self { sender, driver: Some(driver), heard, parked: None }))
+        let secured = secured.cloned();
+        Ok(Box::new(Self { sender, driver: Some(driver), heard, secured, parked: None }))
     }
 
     /// Moves bytes both ways. Ready once the connection is over.
@@ -73,6 +77,11 @@ impl Conn {
         self.poll_drive(cx).is_pending() && self.sender.is_ready()
     }
 
+    /// Whether it is as secure as the app wants it now.
+    pub(crate) fn is_as(&self, limits: &Limits) -> bool {
+        self.secured.as_ref() == limits.secured()
+    }
+
     /// Bytes read since the connection was opened.
     pub(crate) fn heard(&self) -> u64 {
         self.heard.bytes.load(Ordering::Relaxed)
@@ -86,12 +95,6 @@ impl Conn {
     }
 }
 
-/// Opens a socket.
-pub(crate) async fn connect(address: Address, limit: Duration) -> io::Result<TcpStream> {
-    let late = |_| io::ErrorKind::TimedOut.into();
-    tokio::time::timeout(limit, TcpStream::connect(address)).await.unwrap_or_else(|over| Err(late(over)))
-}
-
 /// What a connection tells about what it has read.
 #[derive(Default)]
 struct Heard {
@@ -102,7 +105,7 @@ struct Heard {
 
 /// Counts what is read: a request may be sent again only if the dyno has not answered a single byte.
 struct Counted {
-    stream: TcpStream,
+    stream: Wire,
     heard: Arc<Heard>,
 }
 
@@ -120,7 +123,7 @@ impl AsyncRead for Counted {
         }
         if result.is_pending() && self.heard.acknowledge.swap(false, Ordering::Relaxed) {
             // If the kernel will not, the answer only comes later.
-            let _ = acknowledge_now(&self.stream);
+            let _ = acknowledge_now(self.stream.tcp());
         }
         result
     }
@@ -177,6 +180,7 @@ mod tests {
 
     use std::io::Read;
     use std::os::fd::AsFd;
+    use std::time::Duration;
 
     use super::*;
 
@@ -185,7 +189,7 @@ mod tests {
         let dyno = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(dyno.local_addr().unwrap()).await.unwrap();
         let _forked = stream.as_fd().try_clone_to_owned().unwrap();
-        drop(Counted { stream, heard: Arc::default() });
+        drop(Counted { stream: Wire::Tcp(stream), heard: Arc::default() });
         let (mut there, _) = dyno.accept().unwrap();
         there.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         assert_eq!(there.read(&mut [0]).unwrap(), 0);

@@ -64,7 +64,7 @@ pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Ope
             Some(conn) => conn,
             None => {
                 let before = clock.now();
-                match Conn::open(lease.dyno().address, limits.connect).await {
+                match Conn::open(lease.dyno().address, &limits).await {
                     Ok(conn) => {
                         open.note(|record| record.connect = clock.now().duration_since(before));
                         conn
@@ -125,7 +125,7 @@ impl Reply {
 pub(crate) async fn warm(lease: &mut Lease, limits: &Limits, clock: &Clock) -> Option<Box<Conn>> {
     let mut conn = lease.take_parcel::<Conn>()?;
     let parked = conn.parked.take()?;
-    if clock.now().duration_since(parked) > limits.keepalive {
+    if clock.now().duration_since(parked) > limits.keepalive || !conn.is_as(limits) {
         return None;
     }
     let reusable = poll_fn(|cx| Poll::Ready(conn.is_reusable(cx))).await;

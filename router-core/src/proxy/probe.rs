@@ -13,13 +13,15 @@ use http::{Request, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use crate::encryption::Secured;
 use crate::fault::Fault;
 use crate::ids::Address;
 use crate::policy::health::Outcome;
-use crate::proxy::dial::{self, Conn};
+use crate::proxy::dial::Conn;
 use crate::proxy::flight::{Flight, Trouble, broken};
 use crate::proxy::forward::{SHORT_ANSWER, warm};
 use crate::proxy::upload::{ToDyno, Upload};
+use crate::proxy::wire;
 use crate::router::Lease;
 
 /// How much of a body is kept, in bytes.
@@ -60,7 +62,7 @@ pub async fn ask(mut lease: Lease, request: &Request<()>) -> Result<Answered, Un
         let reused = conn.is_some();
         let conn_now = match conn.take() {
             Some(conn) => conn,
-            None => open(lease.dyno().address, limits.connect).await?,
+            None => open(lease.dyno().address, limits.connect, limits.secured()).await?,
         };
         let request = request.clone().map(|()| Upload::none().next_try(&clock));
         let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits));
@@ -91,7 +93,8 @@ pub async fn ask(mut lease: Lease, request: &Request<()>) -> Result<Answered, Un
 /// # Cancel safety
 /// Dropping the future ends the probe.
 pub async fn touch(mut lease: Lease) -> Result<(), Unanswered> {
-    if let Some(mut conn) = lease.take_parcel::<Conn>()
+    let limits = lease.limits();
+    if let Some(mut conn) = lease.take_parcel::<Conn>().filter(|conn| conn.is_as(&limits))
         && poll_fn(|cx| Poll::Ready(conn.is_reusable(cx))).await
     {
         lease.put_parcel(conn);
@@ -99,7 +102,7 @@ pub async fn touch(mut lease: Lease) -> Result<(), Unanswered> {
         return Ok(());
     }
     // Whatever was there has been closed: never two connections to one dyno.
-    touch_fresh(lease.dyno().address, lease.limits().connect).await
+    touch_fresh(lease.dyno().address, limits.secured(), limits.connect).await
 }
 
 /// Asks a dyno that does not serve yet, over a connection of its own.
@@ -111,10 +114,11 @@ pub async fn touch(mut lease: Lease) -> Result<(), Unanswered> {
 /// Dropping the future closes the connection.
 pub async fn ask_fresh(
     address: Address,
+    secured: Option<&Secured>,
     request: &Request<()>,
     within: Duration,
 ) -> Result<Answered, Unanswered> {
-    let mut conn = open(address, within).await?;
+    let mut conn = open(address, within, secured).await?;
     let request: Request<ToDyno> =
         request.clone().map(|()| Upload::none().next_try(&crate::clock::Clock::system()));
     let mut head = Box::pin(conn.sender.try_send_request(request));
@@ -139,13 +143,21 @@ pub async fn ask_fresh(
 ///
 /// # Cancel safety
 /// Dropping the future ends the probe.
-pub async fn touch_fresh(address: Address, within: Duration) -> Result<(), Unanswered> {
-    dial::connect(address, within).await.map(drop).map_err(Unanswered::Connect)
+pub async fn touch_fresh(
+    address: Address,
+    secured: Option<&Secured>,
+    within: Duration,
+) -> Result<(), Unanswered> {
+    wire::connect(address, within, secured).await.map(drop).map_err(Unanswered::Connect)
 }
 
-async fn open(address: Address, within: Duration) -> Result<Box<Conn>, Unanswered> {
-    let stream = dial::connect(address, within).await.map_err(Unanswered::Connect)?;
-    Conn::over(stream).await.map_err(Unanswered::Broken)
+async fn open(
+    address: Address,
+    within: Duration,
+    secured: Option<&Secured>,
+) -> Result<Box<Conn>, Unanswered> {
+    let stream = wire::connect(address, within, secured).await.map_err(Unanswered::Connect)?;
+    Conn::over(stream, secured).await.map_err(Unanswered::Broken)
 }
 
 async fn read(conn: &mut Conn, body: &mut Incoming, beginning: &mut Vec<u8>) {
@@ -162,6 +174,8 @@ async fn read(conn: &mut Conn, body: &mut Incoming, beginning: &mut Vec<u8>) {
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // What is wrong with a certificate, for example.
+            Self::Connect(error) if error.kind() == io::ErrorKind::InvalidData => error.fmt(f),
             Self::Connect(error) => error.kind().fmt(f),
             Self::Broken(Fault::ClosedWithoutResponse) => {
                 f.write_str("closed the connection without an answer")

@@ -19,7 +19,7 @@ use super::key::{Key, Text};
 use super::plan::Deploy;
 use super::units::{Period, Size};
 
-pub use self::tls::{ClientAuth, Edge, Https, MinVersion, Unnamed};
+pub use self::tls::{ClientAuth, Edge, Https, MinVersion, ToDynos, Unnamed};
 pub use self::trail::{Audit, State, Webhook};
 
 /// The keys of an app that make no sense as a default for all of them.
@@ -296,6 +296,8 @@ pub struct App {
     pub order: Key<Order>,
     /// What goes with HTTPS.
     pub https: Https,
+    /// TLS on the way to the dynos.
+    pub tls: ToDynos,
     /// The app's line.
     pub queue: Queue,
     /// How long each step of a request may take.

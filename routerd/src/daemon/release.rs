@@ -301,12 +301,15 @@ impl Live {
 
     /// Asks dynos as the app's configuration says.
     fn prober(&self, app: &AppId) -> Prober {
-        let probe = self.config.app(app).map(|app| app.health.probe());
+        let probe = self.config.app(app);
+        let probe = probe.map(|app| (app.health.probe(), app.spec.limits.secured().cloned()));
         Arc::new(move |dyno: DynoSpec| {
             let probe = probe.clone();
             Box::pin(async move {
                 match probe {
-                    Some(probe) => crate::probe::probe(&probe, dyno.address).await,
+                    Some((probe, secured)) => {
+                        crate::probe::probe(&probe, dyno.address, secured.as_ref()).await
+                    }
                     None => Err("its app is gone".to_owned()),
                 }
             })
