@@ -19,11 +19,27 @@ pub struct Encryption {
     pub dynos: Option<Secured>,
 }
 
-crate::limits::setters! {
-    Encryption:
-    with_redirect sets redirect: Option<u16>;
-    with_hsts sets hsts: Option<Box<str>>;
-    with_dynos sets dynos: Option<Secured>;
+impl Encryption {
+    /// Sets [`redirect`](Self::redirect).
+    #[must_use]
+    pub fn with_redirect(mut self, port: Option<u16>) -> Self {
+        self.redirect = port;
+        self
+    }
+
+    /// Sets [`hsts`](Self::hsts).
+    #[must_use]
+    pub fn with_hsts(mut self, value: Option<Box<str>>) -> Self {
+        self.hsts = value;
+        self
+    }
+
+    /// Sets [`dynos`](Self::dynos).
+    #[must_use]
+    pub fn with_dynos(mut self, secured: Option<Secured>) -> Self {
+        self.dynos = secured;
+        self
+    }
 }
 
 /// What makes connections to dynos secure. Ring 3 knows what it is; all others know that two with the same mark do the

@@ -41,7 +41,8 @@ async fn cover(dyno: &Dyno, issued: &Issued) -> (SocketAddr, JoinHandle<()>) {
 fn text(address: SocketAddr, ca: &Path, more: &str) -> String {
     format!(
         "[server]\nlisten = ['127.0.0.1:0']\n[apps.shop]\ndynos = ['{address}']\n\
-         tls = {{ to_dyno = true, ca = '{}'{more} }}\ntimeouts = {{ connect = '300ms' }}\nqueue = {{ max_wait = '2s' }}\n\
+         tls = {{ to_dyno = true, ca = '{}'{more} }}\n\
+         timeouts = {{ connect = '300ms' }}\nqueue = {{ max_wait = '2s' }}\n\
          retry = {{ quarantine = '50ms', quarantine_max = '50ms' }}\n",
         ca.display()
     )
