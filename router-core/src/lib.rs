@@ -86,6 +86,7 @@
 //! | `proxy/forward.rs` | step 5: to the dyno and back, and what if not |
 //! | `proxy/dial.rs` | the one connection to a dyno |
 //! | `proxy/link.rs` | the one connection of a dyno that speaks HTTP/2 |
+//! | `proxy/wire.rs` | bytes to and from a dyno, as they go over TCP or under TLS |
 //! | `proxy/flight.rs` | a request at its dyno, kept together until the dyno is free |
 //! | `proxy/upgrade.rs` | a connection that has changed the protocol, from the 101 to its end |
 //! | `proxy/splice.rs` | bytes both ways between a client and a dyno |

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::encryption::Encryption;
+use crate::encryption::{Encryption, Secured};
 
 /// Bounds and time-outs of one app.
 ///
@@ -121,6 +121,13 @@ pub enum Order {
     LeastRecentlyUsed,
     /// Any of them, drawn from the app's own seeded generator.
     Random,
+}
+
+impl Limits {
+    /// How dynos are spoken to under encryption. `None`: in the clear.
+    pub fn secured(&self) -> Option<&Secured> {
+        self.encryption.as_ref().and_then(|encryption| encryption.dynos.as_ref())
+    }
 }
 
 /// What the dynos of an app speak.

@@ -29,6 +29,7 @@ mod spool;
 mod turn;
 mod upgrade;
 mod upload;
+mod wire;
 
 pub use answer::fault_page;
 pub use body::{Body, BrokenOff};
@@ -36,3 +37,4 @@ pub use inspect::Rules;
 pub use record::{End, Record, Upgraded};
 pub use request::{Aborted, Client, Interim, Proxy, Serves};
 pub use upgrade::Upgrade;
+pub use wire::{Carrier, Connecting, Connector, secured};

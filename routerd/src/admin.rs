@@ -35,6 +35,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::control::Control;
+use crate::tls;
 pub use access::Access;
 use access::Peer;
 pub(crate) use listen::{Accepted, LeaveFile};
@@ -88,6 +89,8 @@ pub struct Admin {
     pub snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
     /// All metrics as text for Prometheus, now. Runs where it may block.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// TLS in front, now.
+    pub tls: Arc<dyn Fn() -> tls::Account + Send + Sync>,
     /// Whether the daemon should get traffic.
     pub readiness: Readiness,
     /// How reloads have gone.

@@ -23,6 +23,7 @@ mod trail;
 pub mod tls;
 pub mod token;
 pub mod units;
+mod upstream;
 mod walk;
 
 use std::fmt;

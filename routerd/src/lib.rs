@@ -136,6 +136,7 @@
 //! | `config/tls.rs` | Certificate and key of the admin listener, read from their files |
 //! | `config/token.rs` | Tokens of the admin interface |
 //! | `config/units.rs` | Durations as `"5s"` and sizes as `"1MiB"`: read from text, shown as text |
+//! | `config/upstream.rs` | TLS to the dynos of an app |
 //! | `config/walk.rs` | Holds a parsed file against the schema |
 
 pub mod cli;

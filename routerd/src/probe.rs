@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::Request;
 use http::header::{HOST, USER_AGENT};
 use router_core::Lease;
+use router_core::encryption::Secured;
 use router_core::ids::Address;
 use router_core::limits::Protocol;
 use router_core::proxy::probe::{Answered, Unanswered, ask, ask_fresh, touch, touch_fresh};
@@ -23,14 +24,18 @@ const QUOTED: usize = 100;
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
-pub async fn probe(probe: &Probe, protocol: Protocol, address: Address) -> Result<(), String> {
+pub async fn probe(
+    probe: &Probe,
+    speech: (Protocol, Option<&Secured>),
+    address: Address,
+) -> Result<(), String> {
     let limit = probe.timeout;
     match &probe.kind {
         ProbeKind::None => Ok(()),
-        ProbeKind::Tcp => connected(touch_fresh(address, limit).await, limit),
+        ProbeKind::Tcp => connected(touch_fresh(address, speech.1, limit).await, limit),
         ProbeKind::Http { path, host, expect } => {
             let request = request(path, host.as_deref(), address)?;
-            let answer = timeout(limit, ask_fresh(address, protocol, &request, limit)).await;
+            let answer = timeout(limit, ask_fresh(address, speech, &request, limit)).await;
             judge(answer.map_err(|_| no_answer(limit))?, *expect, limit)
         }
     }

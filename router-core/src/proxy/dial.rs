@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,11 +17,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::encryption::Secured;
 use crate::fault::Fault;
 use crate::ids::Address;
 use crate::limits::{Limits, Protocol};
 use crate::proxy::link::{self, Common, Link};
 use crate::proxy::upload::ToDyno;
+use crate::proxy::wire::{Wire, connect};
 use crate::router::Lease;
 
 /// The longest head of an answer.
@@ -29,14 +31,15 @@ pub(crate) const ANSWER_HEAD_MAX: usize = 512 << 10;
 
 /// A dyno's one connection. It is the parcel of the dyno's lease.
 pub(crate) struct Conn {
-    wire: Wire,
+    talk: Talk,
     heard: Arc<Heard>,
+    secured: Option<Secured>,
     /// When it was last parked; `None` while it is new.
     pub(crate) parked: Option<Instant>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "a Conn is always in a box")]
-enum Wire {
+enum Talk {
     Http1 {
         sender: SendRequest<ToDyno>,
         driver: Option<Connection<TokioIo<Counted>, ToDyno>>,
@@ -65,8 +68,9 @@ impl Conn {
         let address = lease.dyno().address;
         match limits.protocol {
             Protocol::Http1 => {
-                let stream = connect(address, limits.connect).await;
-                Self::http1(stream.map_err(|error| Fault::of_connect(&error))?).await
+                let secured = limits.secured();
+                let stream = connect(address, limits.connect, secured).await;
+                Self::http1(stream.map_err(|error| Fault::of_connect(&error))?, secured).await
             }
             Protocol::H2c => {
                 let now = lease.app().shared().now();
@@ -83,7 +87,7 @@ impl Conn {
             Protocol::Http1 => {
                 let mut conn = parcel?;
                 let parked = conn.parked?;
-                if now.duration_since(parked) > limits.keepalive {
+                if now.duration_since(parked) > limits.keepalive || !conn.is_as(limits) {
                     return None;
                 }
                 poll_fn(|cx| Poll::Ready(conn.is_reusable(cx))).await.then_some(conn)
@@ -96,20 +100,22 @@ impl Conn {
     ///
     /// # Errors
     /// [`Fault::ConnectRefused`]: the dyno has seen nothing of the request.
-    pub(crate) async fn over(stream: TcpStream, protocol: Protocol) -> Result<Box<Self>, Fault> {
+    pub(crate) async fn over(
+        stream: Wire,
+        protocol: Protocol,
+        secured: Option<&Secured>,
+    ) -> Result<Box<Self>, Fault> {
         match protocol {
-            Protocol::Http1 => Self::http1(stream).await,
+            Protocol::Http1 => Self::http1(stream, secured).await,
             Protocol::H2c => Link::over(stream).await.map(Arc::new).map(Self::shared),
         }
     }
 
     fn shared(link: Arc<Link>) -> Box<Self> {
-        Box::new(Self { wire: Wire::Http2(link), heard: Arc::default(), parked: None })
+        Box::new(Self { talk: Talk::Http2(link), heard: Arc::default(), secured: None, parked: None })
     }
 
-    async fn http1(stream: TcpStream) -> Result<Box<Self>, Fault> {
-        // Without it only latency suffers.
-        let _ = stream.set_nodelay(true);
+    async fn http1(stream: Wire, secured: Option<&Secured>) -> Result<Box<Self>, Fault> {
         let heard = Arc::new(Heard::default());
         let io = TokioIo::new(Counted { stream, heard: Arc::clone(&heard) });
         // hyper takes 100 headers of an answer; with any other number it allocates for them with each answer.
@@ -120,15 +126,15 @@ impl Conn {
             .allow_obsolete_multiline_headers_in_responses(true);
         let shake = http.handshake(io).await;
         let (sender, driver) = shake.map_err(|_| Fault::ConnectRefused)?;
-        let wire = Wire::Http1 { sender, driver: Some(driver), over: false };
-        Ok(Box::new(Self { wire, heard, parked: None }))
+        let talk = Talk::Http1 { sender, driver: Some(driver), over: false };
+        Ok(Box::new(Self { talk, heard, secured: secured.cloned(), parked: None }))
     }
 
     /// Sends a request; the head of its answer comes while the connection is driven.
     pub(crate) fn send(&mut self, mut request: Request<ToDyno>) -> Head {
-        match &mut self.wire {
-            Wire::Http1 { sender, .. } => Box::pin(sender.try_send_request(request)),
-            Wire::Http2(link) => {
+        match &mut self.talk {
+            Talk::Http1 { sender, .. } => Box::pin(sender.try_send_request(request)),
+            Talk::Http2(link) => {
                 link::target(&mut request);
                 Box::pin(link.sender().try_send_request(request))
             }
@@ -137,7 +143,7 @@ impl Conn {
 
     /// A request on it has ended, and another may be sent: it stays with the dyno of the lease.
     pub(crate) fn stay(self: Box<Self>, lease: &mut Lease, limits: &Limits) {
-        if let Wire::Http2(link) = self.wire {
+        if let Talk::Http2(link) = self.talk {
             let now = lease.app().shared().now();
             lease.common::<Common>().rest(link, limits.keepalive, now);
         } else {
@@ -154,7 +160,7 @@ impl Conn {
 
     /// Moves bytes both ways. Ready once the connection is over.
     pub(crate) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Wire::Http1 { driver, over, .. } = &mut self.wire else { return Poll::Pending };
+        let Talk::Http1 { driver, over, .. } = &mut self.talk else { return Poll::Pending };
         let Some(running) = driver.as_mut().filter(|_| !*over) else { return Poll::Ready(()) };
         let result = ready!(Pin::new(running).poll(cx));
         *over = true;
@@ -167,23 +173,28 @@ impl Conn {
     /// The socket, and what was read from it and is part of no answer, once the connection is over because the dyno has
     /// changed the protocol. `None`: it is not over, or broke. Then it is closed.
     pub(crate) fn into_io(self: Box<Self>) -> Option<(Counted, Bytes)> {
-        let Wire::Http1 { driver, over: true, .. } = self.wire else { return None };
+        let Talk::Http1 { driver, over: true, .. } = self.talk else { return None };
         let parts = driver?.into_parts();
         Some((parts.io.into_inner(), parts.read_buf))
     }
 
     /// Whether other leases of its dyno have it too.
     pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.wire, Wire::Http2(_))
+        matches!(self.talk, Talk::Http2(_))
     }
 
     /// Whether the next request can go over it: nothing is under way and the dyno has not closed it.
     pub(crate) fn is_reusable(&mut self, cx: &mut Context<'_>) -> bool {
         self.poll_drive(cx).is_pending()
-            && match &self.wire {
-                Wire::Http1 { sender, .. } => sender.is_ready(),
-                Wire::Http2(link) => link.is_open(),
+            && match &self.talk {
+                Talk::Http1 { sender, .. } => sender.is_ready(),
+                Talk::Http2(link) => link.is_open(),
             }
+    }
+
+    /// Whether it is as secure as the app wants it now.
+    pub(crate) fn is_as(&self, limits: &Limits) -> bool {
+        self.secured.as_ref() == limits.secured()
     }
 
     /// Bytes read since the connection was opened; 0 if it is shared, where they say nothing of one request.
@@ -199,12 +210,6 @@ impl Conn {
     }
 }
 
-/// Opens a socket.
-pub(crate) async fn connect(address: Address, limit: Duration) -> io::Result<TcpStream> {
-    let late = |_| io::ErrorKind::TimedOut.into();
-    tokio::time::timeout(limit, TcpStream::connect(address)).await.unwrap_or_else(|over| Err(late(over)))
-}
-
 /// What a connection tells about what it has read.
 #[derive(Default)]
 struct Heard {
@@ -215,7 +220,7 @@ struct Heard {
 
 /// Counts what is read: a request may be sent again only if the dyno has not answered a single byte.
 pub(crate) struct Counted {
-    stream: TcpStream,
+    stream: Wire,
     heard: Arc<Heard>,
 }
 
@@ -233,7 +238,7 @@ impl AsyncRead for Counted {
         }
         if result.is_pending() && self.heard.acknowledge.swap(false, Ordering::Relaxed) {
             // If the kernel will not, the answer only comes later.
-            let _ = acknowledge_now(&self.stream);
+            let _ = acknowledge_now(self.stream.tcp());
         }
         result
     }
@@ -290,6 +295,7 @@ mod tests {
 
     use std::io::Read;
     use std::os::fd::AsFd;
+    use std::time::Duration;
 
     use super::*;
 
@@ -298,7 +304,7 @@ mod tests {
         let dyno = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(dyno.local_addr().unwrap()).await.unwrap();
         let _forked = stream.as_fd().try_clone_to_owned().unwrap();
-        drop(Counted { stream, heard: Arc::default() });
+        drop(Counted { stream: Wire::Tcp(stream), heard: Arc::default() });
         let (mut there, _) = dyno.accept().unwrap();
         there.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         assert_eq!(there.read(&mut [0]).unwrap(), 0);

@@ -13,15 +13,15 @@ use http::uri::{Authority, Scheme};
 use http::{Request, Uri};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::fault::Fault;
 use crate::ids::Address;
 use crate::limits::Limits;
-use crate::proxy::dial::{ANSWER_HEAD_MAX, connect};
+use crate::proxy::dial::ANSWER_HEAD_MAX;
 use crate::proxy::upload::ToDyno;
+use crate::proxy::wire::{Wire, connect};
 use crate::sync::Mutex;
 
 /// How much of an answer may be under way beyond the spool, in bytes.
@@ -69,7 +69,8 @@ impl Common {
             }
             link.close().await;
         }
-        let stream = connect(address, limits.connect).await.map_err(|error| Fault::of_connect(&error))?;
+        let stream =
+            connect(address, limits.connect, None).await.map_err(|error| Fault::of_connect(&error))?;
         let link = Arc::new(Link::over(stream).await?);
         *place = Some(Arc::clone(&link));
         Ok(link)
@@ -93,9 +94,7 @@ impl Link {
     ///
     /// # Errors
     /// [`Fault::ConnectRefused`]: the dyno has seen nothing of the request.
-    pub(crate) async fn over(stream: TcpStream) -> Result<Self, Fault> {
-        // Without it only latency suffers.
-        let _ = stream.set_nodelay(true);
+    pub(crate) async fn over(stream: Wire) -> Result<Self, Fault> {
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .initial_stream_window_size(STREAM_WINDOW)

@@ -13,14 +13,16 @@ use http::{Request, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use crate::encryption::Secured;
 use crate::fault::Fault;
 use crate::ids::Address;
 use crate::limits::Protocol;
 use crate::policy::health::Outcome;
-use crate::proxy::dial::{self, Conn};
+use crate::proxy::dial::Conn;
 use crate::proxy::flight::{Flight, Trouble, broken};
 use crate::proxy::forward::SHORT_ANSWER;
 use crate::proxy::upload::{ToDyno, Upload};
+use crate::proxy::wire;
 use crate::router::Lease;
 
 /// How much of a body is kept, in bytes.
@@ -95,7 +97,7 @@ pub async fn ask(mut lease: Lease, request: &Request<()>) -> Result<Answered, Un
 pub async fn touch(mut lease: Lease) -> Result<(), Unanswered> {
     let limits = lease.limits();
     let open = match limits.protocol {
-        Protocol::Http1 => lease.take_parcel::<Conn>(),
+        Protocol::Http1 => lease.take_parcel::<Conn>().filter(|conn| conn.is_as(&limits)),
         Protocol::H2c => Conn::warm(&mut lease, &limits).await,
     };
     if let Some(mut conn) = open
@@ -106,7 +108,7 @@ pub async fn touch(mut lease: Lease) -> Result<(), Unanswered> {
         return Ok(());
     }
     // Whatever was there has been closed: never two connections to one dyno.
-    touch_fresh(lease.dyno().address, lease.limits().connect).await
+    touch_fresh(lease.dyno().address, limits.secured(), limits.connect).await
 }
 
 /// Asks a dyno that does not serve yet, over a connection of its own.
@@ -118,12 +120,12 @@ pub async fn touch(mut lease: Lease) -> Result<(), Unanswered> {
 /// Dropping the future closes the connection.
 pub async fn ask_fresh(
     address: Address,
-    protocol: Protocol,
+    (protocol, secured): (Protocol, Option<&Secured>),
     request: &Request<()>,
     within: Duration,
 ) -> Result<Answered, Unanswered> {
-    let stream = dial::connect(address, within).await.map_err(Unanswered::Connect)?;
-    let mut conn = Conn::over(stream, protocol).await.map_err(Unanswered::Broken)?;
+    let stream = wire::connect(address, within, secured).await.map_err(Unanswered::Connect)?;
+    let mut conn = Conn::over(stream, protocol, secured).await.map_err(Unanswered::Broken)?;
     let request: Request<ToDyno> =
         request.clone().map(|()| Upload::none().next_try(&crate::clock::Clock::system()));
     let mut head = conn.send(request);
@@ -148,8 +150,12 @@ pub async fn ask_fresh(
 ///
 /// # Cancel safety
 /// Dropping the future ends the probe.
-pub async fn touch_fresh(address: Address, within: Duration) -> Result<(), Unanswered> {
-    dial::connect(address, within).await.map(drop).map_err(Unanswered::Connect)
+pub async fn touch_fresh(
+    address: Address,
+    secured: Option<&Secured>,
+    within: Duration,
+) -> Result<(), Unanswered> {
+    wire::connect(address, within, secured).await.map(drop).map_err(Unanswered::Connect)
 }
 
 async fn read(conn: &mut Conn, body: &mut Incoming, beginning: &mut Vec<u8>) {
@@ -166,6 +172,8 @@ async fn read(conn: &mut Conn, body: &mut Incoming, beginning: &mut Vec<u8>) {
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // What is wrong with a certificate, for example.
+            Self::Connect(error) if error.kind() == io::ErrorKind::InvalidData => error.fmt(f),
             Self::Connect(error) => error.kind().fmt(f),
             Self::Broken(Fault::ClosedWithoutResponse) => {
                 f.write_str("closed the connection without an answer")

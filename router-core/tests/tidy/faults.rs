@@ -70,7 +70,8 @@ const PROSE: &[(&str, &str, &str)] = &[
     (
         "H21",
         "No dyno accepted the connection: each that was asked refused it.",
-        "Check that the processes run and listen on the address and port that the router was told.",
+        "Check that the processes run and listen on the address and port that the router was told. With \
+         `tls.to_dyno`, the daemon's own log says what is wrong with a dyno's certificate.",
     ),
     (
         "H22",

@@ -160,8 +160,11 @@ async fn status(State(admin): State<Admin>, Extension(actor): Extension<Actor>) 
             // It may name any app.
             reloads.error = None;
         }
+        // Their names are those of all apps.
+        let certificates = if actor.apps == Scope::All { (admin.tls)().certificates } else { Vec::new() };
         let facts = admin.control.facts();
-        Ok(reply::json(StatusCode::OK, &status::page(&snapshot, &facts, reason.as_deref(), &reloads)))
+        let page = status::page(&snapshot, &facts, reason.as_deref(), &reloads, &certificates);
+        Ok(reply::json(StatusCode::OK, &page))
     })
     .await
 }

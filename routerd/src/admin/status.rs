@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Account;
 use crate::control::{AppFacts, DecidedBy};
+use crate::tls;
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Page<'a> {
@@ -17,6 +18,8 @@ pub(super) struct Page<'a> {
     /// Why it is not ready; null if it is.
     reason: Option<&'a str>,
     config: Config<'a>,
+    /// Those that are served to clients.
+    certificates: Vec<Certificate<'a>>,
     apps: Vec<App<'a>>,
 }
 
@@ -27,6 +30,16 @@ struct Config<'a> {
     reloads: u64,
     failed: u64,
     /// Why the last reload failed; null if it did not.
+    error: Option<&'a str>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Certificate<'a> {
+    /// The file it is from.
+    cert: String,
+    names: &'a [String],
+    expires: String,
+    /// Why its files as they are now are not served; null if they are.
     error: Option<&'a str>,
 }
 
@@ -89,6 +102,7 @@ pub(super) fn page<'a>(
     facts: &[AppFacts],
     reason: Option<&'a str>,
     reloads: &'a Account,
+    certificates: &'a [tls::Held],
 ) -> Page<'a> {
     let facts: HashMap<&str, DecidedBy> = facts.iter().map(|it| (it.app.as_str(), it.source)).collect();
     Page {
@@ -101,7 +115,21 @@ pub(super) fn page<'a>(
             failed: reloads.failed,
             error: reloads.error.as_deref(),
         },
+        certificates: certificates.iter().map(Certificate::of).collect(),
         apps: snapshot.apps.iter().map(|app| App::of(app, facts.get(app.id.as_str()).copied())).collect(),
+    }
+}
+
+impl<'a> Certificate<'a> {
+    fn of(held: &'a tls::Held) -> Self {
+        let certificate = &held.certificate;
+        let expires = UNIX_EPOCH + Duration::from_secs(certificate.expires.try_into().unwrap_or(0));
+        Self {
+            cert: certificate.cert.display().to_string(),
+            names: &certificate.names,
+            expires: humantime::format_rfc3339_seconds(expires).to_string(),
+            error: held.failed.as_deref(),
+        }
     }
 }
 

@@ -113,6 +113,7 @@ impl Running {
         let (readiness, access) = (Readiness::default(), Access::new());
         let admin = Admin {
             snapshot: Arc::new(snapshot),
+            tls: Arc::new(tls::Account::default),
             metrics,
             readiness: readiness.clone(),
             reloads: Reloads::new(),
@@ -185,6 +186,7 @@ async fn the_status_is_the_snapshot_as_json() {
     let expected = serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"), "ready": false, "reason": "starting",
         "config": { "loaded": null, "reloads": 0, "failed": 0, "error": null },
+        "certificates": [],
         "apps": [{
             "name": "shop", "release": "v1", "source": null, "waiting": 3, "waiting_bytes": 10,
             "oldest_wait_ms": 1.25, "service_time_ms": 18.0, "dispatched": 42, "refused": 1, "left": 2,

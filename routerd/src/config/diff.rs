@@ -14,6 +14,7 @@ use router_core::limits::{Order, Protocol};
 use super::edge::{ClientAuth, Edge, MinVersion, Unnamed};
 use super::health::{Health, ProbeWord};
 use super::units::{Period, Size};
+use super::upstream;
 use super::{
     Admin, App, Audit, Config, Dns, Http2, Log, LogFormat, LogLevel, LogOutput, Server, State, Webhook,
 };
@@ -410,6 +411,7 @@ fn keys(app: &App) -> Keys {
     };
     let limits = &spec.limits;
     let encryption = limits.encryption.as_deref();
+    let (name, ca) = limits.secured().map(upstream::shown).unzip();
     let redirect = encryption.and_then(|encryption| encryption.redirect);
     let hsts = encryption.and_then(|encryption| encryption.hsts.as_ref());
     let order = match limits.order {
@@ -439,6 +441,9 @@ fn keys(app: &App) -> Keys {
         ("https.port", or_none(redirect)),
         ("https.hsts", or_none(hsts)),
         ("https.hsts_subdomains", one(hsts.is_some_and(|hsts| hsts.contains("Sub")))),
+        ("tls.to_dyno", one(limits.secured().is_some())),
+        ("tls.name", or_none(name)),
+        ("tls.ca", or_none(ca)),
         ("queue.max_wait", one(Period(limits.queue_max_wait))),
         ("queue.max_requests_per_dyno", one(limits.queue_max_requests_per_dyno)),
         ("queue.max_bytes", one(Size(limits.queue_max_bytes))),

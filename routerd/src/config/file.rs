@@ -21,7 +21,7 @@ use super::plan::Deploy;
 use super::units::{Period, Size};
 
 pub use self::http2::Http2;
-pub use self::tls::{ClientAuth, Edge, Https, MinVersion, Unnamed};
+pub use self::tls::{ClientAuth, Edge, Https, MinVersion, ToDynos, Unnamed};
 pub use self::trail::{Audit, State, Webhook};
 
 /// The keys of an app that make no sense as a default for all of them.
@@ -313,6 +313,8 @@ pub struct App {
     pub order: Key<Order>,
     /// What goes with HTTPS.
     pub https: Https,
+    /// TLS on the way to the dynos.
+    pub tls: ToDynos,
     /// The app's line.
     pub queue: Queue,
     /// How long each step of a request may take.

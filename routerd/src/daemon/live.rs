@@ -377,9 +377,10 @@ impl Opened {
 impl RunningAdmin {
     fn start((wanted, listener, socket): (Place, AdminListener, OwnedFd), lasting: &Lasting) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let router = lasting.router.clone();
+        let (router, edge) = (lasting.router.clone(), lasting.edge.clone());
         let admin = Admin {
             snapshot: Arc::new(move || router.snapshot()),
+            tls: Arc::new(move || edge.account()),
             metrics: lasting.scraper(),
             readiness: lasting.readiness.clone(),
             reloads: lasting.reloads.clone(),

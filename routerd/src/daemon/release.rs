@@ -301,12 +301,15 @@ impl Live {
 
     /// Asks dynos as the app's configuration says.
     fn prober(&self, app: &AppId) -> Prober {
-        let probe = self.config.app(app).map(|app| (app.health.probe(), app.spec.limits.protocol));
+        let probe = self.config.app(app).map(|app| (app.health.probe(), app.spec.limits.clone()));
         Arc::new(move |dyno: DynoSpec| {
             let probe = probe.clone();
             Box::pin(async move {
                 match probe {
-                    Some((probe, protocol)) => crate::probe::probe(&probe, protocol, dyno.address).await,
+                    Some((probe, limits)) => {
+                        let speech = (limits.protocol, limits.secured());
+                        crate::probe::probe(&probe, speech, dyno.address).await
+                    }
                     None => Err("its app is gone".to_owned()),
                 }
             })

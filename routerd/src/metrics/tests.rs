@@ -14,6 +14,8 @@ use router_core::snapshot::{AppSnapshot, DynoSnapshot, DynoState, Snapshot};
 use tokio::sync::watch;
 
 use super::*;
+use crate::config::cert::Certificate;
+use crate::tls;
 
 fn dyno(name: &str) -> Arc<DynoInfo> {
     let address = ([127, 0, 0, 1], 3001).into();
@@ -222,13 +224,23 @@ fn an_app_that_is_gone_is_gone_from_the_state_and_keeps_its_past() {
     assert_eq!(left, past.iter().map(|name| format!("routerd_{name}")).collect());
 }
 
+fn certificate() -> tls::Held {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["shop.test".to_owned()]).unwrap();
+    let [cert, key] = ["cert", "key"].map(|name| folder.path().join(name));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    tls::Held::new(&Arc::new(Certificate::load(&cert, &key).unwrap()))
+}
+
 #[test]
 fn what_is_served_is_what_the_table_says() {
     let meters = Meters::new();
     meters.count(&served("shop", 200));
     meters.probed(&"shop".into(), false);
     meters.http2_trouble("silent");
-    let text = meters.render(&scrape(vec![app("shop", "v1")]));
+    let tls = tls::Account { certificates: vec![certificate()], handshakes: vec![("full", 1)] };
+    let text = meters.render(&Scrape { tls, ..scrape(vec![app("shop", "v1")]) });
     assert!(text.contains("routerd_probes_total{app=\"shop\",result=\"bad\"} 1\n"));
     let types: BTreeMap<&str, &str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();

@@ -42,13 +42,13 @@ async fn server(answer: &'static [u8], closes: bool) -> (Address, tokio::task::J
 
 async fn says(answer: &'static [u8], closes: bool, with: Probe) -> Result<(), String> {
     let (address, _task) = server(answer, closes).await;
-    probe(&with, Protocol::Http1, address).await
+    probe(&with, (Protocol::Http1, None), address).await
 }
 
 #[tokio::test]
 async fn a_good_answer_is_one_with_the_right_status() {
     let (address, task) = server(b"HTTP/1.1 204 No Content\r\n\r\n", false).await;
-    assert_eq!(probe(&http("200-399"), Protocol::Http1, address).await, Ok(()));
+    assert_eq!(probe(&http("200-399"), (Protocol::Http1, None), address).await, Ok(()));
     let head = task.await.unwrap();
     assert!(
         head.starts_with("GET /up?deep=1 HTTP/1.1\r\n") && head.contains("host: shop.test\r\n"),
@@ -86,7 +86,7 @@ async fn what_is_no_answer_is_named() {
     drop(listener);
     for kind in [ProbeKind::Tcp, http("200").kind] {
         let with = Probe { kind, timeout: Duration::from_secs(5) };
-        assert_eq!(probe(&with, Protocol::Http1, nobody).await, Err("connection refused".to_owned()));
+        assert_eq!(probe(&with, (Protocol::Http1, None), nobody).await, Err("connection refused".to_owned()));
     }
 }
 
@@ -95,9 +95,12 @@ async fn tcp_asks_for_a_connection_and_none_for_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tcp = Probe { kind: ProbeKind::Tcp, timeout: Duration::from_secs(5) };
-    assert_eq!(probe(&tcp, Protocol::Http1, address).await, Ok(()));
+    assert_eq!(probe(&tcp, (Protocol::Http1, None), address).await, Ok(()));
     let (mut stream, _) = listener.accept().await.unwrap();
     assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "it is closed, and nothing was sent");
     drop(listener);
-    assert_eq!(probe(&Probe { kind: ProbeKind::None, ..tcp }, Protocol::Http1, address).await, Ok(()));
+    assert_eq!(
+        probe(&Probe { kind: ProbeKind::None, ..tcp }, (Protocol::Http1, None), address).await,
+        Ok(())
+    );
 }

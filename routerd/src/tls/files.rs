@@ -134,7 +134,7 @@ impl Pair {
 }
 
 impl Held {
-    fn new(certificate: &Arc<Certificate>) -> Self {
+    pub(crate) fn new(certificate: &Arc<Certificate>) -> Self {
         Self { certificate: Arc::clone(certificate), failed: None, told: None }
     }
 

@@ -108,7 +108,7 @@ fn all_keys() -> Vec<(Vec<String>, Value)> {
     // Two files that are needed together have no default; `control/daemon.rs` tries them.
     found.retain(|(_, schema)| schema["x-unit"] != "file");
     // What needs a certificate, or an address with TLS, is tried in `tls.rs`.
-    found.retain(|(path, _)| path[0] != "tls" && !path.iter().any(|name| name == "https"));
+    found.retain(|(path, _)| !path.iter().any(|name| name == "tls" || name == "https"));
     found
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use router_core::encryption::Encryption;
+use router_core::encryption::{Encryption, Secured};
+use rustls::pki_types::ServerName;
 use toml::Spanned;
 
 use super::{Checker, Taken};
@@ -14,6 +15,7 @@ use crate::config::error::Problem;
 use crate::config::file;
 use crate::config::tls::{TlsError, certificates};
 use crate::config::units::Period;
+use crate::config::upstream::secure;
 use crate::config::walk::clip;
 
 /// Where it listens unless something else is written.
@@ -125,9 +127,33 @@ impl Checker<'_> {
 
     /// What an app wants of encryption.
     pub(super) fn encryption(&mut self, app: &file::App) -> Option<Arc<Encryption>> {
-        let encryption =
-            Encryption::default().with_redirect(self.https_redirect(&app.https)).with_hsts(hsts(&app.https));
+        let encryption = Encryption::default()
+            .with_redirect(self.https_redirect(&app.https))
+            .with_hsts(hsts(&app.https))
+            .with_dynos(self.secured(&app.tls));
         (encryption != Encryption::default()).then(|| Arc::new(encryption))
+    }
+
+    fn secured(&mut self, file: &file::ToDynos) -> Option<Secured> {
+        let span = file.to_dyno.span().filter(|_| file.to_dyno.or(false))?;
+        let name = self.text("tls.name", &file.name, r#""shop.internal" or "10.0.0.7""#, |text| {
+            ServerName::try_from(text.to_owned()).map_err(|_| "this is no name")
+        });
+        if name.is_none() && file.name.value().is_some() {
+            return None;
+        }
+        let ca = file.ca.value().map(|path| self.folder.join(path));
+        match secure(name.as_ref(), ca.as_deref()) {
+            Ok(secured) => Some(secured),
+            Err(why) => {
+                let problem = Problem::new(file.ca.span().unwrap_or(span), format!("tls.ca: {why}"));
+                self.problem(match ca {
+                    Some(path) => problem.found(format!("this is {}", clip(&path.display().to_string()))),
+                    None => problem,
+                });
+                None
+            }
+        }
     }
 
     /// The port to which requests without encryption are sent.

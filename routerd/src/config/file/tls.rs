@@ -101,3 +101,21 @@ pub struct Https {
     #[schemars(extend("default" = false))]
     pub hsts_subdomains: Key<bool>,
 }
+
+/// `tls = { ... }` of an app.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ToDynos {
+    /// Whether dynos are spoken to with TLS, by requests and probes. A dyno whose certificate is not good is one that
+    /// does not accept connections; there is no way not to look at it.
+    #[schemars(extend("default" = false))]
+    pub to_dyno: Key<bool>,
+    /// With `to_dyno`: the name that the certificate of each dyno must have, such as `"shop.internal"`. Without this
+    /// key it must have the dyno's address.
+    #[schemars(extend("x-unit" = "name"))]
+    pub name: Key<String>,
+    /// With `to_dyno`: a PEM file with the certificates of those who sign the dynos' certificates. Without this key
+    /// whom the system trusts is trusted. Read at the start and at each reload.
+    #[schemars(extend("x-unit" = "file"))]
+    pub ca: Key<String>,
+}

@@ -210,6 +210,7 @@ impl Desk {
         let router = router();
         let admin = Admin {
             snapshot: Arc::new(move || router.snapshot()),
+            tls: Arc::new(routerd::tls::Account::default),
             metrics: Arc::new(|| "routerd_connections 3\n".to_owned()),
             readiness: Readiness::default(),
             reloads: Reloads::new(),

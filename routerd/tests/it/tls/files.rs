@@ -118,6 +118,11 @@ async fn metrics_tell_of_certificates_and_handshakes() {
     authority.client().get(secure, "shop.test", "/").await.unwrap();
     let Some(routerd::admin::AdminAddress::Tcp(admin)) = daemon.admin_address() else { panic!("no admin") };
     let page = crate::support::Client::connect(admin).await.local("/metrics").await.text();
+    let status = crate::support::Client::connect(admin).await.local("/v1/status").await.text();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let told = &status["certificates"][0];
+    assert_eq!((&told["names"][0], &told["error"]), (&"shop.test".into(), &serde_json::Value::Null));
+    assert_eq!(told["expires"], "2035-01-01T00:00:00Z");
     let label = format!("{{name=\"shop.test\",cert=\"{}\"}}", issued.cert.display());
     for line in [
         format!("routerd_certificate_expiry_timestamp_seconds{label} 2051222400"),
