@@ -391,7 +391,7 @@ mod tests {
         let long = Duration::from_secs(20);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (mut socket, side) = Socket::new(Stream::Tcp(listener.accept().await.unwrap().0));
+        let (mut socket, side) = Socket::new(Stream::Tcp(listener.accept().await.unwrap().0), Guard::open());
         let (part, mut sent) = (vec![b'x'; 64 << 10], 0);
         while let Ok(written) = timeout(Duration::from_millis(200), socket.write(&part)).await {
             sent += written.unwrap();

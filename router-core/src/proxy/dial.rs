@@ -19,7 +19,6 @@ use tokio::net::TcpStream;
 
 use crate::encryption::Secured;
 use crate::fault::Fault;
-use crate::ids::Address;
 use crate::limits::{Limits, Protocol};
 use crate::proxy::link::{self, Common, Link};
 use crate::proxy::upload::ToDyno;
