@@ -1,6 +1,6 @@
 //! `vegur_roundtrip_SUITE`, group headers.
 
-use crate::support::{OK, Stand};
+use crate::support::Stand;
 
 fn with(lines: &str) -> String {
     format!("POST / HTTP/1.1\r\nHost: a.test\r\n{lines}\r\n")
