@@ -18,7 +18,7 @@ impl Seen {
     /// Method, target and body.
     pub(super) fn short(&self) -> String {
         let line: Vec<_> = self.head.splitn(3, ' ').take(2).collect();
-        let body = self.body.as_ref().map_or("<cut>".into(), |body| String::from_utf8_lossy(body));
+        let body = self.body.as_ref().map_or_else(|| "<cut>".into(), |body| String::from_utf8_lossy(body));
         format!("{} {body}", line.join(" "))
     }
 

@@ -1,5 +1,6 @@
 //! HAProxy and nginx in front of the same kind of dyno, and the daemon beside them: what each makes of the table.
 
+use std::any::Any;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -8,12 +9,12 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use super::cases::GROUPS;
 use super::dyno::Recorder;
 use super::{expand, is_plain, rig};
-use crate::support::{Rig, installed, until};
+use crate::support::{installed, until};
 
 /// Silence after which nothing more is expected.
 const SILENCE: Duration = Duration::from_millis(150);
@@ -23,20 +24,15 @@ struct Peer {
     name: &'static str,
     address: String,
     dyno: Recorder,
-    _running: Running,
-}
-
-#[expect(dead_code, reason = "held until the end")]
-enum Running {
-    Program(Child, TempDir),
-    Ours(Box<Rig>),
+    /// What runs until this is dropped.
+    _running: Box<dyn Any + Send>,
 }
 
 impl Peer {
     async fn ours() -> Self {
         let dyno = Recorder::start().await;
-        let rig = Box::new(rig(&dyno).await);
-        Self { name: "routerd", address: rig.address.to_string(), dyno, _running: Running::Ours(rig) }
+        let rig = rig(&dyno).await;
+        Self { name: "routerd", address: rig.address.to_string(), dyno, _running: Box::new(rig) }
     }
 
     /// Starts a program with a configuration that is made of a free address, that of the dyno, and a folder.
@@ -62,7 +58,7 @@ impl Peer {
             .unwrap();
         let there = || std::net::TcpStream::connect(&free).is_ok();
         until(&format!("{name} listens"), there).await;
-        Self { name, address: free, dyno, _running: Running::Program(child, dir) }
+        Self { name, address: free, dyno, _running: Box::new((child, dir)) }
     }
 
     /// What it makes of these bytes: the statuses, whether it closes, and how many requests reach the dyno; `!` behind
