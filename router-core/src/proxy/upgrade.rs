@@ -116,6 +116,8 @@ impl Upgrade {
         L: Future<Output = Duration>,
     {
         self.up = Flow::new(&read, self.websocket);
+        // It may be a small part of a large buffer, and the connection may last for hours.
+        drop(read);
         let turn = self.both_ways(&mut client, pin!(leaving)).await;
         let (end, fault) = match turn {
             Turn::Idle => (End::Idle, Some(self.silent())),
@@ -127,6 +129,10 @@ impl Upgrade {
                 (End::Client, fault)
             }
             Turn::Dyno(stop) => {
+                if stop == Stop::To {
+                    // It does not listen any more; what it has said before may still be here.
+                    self.last_bytes_of_dyno(&mut client).await;
+                }
                 self.leg.done();
                 let _ = timeout(LAST_BYTES, poll_fn(|cx| self.down.poll_write(cx, &mut client))).await;
                 (End::Dyno, (stop != Stop::Ended).then_some(Fault::ServerInterrupted))
@@ -232,7 +238,7 @@ impl Upgrade {
         if self.down.is_stuck() { Fault::ClientIdle } else { Fault::IdleConnection }
     }
 
-    /// The client has closed its side. The dyno hears of it and may say its last word.
+    /// Nothing goes to the dyno any more. It hears of that and may say its last word.
     async fn last_bytes_of_dyno<C: AsyncRead + AsyncWrite + Unpin>(&mut self, client: &mut C) {
         let Some(dyno) = self.leg.io() else { return };
         let _ = timeout(LAST_BYTES, dyno.shutdown()).await;
