@@ -33,8 +33,8 @@ const OF_ONE_APP: [&str; 3] = ["hosts", "release", "dynos"];
 pub struct File {
     /// Where clients connect, and what a client may send.
     pub server: Server,
-    /// How clients are served that speak HTTP/2: over TLS those that choose it, on the listeners of `[server]` if `http2`
-    /// says so there.
+    /// How clients are served that speak HTTP/2: over TLS those that choose it, on the listeners of `[server]` if
+    /// `http2` says so there.
     pub http2: Http2,
     /// Where the daemon is looked at and told what to do: `/metrics`, `/healthz`, `/readyz` and the interface below
     /// `/v1` that `routerd ctl` speaks to. Without this table there is no such listener.
@@ -294,8 +294,8 @@ pub struct App {
     /// Requests that one dyno serves at once.
     #[schemars(extend("default" = 1, "minimum" = 1, "maximum" = 10_000))]
     pub concurrency: Key<u32>,
-    /// What the dynos speak. With `"h2c"` a dyno has one connection, however many requests it serves at once; gRPC needs
-    /// it. To close a request's stream is to such a dyno what closing the connection is to the others.
+    /// What the dynos speak. With `"h2c"` a dyno has one connection, however many requests it serves at once; gRPC
+    /// needs it. To close a request's stream is to such a dyno what closing the connection is to the others.
     #[schemars(extend("default" = "http1"))]
     pub protocol: Key<Protocol>,
     /// Which idle dyno serves the next request.
