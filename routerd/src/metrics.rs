@@ -166,9 +166,9 @@ pub fn documentation() -> String {
            unknown_name, client_certificate, incompatible, refused (by the client), protocol.\n\
          - `name`, `cert`: the first name in a certificate, and its file.\n\
          - `reason`: no_token, wrong_token, expired, browser.\n\
-         - `kind`: rapid_reset (too many requests broken off), control_flood (frames that carry nothing), stalled (an\n  \
-           answer that the client did not take), silent (no answer to a PING), bad_preface, or the code of the GOAWAY\n  \
-           that the connection got, such as protocol_error or enhance_your_calm.\n\
+         - `kind`: rapid_reset (too many requests broken off), control_flood (frames that carry nothing),\n  \
+           stalled (an answer that the client did not take), silent (no answer to a PING), bad_preface, or the\n  \
+           code of the GOAWAY that the connection got, such as protocol_error or enhance_your_calm.\n\
          - `fault`: the code in `X-Router-Fault`; see `faults.md`.\n\
          - `state`: staged, booting, crashed, idle, busy, lingering, quarantined, unhealthy, draining.\n\n\
          An app that is taken away vanishes from everything that describes a state, and from the counters marked\n\

@@ -256,7 +256,7 @@ mod tests {
             (head.version, head.headers) = (version, headers(lines));
             upgrade(&head).map(|protocols| protocols.to_str().unwrap().to_owned())
         };
-        let (old, now) = (http::Version::HTTP_10, http::Version::HTTP_11);
+        let (old, now) = (Version::HTTP_10, Version::HTTP_11);
         let both = [("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")];
         assert_eq!(wish(now, &both).as_deref(), Some("websocket"));
         assert_eq!(wish(old, &both), None);
@@ -298,7 +298,7 @@ mod tests {
         let lines = [("client-cert", ":AA==:"), ("client-cert-chain", "x"), ("x-client-verify", "SUCCESS")];
         let told = |client: &Client| {
             let mut map = headers(&lines);
-            to_dyno(&mut map, client, Duration::ZERO, true);
+            to_dyno(&mut map, client, Duration::ZERO, Version::HTTP_11, true);
             let told = |name: &str| map.get(name).map(|value| value.to_str().unwrap().to_owned());
             lines.map(|(name, _)| told(name))
         };

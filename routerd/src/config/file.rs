@@ -35,8 +35,8 @@ const OF_ONE_APP: [&str; 3] = ["hosts", "release", "dynos"];
 pub struct File {
     /// Where clients connect, and what a client may send.
     pub server: Server,
-    /// How clients are served that speak HTTP/2: over TLS those that choose it, on the listeners of `[server]` if `http2`
-    /// says so there.
+    /// How clients are served that speak HTTP/2: over TLS those that choose it, on the listeners of `[server]` if
+    /// `http2` says so there.
     pub http2: Http2,
     /// TLS in front: where clients connect for HTTPS. Without this table there is none.
     #[schemars(with = "Edge")]
@@ -304,8 +304,8 @@ pub struct App {
     /// and a dyno has one connection.
     #[schemars(extend("default" = 0, "minimum" = 0, "maximum" = 10_000))]
     pub streams: Key<u32>,
-    /// What the dynos speak. With `"h2c"` a dyno has one connection, however many requests it serves at once; gRPC needs
-    /// it. To close a request's stream is to such a dyno what closing the connection is to the others.
+    /// What the dynos speak. With `"h2c"` a dyno has one connection, however many requests it serves at once; gRPC
+    /// needs it. To close a request's stream is to such a dyno what closing the connection is to the others.
     #[schemars(extend("default" = "http1"))]
     pub protocol: Key<Protocol>,
     /// Which idle dyno serves the next request.

@@ -1,8 +1,8 @@
 //! HTTP/2 in front: each stream is a request with a task of its own; a connection that is idle, dead or hostile ends.
 //!
-//! h2 and not hyper's server on top of it: hyper sends no interim answers, keeps an answer for ever for which the client
-//! gives no window, and does not tell who resets how much. *Cancel:* the task of a stream ends when the client resets
-//! it or the connection is over, and its request with it. *Never:* a stream that goes on after its connection.
+//! h2 and not hyper's server on top of it: hyper sends no interim answers, keeps an answer for ever for which the
+//! client gives no window, and does not tell who resets how much. *Cancel:* the task of a stream ends when the client
+//! resets it or the connection is over, and its request with it. *Never:* a stream that goes on after its connection.
 
 mod stream;
 

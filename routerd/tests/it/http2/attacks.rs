@@ -1,5 +1,5 @@
-//! What a client of HTTP/2 may do wrong, on purpose or not: each has its answer, no dyno sees any of it, and whoever else
-//! is connected is served.
+//! What a client of HTTP/2 may do wrong, on purpose or not: each has its answer, no dyno sees any of it, and whoever
+//! else is connected is served.
 
 use crate::support::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PADDED, PING, PREFACE, PRIO,

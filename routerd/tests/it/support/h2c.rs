@@ -1,8 +1,8 @@
 //! A dyno that speaks HTTP/2 without TLS: it does what the query of a path says, and counts what it has at once.
 //!
-//! `ms` wait before the answer · `body` its length · `trailers=1` send what came as a body as a trailer's length ·
-//! `do=hang` never answer, `do=reset` reset the stream, `do=cut` reset it in the middle of the body, `do=close` close the
-//! whole connection · `echo=1` send each part of the body back as it comes.
+//! `ms` wait before the answer · `body` its length · `trailers=1` say in a trailer how long the body was that came ·
+//! `do=hang` never answer, `do=reset` reset the stream, `do=cut` reset it in the middle of the body, `do=close` close
+//! the whole connection · `echo=1` send each part of the body back as it comes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
