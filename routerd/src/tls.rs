@@ -43,8 +43,9 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 /// To a client that has not begun with TLS.
 const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
     connection: close\r\ncontent-length: 38\r\n\r\nthis port speaks TLS: ask with https:\n\n";
-/// How much of what such a client sends is read, so that it gets to read the answer.
-const PLAIN_MAX: u64 = 64 << 10;
+/// How much of what a client still sends is read, and for how long, so that it gets to read why there is no connection.
+const REST_MAX: u64 = 64 << 10;
+const REST: Duration = Duration::from_secs(1);
 
 /// The protocols that are offered above TLS (RFC 7301), the preferred one first.
 pub(crate) fn alpn() -> Vec<Vec<u8>> {
@@ -239,7 +240,8 @@ async fn answer_plain(stream: &mut TcpStream) -> io::Result<()> {
 /// would take it back.
 async fn linger(stream: &mut TcpStream) {
     if stream.shutdown().await.is_ok() {
-        let _ = tokio::io::copy(&mut stream.take(PLAIN_MAX), &mut tokio::io::sink()).await;
+        let (mut rest, mut nowhere) = (stream.take(REST_MAX), tokio::io::sink());
+        let _ = timeout(REST, tokio::io::copy(&mut rest, &mut nowhere)).await;
     }
 }
 

@@ -115,7 +115,8 @@ pub(crate) fn to_dyno(
     headers.insert(X_FORWARDED_PROTO.clone(), proto);
     headers.insert(X_FORWARDED_PORT.clone(), HeaderValue::from(client.local_port));
     // Nobody but us says whose certificate it is (RFC 9440 section 4).
-    for name in [&CLIENT_CERT, &CLIENT_CERT_CHAIN, &X_CLIENT_VERIFY] {
+    let forged: Vec<_> = headers.keys().filter(|name| is_of_certificates(name)).cloned().collect();
+    for name in forged {
         headers.remove(name);
     }
     if let Some(shown) = &client.certificate {
@@ -127,6 +128,16 @@ pub(crate) fn to_dyno(
     headers.insert(X_REQUEST_START.clone(), HeaderValue::from(millis));
     append_via(headers, version);
     Identity { request_id, forwarded_for }
+}
+
+/// Whether a header says something of the client's certificate, or would for a server that takes `_` for `-` (CGI and
+/// what came of it).
+fn is_of_certificates(name: &HeaderName) -> bool {
+    let same = |(a, b): (&u8, &u8)| a == b || (*a == b'_' && *b == b'-');
+    [&CLIENT_CERT, &CLIENT_CERT_CHAIN, &X_CLIENT_VERIFY].iter().any(|ours| {
+        let (name, ours) = (name.as_str().as_bytes(), ours.as_str().as_bytes());
+        name.len() == ours.len() && name.iter().zip(ours).all(same)
+    })
 }
 
 /// What the log knows a request by.
@@ -296,9 +307,11 @@ mod tests {
     #[test]
     fn what_a_client_says_of_its_certificate_is_never_believed() {
         let lines = [("client-cert", ":AA==:"), ("client-cert-chain", "x"), ("x-client-verify", "SUCCESS")];
+        let others = [("client_cert", "y"), ("x_client-verify", "SUCCESS"), ("client-certs", "stays")];
         let told = |client: &Client| {
-            let mut map = headers(&lines);
+            let mut map = headers(&[&lines[..], &others[..]].concat());
             to_dyno(&mut map, client, Duration::ZERO, Version::HTTP_11, true);
+            assert_eq!(others.map(|(name, _)| map.contains_key(name)), [false, false, true]);
             let told = |name: &str| map.get(name).map(|value| value.to_str().unwrap().to_owned());
             lines.map(|(name, _)| told(name))
         };

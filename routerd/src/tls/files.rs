@@ -87,11 +87,11 @@ async fn follow(mut pairs: Vec<Pair>, held: Arc<Mutex<Vec<Held>>>, then: Then) {
         // Files may be slow.
         let looked = spawn_blocking(move || {
             let mut any = false;
-            for (at, pair) in pairs.iter_mut().enumerate() {
-                if pair.has_changed() {
-                    let loaded = Certificate::load(&pair.cert, &pair.key).map_err(|error| error.to_string());
-                    any |= held.lock().get_mut(at).is_some_and(|held| held.take(loaded));
-                }
+            for pair in pairs.iter_mut().filter_map(Pair::changed) {
+                let loaded = Certificate::load(&pair.cert, &pair.key).map_err(|error| error.to_string());
+                // There may be others by now: a look is not interrupted.
+                let mut held = held.lock();
+                any |= held.iter_mut().find(|held| pair.is_of(held)).is_some_and(|held| held.take(loaded));
             }
             let mut held = held.lock();
             let now = now();
@@ -126,10 +126,16 @@ impl Pair {
         Self { cert: cert.clone(), key: key.clone(), watched, pending: true }
     }
 
-    fn has_changed(&mut self) -> bool {
+    /// Looks at both; gives itself if they are to be read.
+    fn changed(&mut self) -> Option<&Self> {
         let looks = self.watched.each_mut().map(Watched::look);
         self.pending |= looks.contains(&Look::Changed);
-        !looks.contains(&Look::Moving) && std::mem::take(&mut self.pending)
+        let changed = !looks.contains(&Look::Moving) && std::mem::take(&mut self.pending);
+        changed.then_some(self)
+    }
+
+    fn is_of(&self, held: &Held) -> bool {
+        (&self.cert, &self.key) == (&held.certificate.cert, &held.certificate.key)
     }
 }
 

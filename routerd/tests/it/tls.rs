@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rcgen::KeyPair;
 use routerd::config::Config;
-use rustls::{AlertDescription, Error, HandshakeKind};
+use rustls::{AlertDescription, Error, HandshakeKind, NamedGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::tls::{Authority, Issued, TlsClient, ask, says};
@@ -198,7 +198,7 @@ async fn openssl_resumes_with_its_session() {
 }
 
 #[tokio::test]
-async fn only_http_1_is_offered_above_tls() {
+async fn only_http_1_is_offered_above_tls_and_keys_are_exchanged_as_the_client_likes_best() {
     let (authority, dyno) = (Authority::new(), Dyno::start().await);
     let issued = authority.issue("shop", &["shop.test"]);
     let (_rig, secure) = start(&dyno, &[&issued], "").await;
@@ -206,6 +206,8 @@ async fn only_http_1_is_offered_above_tls() {
     client.config.alpn_protocols = vec![b"spdy/3".to_vec(), b"http/1.1".to_vec()];
     let stream = client.connect(secure, "shop.test").await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap();
+    assert_eq!(group.name(), NamedGroup::X25519MLKEM768);
     client.config.alpn_protocols = vec![b"spdy/3".to_vec()];
     let error = client.connect(secure, "shop.test").await.unwrap_err();
     assert_eq!(alert(&error), Some(AlertDescription::NoApplicationProtocol), "{error}");

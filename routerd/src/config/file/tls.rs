@@ -19,7 +19,7 @@ pub struct Edge {
     /// before `*.`, which stands for one label; several may have the same name with keys of different kinds, and a
     /// client gets the one it can use, ECDSA first. The files are looked at twice a second: a changed pair serves new
     /// connections, and one that is no good is reported and the old one goes on. At least one is needed.
-    #[schemars(with = "Vec<TlsFiles>", extend("default" = [], "maxItems" = 10_000))]
+    #[schemars(with = "Vec<TlsFiles>", extend("default" = [], "maxItems" = 1000))]
     pub certificates: Vec<Spanned<TlsFiles>>,
     /// What a client gets that names no host, or one that no certificate has.
     #[schemars(extend("default" = "first"))]
@@ -30,8 +30,8 @@ pub struct Edge {
     /// The longest a handshake may take, from the connection to its end. Then the connection is closed.
     #[schemars(extend("default" = "10s", "x-floor" = "10ms", "x-ceiling" = "5m"))]
     pub handshake_timeout: Key<Period>,
-    /// Handshakes at once, over all listeners; four times as many may wait for their turn, and what comes then is
-    /// closed. 0 is 100 for every core.
+    /// Handshakes that may wait for their turn, over all listeners: the step that costs is done for few at once, so
+    /// that many of them leave other work alone. What comes then is closed. 0 is 100 for every core.
     #[schemars(extend("default" = 0, "minimum" = 0, "maximum" = 1_000_000))]
     pub handshakes: Key<u32>,
     /// Whether clients show a certificate, signed by `client_ca`. A dyno gets it as `Client-Cert` (RFC 9440) and, as
