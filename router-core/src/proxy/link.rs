@@ -1,9 +1,9 @@
 //! The one connection of a dyno that speaks HTTP/2 without TLS (h2c): its leases share it, each request is a stream.
 //!
 //! *Shared:* a [`Common`] a dyno, kept with it until it leaves, and in it the [`Link`]; who has a request on the link
-//! holds it too. *Lock:* the link's place, over the opening of a new one: who comes meanwhile waits for that one instead
-//! of opening a second. *Cancel:* an opening that is given up leaves the place empty. *Never:* a second connection before
-//! the task of the first has ended.
+//! holds it too. *Lock:* the link's place, over the opening of a new one: who comes meanwhile waits for that one
+//! instead of opening a second. *Cancel:* an opening that is given up leaves the place empty. *Never:* a second
+//! connection before the task of the first has ended.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
