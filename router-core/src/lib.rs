@@ -102,6 +102,7 @@
 //! | `router/hub.rs` | what spans apps: claims on addresses, the alarm |
 //! | `router/ticket.rs` | steps 3 and 4: a future that ends in a lease or a fault |
 //! | `router/lease.rs` | step 6: one dyno for one request |
+//! | `router/parking.rs` | what stays with dynos from one lease to the next, and what all leases of a dyno share |
 //! | `router/bell.rs` | tells upgraded requests that their dyno leaves |
 //! | `router/shared.rs` | one app under one lock |
 //! | `policy.rs` | ring 1: what is decided, and nothing else |

@@ -9,6 +9,7 @@ mod bell;
 mod control;
 mod hub;
 mod lease;
+mod parking;
 #[cfg(all(test, router_loom))]
 mod loom_tests;
 pub(crate) mod shared;

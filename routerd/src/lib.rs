@@ -123,6 +123,7 @@
 //! | `config/error.rs` | What is wrong with a configuration |
 //! | `config/event.rs` | What webhooks can be told of |
 //! | `config/file.rs` | The configuration as written: every key with its meaning, default, floor and ceiling |
+//! | `config/file/health.rs` | How dynos are probed, as written |
 //! | `config/file/http2.rs` | The table about HTTP/2 as written |
 //! | `config/file/tls.rs` | The table about TLS in front, as written |
 //! | `config/file/trail.rs` | The tables about changes as written |

@@ -16,7 +16,8 @@ use crate::policy::dyno::DynoInfo;
 use crate::policy::health::Outcome;
 use crate::router::AppRef;
 use crate::router::bell::Bell;
-use crate::router::shared::{Common, Granted, Parcel};
+use crate::router::parking::{Common, Parcel};
+use crate::router::shared::Granted;
 use crate::router::ticket::Ticket;
 
 /// The right to use one dyno for one request.

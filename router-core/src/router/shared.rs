@@ -27,13 +27,9 @@ use crate::policy::app::{App, Arrived, Effect, Ending, Gone, Grant};
 use crate::policy::health::{Outcome, Probed};
 use crate::router::bell::{Bell, Bells};
 use crate::router::hub::Hub;
+use crate::router::parking::{Common, Parcel, Parking};
 use crate::snapshot::AppSnapshot;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
-
-/// Something that stays with a dyno from one lease to the next: its connection.
-pub(crate) type Parcel = Box<dyn Any + Send>;
-/// What all leases of a dyno share.
-pub(crate) type Common = StdArc<dyn Any + Send + Sync>;
 
 /// An app as all its requests share it.
 pub(crate) struct SharedApp {
@@ -58,20 +54,11 @@ struct State {
     free_waiters: Vec<u32>,
     /// Which waiter stands at a place in line.
     waiter_of: Vec<u32>,
-    /// What stays with a dyno, by its slot.
-    parked: Vec<Parked>,
+    parking: Parking,
     /// Upgraded requests, to be told when their dyno leaves.
     bells: Bells,
     /// What the alarm was last told.
     alarm: Option<Instant>,
-}
-
-#[derive(Default)]
-struct Parked {
-    turn: u32,
-    parcels: Vec<Parcel>,
-    /// What all leases of the dyno share.
-    common: Option<Common>,
 }
 
 enum Waiter {
@@ -138,7 +125,7 @@ impl SharedApp {
             waiters: Vec::new(),
             free_waiters: Vec::new(),
             waiter_of: Vec::new(),
-            parked: Vec::new(),
+            parking: Parking::default(),
             bells: Bells::default(),
             alarm: None,
         };
@@ -269,7 +256,7 @@ impl SharedApp {
     pub(crate) fn check_in(&self, grant: &Grant, lingered: bool, outcome: Outcome, parcel: Option<Parcel>) {
         self.step(|state, now| {
             if let Some(parcel) = parcel {
-                state.park(grant.dyno, parcel);
+                state.parking.put(grant.dyno, parcel);
             }
             let held = now.duration_since(grant.at);
             match grant.probe {
@@ -303,7 +290,7 @@ impl SharedApp {
 
     /// What all leases of a dyno share, or else `fresh`, which it is from now on. The dyno is leased.
     pub(crate) fn common(&self, dyno: DynoId, fresh: impl FnOnce() -> Common) -> Common {
-        StdArc::clone(self.state.lock().parked(dyno).common.get_or_insert_with(fresh))
+        self.state.lock().parking.common(dyno, fresh)
     }
 
     /// Nobody waits for a request in flight any more.
@@ -327,7 +314,7 @@ impl SharedApp {
                         let before = self.limits.swap(StdArc::new((**limits).clone()));
                         if before.protocol != limits.protocol {
                             // What is open speaks the other one.
-                            let open = state.parked.iter_mut().flat_map(Parked::clear);
+                            let open = state.parking.clear_all();
                             parcels.extend(open);
                         }
                         state.app.put((**limits).clone(), release.clone(), 1);
@@ -363,7 +350,7 @@ impl SharedApp {
     pub(crate) fn lend(&self, address: Address) -> bool {
         let lent = self.step(|state, _| {
             let Some((dyno, busy)) = state.app.lend(address, true) else { return Some(Vec::new()) };
-            (!busy).then(|| state.clear(dyno))
+            (!busy).then(|| state.parking.clear(dyno))
         });
         // Connections are closed here, where no lock is held.
         lent.map(drop).is_some()
@@ -420,7 +407,7 @@ impl State {
                 Effect::Grant(ticket, grant) => self.tell(ticket, Waiter::Granted(grant), owed),
                 Effect::Refuse(ticket, fault) => self.tell(ticket, Waiter::Refused(fault), owed),
                 Effect::Gone(gone) => {
-                    owed.parcels.append(&mut self.clear(gone.id));
+                    owed.parcels.append(&mut self.parking.clear(gone.id));
                     owed.gone.push(gone);
                 }
             }
@@ -479,36 +466,8 @@ impl State {
     }
 
     fn hand_over(&mut self, grant: Grant) -> Granted {
-        let parked = self.parked.get_mut(grant.dyno.slot()).filter(|parked| parked.turn == grant.dyno.turn);
-        let parcel = parked.and_then(|parked| parked.parcels.pop());
+        let parcel = self.parking.take(grant.dyno);
         Granted { grant, parcel }
-    }
-
-    /// Takes what stays with a dyno.
-    fn clear(&mut self, dyno: DynoId) -> Vec<Parcel> {
-        let parked = self.parked.get_mut(dyno.slot()).filter(|parked| parked.turn == dyno.turn);
-        parked.map(Parked::clear).unwrap_or_default()
-    }
-
-    fn park(&mut self, dyno: DynoId, parcel: Parcel) {
-        self.parked(dyno).parcels.push(parcel);
-    }
-
-    fn parked(&mut self, dyno: DynoId) -> &mut Parked {
-        if self.parked.len() <= dyno.slot() {
-            self.parked.resize_with(dyno.slot() + 1, Parked::default);
-        }
-        let parked = &mut self.parked[dyno.slot()];
-        parked.turn = dyno.turn;
-        parked
-    }
-}
-
-impl Parked {
-    fn clear(&mut self) -> Vec<Parcel> {
-        let mut all = std::mem::take(&mut self.parcels);
-        all.extend(self.common.take().map(|common| Box::new(common) as Parcel));
-        all
     }
 }
 
