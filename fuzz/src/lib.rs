@@ -35,6 +35,8 @@ pub mod dns_records;
 
 pub mod host_route;
 
+pub mod proxy_header;
+
 pub mod request_head;
 
 /// A target: its name, and what it does with an input.
@@ -46,5 +48,6 @@ pub const TARGETS: &[Target] = &[
     ("config_file", config_file::run),
     ("dns_records", dns_records::run),
     ("host_route", host_route::run),
+    ("proxy_header", proxy_header::run),
     ("request_head", request_head::run),
 ];

@@ -59,6 +59,14 @@ pub enum Fault {
     Platform,
     /// No app has this host and path.
     NoSuchApp,
+    /// More requests than the app's rate limit allows.
+    RateLimit,
+    /// The app does not serve the client's address.
+    Forbidden,
+    /// The client's address has as many connections as it may have.
+    AddressLimit,
+    /// The router holds as many bytes of requests and answers as it may.
+    Memory,
 }
 
 /// Which bound of the line was hit (H11).
@@ -186,6 +194,10 @@ impl Fault {
         Self::Maintenance,
         Self::Platform,
         Self::NoSuchApp,
+        Self::RateLimit,
+        Self::Forbidden,
+        Self::AddressLimit,
+        Self::Memory,
     ];
 
     /// The code: stable, short, searchable. Stands in the log, in `X-Router-Fault`, and in metrics.
@@ -246,7 +258,11 @@ impl Fault {
             | Self::Quarantined
             | Self::Maintenance
             | Self::Platform
-            | Self::NoSuchApp => None,
+            | Self::NoSuchApp
+            | Self::RateLimit
+            | Self::Forbidden
+            | Self::AddressLimit
+            | Self::Memory => None,
         }
     }
 
@@ -278,6 +294,10 @@ impl Fault {
             Self::Maintenance => ("H80", "Maintenance mode", 503, App, Later),
             Self::Platform => ("H99", "Platform error", 503, Router, IfIdempotent),
             Self::NoSuchApp => ("M01", "No such app", 404, Client, No),
+            Self::RateLimit => ("M10", "Too many requests", 429, Client, Later),
+            Self::Forbidden => ("M11", "Address not allowed", 403, Client, No),
+            Self::AddressLimit => ("M12", "Too many connections from one address", 429, Client, Later),
+            Self::Memory => ("M13", "Out of buffer memory", 503, Router, Later),
         }
     }
 }
@@ -359,7 +379,10 @@ mod tests {
     fn what_no_dyno_has_seen_may_come_again_later() {
         for fault in Fault::ALL {
             if fault.retry() == Retry::Later {
-                assert_eq!(fault.status(), 503, "{fault} gets Retry-After, which goes with 503");
+                assert!(
+                    matches!(fault.status(), 429 | 503),
+                    "{fault} gets Retry-After, which goes with 429 and 503"
+                );
             }
         }
     }

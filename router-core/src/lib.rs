@@ -76,12 +76,14 @@
 //! | `proxy/request.rs` | the spine: steps 2 to 6 of one request |
 //! | `proxy/inspect.rs` | step 2: is it a request that may go on, and where to |
 //! | `proxy/headers.rs` | headers both ways |
+//! | `proxy/origin.rs` | who a request comes from, and whom to believe about it |
 //! | `proxy/upload.rs` | a request's body on its way to a dyno |
 //! | `proxy/canary.rs` | step 3: does a request carry what makes it the canary's |
 //! | `proxy/turn.rs` | step 3: waits for a ticket, keeps the alarm |
 //! | `proxy/probe.rs` | asks a dyno how it is |
 //! | `proxy/forward.rs` | step 5: to the dyno and back, and what if not |
 //! | `proxy/dial.rs` | the one connection to a dyno |
+//! | `proxy/preamble.rs` | what a dyno is told by the PROXY protocol |
 //! | `proxy/flight.rs` | a request at its dyno, kept together until the dyno is free |
 //! | `proxy/spool.rs` | an answer between a dyno and a slower client |
 //! | `proxy/body.rs` | an answer's body on its way to the client |

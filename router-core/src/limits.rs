@@ -89,6 +89,21 @@ pub struct Limits {
     /// `true`: a dyno frees itself when its connection is closed, so a request whose client is gone is cut
     /// instead of read to its end. `false` (default) is right for servers that work on after a close.
     pub close_frees_dyno: bool,
+    /// Whether a connection to a dyno begins with a header of the PROXY protocol. With one it serves one request: the
+    /// header says whose it is.
+    pub proxy_protocol: ProxyHeader,
+}
+
+/// The header of the PROXY protocol with which a connection to a dyno begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// None.
+    #[default]
+    Off,
+    /// Version 1: a line of text.
+    V1,
+    /// Version 2: binary.
+    V2,
 }
 
 /// Which idle dyno serves the next request. None of these binds a request to a dyno before the dyno is idle.
@@ -129,6 +144,7 @@ impl Default for Limits {
             response_spool: 1 << 20,
             order: Order::Lifo,
             close_frees_dyno: false,
+            proxy_protocol: ProxyHeader::Off,
         }
     }
 }
@@ -175,4 +191,5 @@ setters! {
     with_response_spool sets response_spool: usize;
     with_order sets order: Order;
     with_close_frees_dyno sets close_frees_dyno: bool;
+    with_proxy_protocol sets proxy_protocol: ProxyHeader;
 }

@@ -1,5 +1,6 @@
 //! Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::conn::{self, Terms};
+use crate::door::Refused;
 use crate::drain::{Phase, reached};
 
 /// Connections the kernel may hold for us.
@@ -95,6 +97,7 @@ pub(crate) async fn accept(
     drain: watch::Receiver<Phase>,
 ) {
     let mut ends = drain.clone();
+    let mut spare = Spare::new();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -111,17 +114,58 @@ pub(crate) async fn accept(
                             drop(connection);
                         });
                     }
-                    None => conn::turn_away(stream, peer, &terms),
+                    None => {
+                        terms.door.refuse(Refused::Full);
+                        conn::turn_away_at_once(stream, peer, &terms);
+                    }
                 }
             }
             // That one client's trouble.
             Err(error) if is_about_the_client(&error) => {}
+            Err(error) if is_about_descriptors(&error) && spare.give() => {
+                turn_away_one(&listener, &terms.load_full()).await;
+                spare = Spare::new();
+            }
             Err(error) => {
+                spare = Spare::new();
                 tracing::warn!("cannot accept a connection: {error}; next try in {PAUSE:?}");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
+}
+
+/// A descriptor that is kept to be given away. Without any, a connection could not even be taken from the kernel to be
+/// refused: clients would wait there until they give up.
+struct Spare(Option<File>);
+
+impl Spare {
+    fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    /// Whether there was one.
+    fn give(&mut self) -> bool {
+        self.0.take().is_some()
+    }
+}
+
+/// Tells one client that there are no descriptors, with the one that was spare.
+async fn turn_away_one(listener: &TcpListener, terms: &Terms) {
+    // Whatever waits is there: a client that has left meanwhile is no reason to wait for the next.
+    let accepted = tokio::time::timeout(PAUSE, listener.accept()).await;
+    if let Ok(Ok((stream, peer))) = accepted {
+        if terms.door.refuse(Refused::Descriptors) == 1 {
+            tracing::warn!("out of file descriptors: connections are refused; raise the limit on open files");
+        }
+        conn::turn_away_at_once(stream, peer, terms);
+    }
+}
+
+fn is_about_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    errno == Some(Errno::MFILE) || errno == Some(Errno::NFILE)
 }
 
 fn is_about_the_client(error: &io::Error) -> bool {

@@ -7,6 +7,7 @@ pub mod access;
 mod check;
 pub mod deploy;
 pub mod diff;
+pub mod door;
 pub mod dyno;
 pub mod error;
 pub mod event;
@@ -37,6 +38,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 pub use self::access::{Role, Scope};
+pub use self::door::{Admission, Networks, ProxyProtocol};
 pub use self::dyno::DynoSource;
 pub use self::error::{ConfigError, Problem};
 pub use self::file::{LogFormat, LogLevel, LogOutput};
@@ -99,6 +101,11 @@ pub struct Server {
     /// Threads that serve requests; 0 is one for every two cores.
     pub threads: usize,
     pub trusted_request_id: bool,
+    /// `None`: none is named.
+    pub trusted_proxies: Option<Networks>,
+    pub proxy_protocol: ProxyProtocol,
+    /// 0: any number.
+    pub max_connections_per_ip: u32,
 }
 
 /// The admin interface. The keys are described in [`file::Admin`].
@@ -175,6 +182,8 @@ pub struct App {
     pub dynos: Vec<DynoSource>,
     /// How a new release replaces the present one.
     pub plan: Plan,
+    /// Who is let in, and how often.
+    pub admission: Admission,
 }
 
 impl Config {
@@ -334,6 +343,9 @@ impl Default for Server {
             keepalive_requests: 10_000,
             threads: 0,
             trusted_request_id: true,
+            trusted_proxies: None,
+            proxy_protocol: ProxyProtocol::Off,
+            max_connections_per_ip: 0,
         }
     }
 }

@@ -20,7 +20,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use router_core::Router;
 use router_core::change::Change;
 use router_core::ids::AppId;
-use router_core::proxy::Proxy;
+use router_core::proxy::{Asking, Proxy};
 use tokio::sync::{Mutex, RwLock, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -41,8 +41,11 @@ use crate::conn::Terms;
 use crate::control::Control;
 use crate::deploys::counts::Counts;
 use crate::deploys::grown::Grower;
+use crate::descriptors;
+use crate::door::Door;
 use crate::drain::{Drain, Phase};
 use crate::gate;
+use crate::guard::Guards;
 use crate::handover::Stage;
 use crate::inherit::Inherited;
 use crate::log::AccessLog;
@@ -129,13 +132,18 @@ impl Daemon {
         let meters = Meters::new();
         let log = Arc::new(ArcSwapOption::from_pointee(log));
         let counts = Counts::default();
-        let proxy = proxy(router, &meters, &counts, &log);
+        let (guards, door) = (Guards::default(), Door::default());
+        guards.set(first, router.clock());
+        descriptors::warn(first);
+        let proxy = proxy(router, &meters, &counts, &log, &guards);
         let book = before.as_ref().map(|before| before.estate.book.clone());
         let (trail, shelf) = Trail::open(first, book).await.map_err(StartError::Trail)?;
         let lasting = Lasting {
-            terms: Arc::new(ArcSwap::from_pointee(Terms::new(proxy.clone(), &first.server))),
+            terms: Arc::new(ArcSwap::from_pointee(Terms::new(proxy.clone(), first, door.clone()))),
             router: router.clone(),
             proxy,
+            guards,
+            door,
             meters,
             counts,
             trail,
@@ -409,9 +417,17 @@ impl fmt::Debug for Daemon {
     }
 }
 
-fn proxy(router: &Router, meters: &Meters, counts: &Counts, log: &Arc<ArcSwapOption<AccessLog>>) -> Proxy {
+fn proxy(
+    router: &Router,
+    meters: &Meters,
+    counts: &Counts,
+    log: &Arc<ArcSwapOption<AccessLog>>,
+    guards: &Guards,
+) -> Proxy {
     let (meters, counts, log) = (meters.clone(), counts.clone(), Arc::clone(log));
-    Proxy::new(router.clone()).on_record(move |record| {
+    let (guards, clock) = (guards.clone(), router.clock().clone());
+    let guard = Arc::new(move |asking: &Asking<'_>| guards.ask(asking, &clock));
+    Proxy::new(router.clone()).with_guard(guard).on_record(move |record| {
         meters.count(&record);
         counts.count(&record);
         if let Some(log) = &*log.load() {

@@ -55,8 +55,14 @@
 //! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |
 //! | `conn.rs` | One client connection, step by step |
 //! | `conn/http1.rs` | HTTP/1.1 in front |
+//! | `conn/enter.rs` | What comes before the first request: whose connection it is, and whether there is room for it |
 //! | `socket.rs` | A client's socket with two hands on it |
 //! | `stream.rs` | The bytes of a client, as they come over TCP or under TLS |
+//! | `guard.rs` | Who an app lets in |
+//! | `guard/rate.rs` | How often something happens |
+//! | `door.rs` | Connections of each address, and those that were turned away |
+//! | `proxy_header.rs` | The header of the PROXY protocol |
+//! | `descriptors.rs` | How many files this process may have open |
 //! | `log.rs` | Step 7: one line in the access log for each request |
 //! | `log/line.rs` | One record as one line: logfmt with the fields of Heroku's router, or JSON with the same fields |
 //! | `log/writer.rs` | The one writer of the access log |
@@ -106,12 +112,16 @@
 //! | `config/access.rs` | Who may do what |
 //! | `config/check.rs` | From the file as written to the checked configuration |
 //! | `config/check/admin.rs` | The admin listener |
+//! | `config/check/door.rs` | The keys of the door |
 //! | `config/deploy.rs` | How a deploy is to go, as text |
 //! | `config/diff.rs` | Two configurations compared |
+//! | `config/door.rs` | Who may come in, how often, and who is believed |
 //! | `config/dyno.rs` | Where an app's dynos come from: an address, a name that is looked up, or an SRV record |
 //! | `config/error.rs` | What is wrong with a configuration |
 //! | `config/event.rs` | What webhooks can be told of |
 //! | `config/file.rs` | The configuration as written: every key with its meaning, default, floor and ceiling |
+//! | `config/file/door.rs` | The words of the door as written |
+//! | `config/file/health.rs` | How dynos are probed, as written |
 //! | `config/file/trail.rs` | The tables about changes as written |
 //! | `config/health.rs` | How the dynos of an app are probed |
 //! | `config/host.rs` | What names an app |
@@ -136,6 +146,10 @@ mod accept;
 mod conn;
 mod socket;
 mod stream;
+mod guard;
+mod door;
+pub mod proxy_header;
+pub mod descriptors;
 pub mod log;
 pub mod admin;
 pub mod handover;

@@ -12,6 +12,7 @@ use routerd::config::{Config, Handover, LogLevel, Role, Scope, file};
 use routerd::control::{Actor, Order};
 use routerd::ctl::{self, CtlArgs};
 use routerd::daemon::Daemon;
+use routerd::descriptors;
 use routerd::handover::default_socket;
 use routerd::inherit::Inherited;
 use routerd::systemd;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
 /// `routerd run`: routes requests until it is told to stop.
 fn run(args: RunArgs, config: Config) -> ExitCode {
     let set_level = messages(config.log.level);
+    descriptors::raise();
     let threads = config.server.threads;
     let watched = args.watch.then(|| Watched::new(&args.config));
     let sockets = Inherited::from_env();

@@ -104,6 +104,8 @@ metrics_table! {
         "Always 1: names the release that the app's dynos run.";
     CONNECTIONS = "routerd_connections", Gauge, "connections", [],
         "Open connections of clients.";
+    CONNECTIONS_REFUSED = "routerd_connections_refused_total", Counter, "connections", ["reason"],
+        "Connections of clients that were turned away before their first request.";
     LOG_LINES_LOST = "routerd_log_lines_lost_total", Counter, "lines", [],
         "Lines of the access log that were lost because the output could not keep up or failed.";
     LOG_WRITE_ERRORS = "routerd_log_write_errors_total", Counter, "errors", [],
@@ -152,7 +154,8 @@ pub fn documentation() -> String {
          - `status`: the status the client got; 499 if the client was gone; empty if there was none to give;\n  \
            `other` for what a dyno made up outside 100 to 599.\n\
          - `result`: done or failed; of webhooks delivered, failed or dropped; of probes good or bad.\n\
-         - `reason`: no_token, wrong_token, expired, browser.\n\
+         - `reason`: of the admin listener no_token, wrong_token, expired, browser; of connections max_connections,\n  \
+           max_connections_per_ip, descriptors, proxy_header (missing, wrong, or from somebody who is not trusted).\n\
          - `fault`: the code in `X-Router-Fault`; see `faults.md`.\n\
          - `state`: staged, booting, crashed, idle, busy, lingering, quarantined, unhealthy, draining.\n\n\
          An app that is taken away vanishes from everything that describes a state, and from the counters marked\n\

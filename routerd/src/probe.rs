@@ -29,7 +29,7 @@ pub async fn probe(probe: &Probe, address: Address) -> Result<(), String> {
         ProbeKind::Tcp => connected(touch_fresh(address, limit).await, limit),
         ProbeKind::Http { path, host, expect } => {
             let request = request(path, host.as_deref(), address)?;
-            let answer = timeout(limit, ask_fresh(address, &request, limit)).await;
+            let answer = timeout(limit, ask_fresh(address, &request, limit, probe.header)).await;
             judge(answer.map_err(|_| no_answer(limit))?, *expect, limit)
         }
     }

@@ -29,12 +29,12 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    /// Opens a connection.
+    /// Opens a connection that begins with the preamble.
     ///
     /// # Errors
     /// [`Fault::ConnectRefused`] or [`Fault::ConnectTimeout`]: the dyno has seen nothing of the request.
-    pub(crate) async fn open(address: Address, limit: Duration) -> Result<Box<Self>, Fault> {
-        match connect(address, limit).await {
+    pub(crate) async fn open(address: Address, limit: Duration, preamble: &[u8]) -> Result<Box<Self>, Fault> {
+        match connect_with(address, limit, preamble).await {
             Ok(stream) => Self::over(stream).await,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Fault::ConnectTimeout),
             Err(_) => Err(Fault::ConnectRefused),
@@ -83,6 +83,24 @@ impl Conn {
     /// kernel holds that back for 40 ms: a dyno of 10 ms would do 20 requests a second instead of 100.
     pub(crate) fn expects_more(&self) {
         self.heard.acknowledge.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Opens a socket and sends the preamble.
+pub(crate) async fn connect_with(
+    address: Address,
+    limit: Duration,
+    preamble: &[u8],
+) -> io::Result<TcpStream> {
+    let stream = connect(address, limit).await?;
+    if preamble.is_empty() {
+        return Ok(stream);
+    }
+    stream.writable().await?;
+    // The buffer of a new socket has room for a hundred bytes.
+    match stream.try_write(preamble)? {
+        sent if sent == preamble.len() => Ok(stream),
+        _ => Err(io::ErrorKind::WriteZero.into()),
     }
 }
 

@@ -21,7 +21,7 @@ use hyper::client::conn::TrySendError;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::fault::{Fault, Restriction};
-use crate::limits::Limits;
+use crate::limits::{Limits, ProxyHeader};
 use crate::policy::health::Outcome;
 use crate::proxy::dial::Conn;
 use crate::proxy::spool::{End, Gone, Writer};
@@ -314,7 +314,8 @@ impl Parts {
 
     /// The answer has ended: if the connection can be used again it is kept for the dyno's next request.
     fn park(&mut self, cx: &mut Context<'_>) {
-        let keep = !self.limits.keepalive.is_zero() && self.conn.is_reusable(cx);
+        let bound = self.limits.proxy_protocol != ProxyHeader::Off;
+        let keep = !bound && !self.limits.keepalive.is_zero() && self.conn.is_reusable(cx);
         self.conn.parked = keep.then(|| self.lease.app().shared().now());
     }
 

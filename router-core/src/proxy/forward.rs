@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -13,12 +14,13 @@ use http_body::Frame;
 
 use crate::clock::Clock;
 use crate::fault::{Fault, Restriction};
-use crate::limits::Limits;
+use crate::limits::{Limits, ProxyHeader};
 use crate::policy::health::Outcome;
 use crate::proxy::body::Body;
 use crate::proxy::dial::Conn;
 use crate::proxy::flight::{Collected, Flight, Trouble};
 use crate::proxy::headers;
+use crate::proxy::preamble;
 use crate::proxy::record::Open;
 use crate::proxy::request::Interim;
 use crate::proxy::spool::{Reader, spool};
@@ -38,6 +40,8 @@ pub(crate) struct Attempt {
     pub(crate) upload: Upload,
     /// Where interim answers go, if the client can take them.
     pub(crate) interim: Option<Interim>,
+    /// The ends of the client's connection: it, and we.
+    pub(crate) ends: (SocketAddr, SocketAddr),
 }
 
 /// How a try went wrong.
@@ -63,8 +67,9 @@ pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Ope
         let conn_now = match conn.take() {
             Some(conn) => conn,
             None => {
-                let before = clock.now();
-                match Conn::open(lease.dyno().address, limits.connect).await {
+                let (before, (from, to)) = (clock.now(), attempt.ends);
+                let preamble = preamble::of_client(limits.proxy_protocol, from, to);
+                match Conn::open(lease.dyno().address, limits.connect, &preamble).await {
                     Ok(conn) => {
                         open.note(|record| record.connect = clock.now().duration_since(before));
                         conn
@@ -125,7 +130,9 @@ impl Reply {
 pub(crate) async fn warm(lease: &mut Lease, limits: &Limits, clock: &Clock) -> Option<Box<Conn>> {
     let mut conn = lease.take_parcel::<Conn>()?;
     let parked = conn.parked.take()?;
-    if clock.now().duration_since(parked) > limits.keepalive {
+    // What a connection has said of its client is true of no other.
+    let bound = limits.proxy_protocol != ProxyHeader::Off;
+    if bound || clock.now().duration_since(parked) > limits.keepalive {
         return None;
     }
     let reusable = poll_fn(|cx| Poll::Ready(conn.is_reusable(cx))).await;

@@ -1,10 +1,11 @@
-//! Headers both ways: hop-by-hop away, X-Forwarded-*, request id, queue headers, Via.
+//! Headers both ways: hop-by-hop away, request id, queue headers, Via.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::proxy::origin::{self, Origin};
 use crate::proxy::request::Client;
 
 /// Our name in Via (RFC 9110 section 7.6.3).
@@ -23,9 +24,6 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static X_REQUEST_START: HeaderName = HeaderName::from_static("x-request-start");
 static X_QUEUE_WAIT: HeaderName = HeaderName::from_static("x-queue-wait");
@@ -63,21 +61,17 @@ pub(crate) fn to_dyno(
     headers.remove(header::EXPECT);
     let request_id = if trusted_request_id { request_id(headers) } else { new_request_id() };
     headers.insert(X_REQUEST_ID.clone(), request_id.clone());
-    let forwarded_for = forwarded_for(headers, client);
-    headers.insert(X_FORWARDED_FOR.clone(), forwarded_for.clone());
-    let proto = HeaderValue::from_static(if client.tls { "https" } else { "http" });
-    headers.insert(X_FORWARDED_PROTO.clone(), proto);
-    headers.insert(X_FORWARDED_PORT.clone(), HeaderValue::from(client.local_port));
+    let origin = origin::tell(headers, client);
     let millis = u64::try_from(received.as_millis()).unwrap_or(u64::MAX);
     headers.insert(X_REQUEST_START.clone(), HeaderValue::from(millis));
     append_via(headers);
-    Identity { request_id, forwarded_for }
+    Identity { request_id, origin }
 }
 
-/// What the log knows a request by.
+/// What a request is known by.
 pub(crate) struct Identity {
     pub(crate) request_id: HeaderValue,
-    pub(crate) forwarded_for: HeaderValue,
+    pub(crate) origin: Origin,
 }
 
 /// What the dyno is told of the line: the wait in ms and the number of requests still in it.
@@ -133,20 +127,6 @@ fn new_request_id() -> HeaderValue {
         at += 1;
     }
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
-}
-
-/// The client's list with its own address at the right end, as one line.
-fn forwarded_for(headers: &HeaderMap, client: &Client) -> HeaderValue {
-    if !headers.contains_key(&X_FORWARDED_FOR) {
-        return client.forwarded_for.clone();
-    }
-    let mut list = Vec::with_capacity(64);
-    for value in headers.get_all(&X_FORWARDED_FOR) {
-        list.extend_from_slice(value.as_bytes());
-        list.extend_from_slice(b", ");
-    }
-    list.extend_from_slice(client.forwarded_for.as_bytes());
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(list)).unwrap_or_else(|_| client.forwarded_for.clone())
 }
 
 fn append_via(headers: &mut HeaderMap) {

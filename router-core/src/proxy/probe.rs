@@ -15,10 +15,12 @@ use hyper::body::Incoming;
 
 use crate::fault::Fault;
 use crate::ids::Address;
+use crate::limits::ProxyHeader;
 use crate::policy::health::Outcome;
 use crate::proxy::dial::{self, Conn};
 use crate::proxy::flight::{Flight, Trouble, broken};
 use crate::proxy::forward::{SHORT_ANSWER, warm};
+use crate::proxy::preamble;
 use crate::proxy::upload::{ToDyno, Upload};
 use crate::router::Lease;
 
@@ -60,7 +62,7 @@ pub async fn ask(mut lease: Lease, request: &Request<()>) -> Result<Answered, Un
         let reused = conn.is_some();
         let conn_now = match conn.take() {
             Some(conn) => conn,
-            None => open(lease.dyno().address, limits.connect).await?,
+            None => open(lease.dyno().address, limits.connect, limits.proxy_protocol).await?,
         };
         let request = request.clone().map(|()| Upload::none().next_try(&clock));
         let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits));
@@ -102,7 +104,7 @@ pub async fn touch(mut lease: Lease) -> Result<(), Unanswered> {
     touch_fresh(lease.dyno().address, lease.limits().connect).await
 }
 
-/// Asks a dyno that does not serve yet, over a connection of its own.
+/// Asks a dyno that does not serve yet, over a connection of its own, which begins with that header.
 ///
 /// # Errors
 /// Why there is no answer.
@@ -113,8 +115,9 @@ pub async fn ask_fresh(
     address: Address,
     request: &Request<()>,
     within: Duration,
+    header: ProxyHeader,
 ) -> Result<Answered, Unanswered> {
-    let mut conn = open(address, within).await?;
+    let mut conn = open(address, within, header).await?;
     let request: Request<ToDyno> =
         request.clone().map(|()| Upload::none().next_try(&crate::clock::Clock::system()));
     let mut head = Box::pin(conn.sender.try_send_request(request));
@@ -143,8 +146,9 @@ pub async fn touch_fresh(address: Address, within: Duration) -> Result<(), Unans
     dial::connect(address, within).await.map(drop).map_err(Unanswered::Connect)
 }
 
-async fn open(address: Address, within: Duration) -> Result<Box<Conn>, Unanswered> {
-    let stream = dial::connect(address, within).await.map_err(Unanswered::Connect)?;
+async fn open(address: Address, within: Duration, header: ProxyHeader) -> Result<Box<Conn>, Unanswered> {
+    let stream = dial::connect_with(address, within, &preamble::of_router(header)).await;
+    let stream = stream.map_err(Unanswered::Connect)?;
     Conn::over(stream).await.map_err(Unanswered::Broken)
 }
 

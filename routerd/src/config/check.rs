@@ -1,6 +1,7 @@
 //! From the file as written to the checked configuration: what one key alone cannot show to be wrong.
 
 mod admin;
+mod door;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -97,6 +98,7 @@ impl<'a> Checker<'a> {
                     .push(Problem::new(span, message).found(found).help("raise head_max, or lower this"));
             }
         }
+        let (trusted_proxies, proxy_protocol) = self.believed(file);
         Server {
             listen,
             handover: self.handover(&file.handover),
@@ -110,6 +112,9 @@ impl<'a> Checker<'a> {
             keepalive_requests: file.keepalive_requests.or(default.keepalive_requests),
             threads: count(&file.threads, default.threads),
             trusted_request_id: file.trusted_request_id.or(default.trusted_request_id),
+            trusted_proxies,
+            proxy_protocol,
+            max_connections_per_ip: file.max_connections_per_ip.or(default.max_connections_per_ip),
         }
     }
 
@@ -235,9 +240,11 @@ impl<'a> Checker<'a> {
                 release: self.release(app),
                 limits: self.limits(app),
             };
-            let health = self.health(&app.health, &spec.hosts);
+            let health = self.health(app, &spec.hosts);
+            let admission = self.admission(app);
             let plan = app.deploy.plan(name, self.problems).with_rise(spec.limits.health_rise);
-            apps.push(App { spec, concurrency: app.concurrency.or(1), health, dynos, plan });
+            let concurrency = app.concurrency.or(1);
+            apps.push(App { spec, concurrency, health, dynos, plan, admission });
         }
         apps.sort_by(|a, b| a.spec.id.cmp(&b.spec.id));
         apps
@@ -324,7 +331,11 @@ impl<'a> Checker<'a> {
         false
     }
 
-    fn health(&mut self, file: &file::Health, hosts: &[String]) -> Health {
+    fn health(
+        &mut self,
+        file::App { health: file, proxy_protocol, .. }: &file::App,
+        hosts: &[String],
+    ) -> Health {
         let default = Health::default();
         let interval = file.interval.or(Period(default.interval)).0;
         let timeout = self.shorter(
@@ -348,6 +359,7 @@ impl<'a> Checker<'a> {
             status: status.unwrap_or(default.status),
             interval,
             timeout,
+            header: door::header_to_dynos(proxy_protocol.or(file::ProxyWord::Off)),
         }
     }
 
@@ -413,6 +425,7 @@ impl<'a> Checker<'a> {
             .with_response_spool(size(&app.response_spool, default.response_spool))
             .with_order(order)
             .with_close_frees_dyno(app.close_frees_dyno.or(default.close_frees_dyno))
+            .with_proxy_protocol(door::header_to_dynos(app.proxy_protocol.or(file::ProxyWord::Off)))
     }
 }
 

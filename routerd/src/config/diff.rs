@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 use router_core::change::Change;
 use router_core::dns::Families;
 use router_core::ids::AppId;
-use router_core::limits::Order;
+use router_core::limits::{Order, ProxyHeader};
 
+use super::door::RateLimit;
 use super::health::{Health, ProbeWord};
 use super::units::{Period, Size};
-use super::{Admin, App, Audit, Config, Dns, Log, LogFormat, LogLevel, LogOutput, Server, State, Webhook};
+use super::{
+    Admin, Admission, App, Audit, Config, Dns, Log, LogFormat, LogLevel, LogOutput, ProxyProtocol, Server,
+    State, Webhook,
+};
 
 /// Keys that are read once, when the daemon starts.
 const AT_START: [&str; 4] = ["server.threads", "server.handover", "audit.file", "state.file"];
@@ -240,7 +244,15 @@ fn server(server: &Server) -> Keys {
         keepalive_requests,
         threads,
         trusted_request_id,
+        trusted_proxies,
+        proxy_protocol,
+        max_connections_per_ip,
     } = server;
+    let header = match proxy_protocol {
+        ProxyProtocol::Off => "off",
+        ProxyProtocol::Optional => "optional",
+        ProxyProtocol::Required => "required",
+    };
     vec![
         ("server.listen", many(listen)),
         ("server.handover", one(handover)),
@@ -254,6 +266,12 @@ fn server(server: &Server) -> Keys {
         ("server.keepalive_requests", one(keepalive_requests)),
         ("server.threads", one(threads)),
         ("server.trusted_request_id", one(trusted_request_id)),
+        (
+            "server.trusted_proxies",
+            trusted_proxies.as_ref().map_or_else(|| one("none"), |nets| many(nets.as_slice())),
+        ),
+        ("server.proxy_protocol", one(header)),
+        ("server.max_connections_per_ip", one(max_connections_per_ip)),
     ]
 }
 
@@ -335,8 +353,12 @@ fn trail(audit: Option<&Audit>, state: Option<&State>) -> Keys {
 }
 
 fn keys(app: &App) -> Keys {
-    let App { spec, concurrency, health, dynos, plan } = app;
-    let Health { probe, path, host, status, interval, timeout } = health;
+    let App { spec, concurrency, health, dynos, plan, admission } = app;
+    // What a probe begins with is what the app's connections begin with.
+    let Health { probe, path, host, status, interval, timeout, header: _ } = health;
+    let Admission { allow, deny, rate_limit } = admission;
+    let rate =
+        |key: &dyn Fn(&RateLimit) -> String| one(rate_limit.as_ref().map_or_else(|| "none".to_owned(), key));
     let probe = match probe {
         ProbeWord::Tcp => "tcp",
         ProbeWord::Http => "http",
@@ -349,6 +371,11 @@ fn keys(app: &App) -> Keys {
         // `Order` may grow; the default stands for what this version cannot write.
         Order::Lifo | _ => "lifo",
     };
+    let header = match limits.proxy_protocol {
+        ProxyHeader::Off => "off",
+        ProxyHeader::V1 => "v1",
+        ProxyHeader::V2 => "v2",
+    };
     let mut keys = vec![
         ("hosts", many(&spec.hosts)),
         ("release", one(&spec.release)),
@@ -358,6 +385,12 @@ fn keys(app: &App) -> Keys {
         ("request_buffer", one(Size(limits.request_buffer as u64))),
         ("response_spool", one(Size(limits.response_spool as u64))),
         ("close_frees_dyno", one(limits.close_frees_dyno)),
+        ("proxy_protocol", one(header)),
+        ("allow", many(allow.as_slice())),
+        ("deny", many(deny.as_slice())),
+        ("rate_limit.per", rate(&|limit| limit.per.to_string())),
+        ("rate_limit.rate", rate(&|limit| limit.rate.to_string())),
+        ("rate_limit.burst", rate(&|limit| limit.burst.to_string())),
         ("queue.max_wait", one(Period(limits.queue_max_wait))),
         ("queue.max_requests_per_dyno", one(limits.queue_max_requests_per_dyno)),
         ("queue.max_bytes", one(Size(limits.queue_max_bytes))),

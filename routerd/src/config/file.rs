@@ -4,6 +4,8 @@
 //! reference (`docs/configure.md`), the bounds that `walk.rs` holds each value against, and what is
 //! read. A key that is not written is empty here; `check.rs` fills in what the key's default says.
 
+mod door;
+mod health;
 mod trail;
 
 use std::collections::BTreeMap;
@@ -18,6 +20,8 @@ use super::key::{Key, Text};
 use super::plan::Deploy;
 use super::units::{Period, Size};
 
+pub use self::door::{ProxyProtocol, ProxyWord, RateLimit};
+pub use self::health::{Health, ProbeWord};
 pub use self::trail::{Audit, State, Webhook};
 
 /// The keys of an app that make no sense as a default for all of them.
@@ -108,6 +112,23 @@ pub struct Server {
     /// Whether a client's own `X-Request-Id` of 20 to 200 characters is kept. If not, each request gets a new one.
     #[schemars(extend("default" = true))]
     pub trusted_request_id: Key<bool>,
+    /// Addresses and networks of the proxies in front of this daemon, such as `["10.0.0.0/8"]`. What they say of their
+    /// clients is believed: X-Forwarded-For (the client is the right-most address that is no trusted proxy),
+    /// X-Forwarded-Proto, -Port and -Host and Forwarded are passed on; anybody else's are replaced or dropped. The
+    /// client's address stands in the log and is what limits count by. `[]` believes nobody. Without this key nobody
+    /// is believed and nothing dropped, as at Heroku: the peer's address is appended to any X-Forwarded-For.
+    #[schemars(extend("maxItems" = 1000, "x-unit" = "network"))]
+    pub trusted_proxies: Key<Vec<Text>>,
+    /// Whether connections begin with a header of the PROXY protocol, version 1 or 2, before TLS if there is TLS. It
+    /// comes within `header_timeout`, and only from `trusted_proxies`; a connection that breaks this is closed and
+    /// counted. The client that the header names is the peer from then on.
+    #[schemars(extend("default" = "off"))]
+    pub proxy_protocol: Key<ProxyProtocol>,
+    /// Connections at once from one address, of IPv6 from one network of 64 bits; 0 is no limit. Above it a connection
+    /// is answered with 429 (M12) and closed. Connections from `trusted_proxies` are not counted, unless a header of
+    /// the PROXY protocol says whose they are.
+    #[schemars(extend("default" = 0, "minimum" = 0, "maximum" = 10_000_000))]
+    pub max_connections_per_ip: Key<u32>,
 }
 
 /// `[admin]`
@@ -312,6 +333,19 @@ pub struct App {
     /// `false`: it works on, so it counts as busy until its answer has ended (at most `timeouts.linger`).
     #[schemars(extend("default" = false))]
     pub close_frees_dyno: Key<bool>,
+    /// The header of the PROXY protocol with which a connection to a dyno begins. It says whose request follows, so a
+    /// connection carries one request, whatever `timeouts.keepalive` says.
+    #[schemars(extend("default" = "off"))]
+    pub proxy_protocol: Key<ProxyWord>,
+    /// The addresses and networks whose requests are served, such as `["10.0.0.0/8"]`; empty: all. Others get 403
+    /// (M11).
+    #[schemars(extend("default" = [], "maxItems" = 1000, "x-unit" = "network"))]
+    pub allow: Key<Vec<Text>>,
+    /// Those whose requests are not served, even if `allow` has them: 403 (M11).
+    #[schemars(extend("default" = [], "maxItems" = 1000, "x-unit" = "network"))]
+    pub deny: Key<Vec<Text>>,
+    /// How often the app may be asked.
+    pub rate_limit: RateLimit,
 }
 
 /// Which idle dyno serves the next request.
@@ -392,59 +426,6 @@ pub struct Retry {
     /// The longest quarantine, after doubling.
     #[schemars(extend("default" = "75s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
     pub quarantine_max: Key<Period>,
-}
-
-/// `health = { ... }` of an app.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Health {
-    /// How a dyno is probed that is idle and has answered no request for `interval`. A probe is one of the dyno's
-    /// requests: it never overlaps with another, and a busy dyno is not probed.
-    #[schemars(extend("default" = "tcp"))]
-    pub probe: Key<ProbeWord>,
-    /// With `probe = "http"`: what is asked for, with a query if there is one.
-    #[schemars(extend("default" = "/"))]
-    pub path: Key<String>,
-    /// With `probe = "http"`: what the Host header says. Empty: the app's first host that has no `*`, or else the
-    /// dyno's address.
-    #[schemars(extend("default" = ""))]
-    pub host: Key<String>,
-    /// With `probe = "http"`: the statuses of a good answer, one or a range.
-    #[schemars(extend("default" = "200-399"))]
-    pub status: Key<String>,
-    /// How often the dynos are looked at.
-    #[schemars(extend("default" = "10s", "x-floor" = "100ms", "x-ceiling" = "1h"))]
-    pub interval: Key<Period>,
-    /// The longest a probe may take. It cannot be more than `interval`; the default is `interval` where that is less.
-    #[schemars(extend("default" = "5s", "x-floor" = "10ms", "x-ceiling" = "5m"))]
-    pub timeout: Key<Period>,
-    /// Good probes in a row after which a dyno gets requests: one that was taken out, or a new one of a deploy.
-    #[schemars(extend("default" = 1, "minimum" = 1, "maximum" = 10))]
-    pub rise: Key<u32>,
-    /// Bad probes in a row after which a dyno gets no more requests. A good answer to a request ends the row.
-    #[schemars(extend("default" = 3, "minimum" = 1, "maximum" = 100))]
-    pub fall: Key<u32>,
-    /// Bad answers in a row (5xx, or none) after which a dyno that gives them faster than its app answers well goes
-    /// into quarantine (`retry.quarantine`): it would draw all requests. 0: never.
-    #[schemars(extend("default" = 5, "minimum" = 0, "maximum" = 1000))]
-    pub eject_after: Key<u32>,
-    /// How many of its dynos an app may lose to bad answers and bad probes at once, in percent. Above it they go on
-    /// serving: an app whose every dyno is ill answers as well as it can. 0: none is taken out.
-    #[schemars(extend("default" = 50, "minimum" = 0, "maximum" = 100))]
-    pub eject_max: Key<u32>,
-}
-
-/// How a dyno is probed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ProbeWord {
-    /// By a connection: one that is open already is a good answer, and nothing is sent.
-    #[default]
-    Tcp,
-    /// By a GET over the dyno's connection.
-    Http,
-    /// Not at all.
-    None,
 }
 
 /// The keys of an app that may stand in `[defaults]`.

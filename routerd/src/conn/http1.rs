@@ -22,7 +22,7 @@ use crate::socket::{Side, Socket};
 
 /// Serves a connection until it ends; during the drain, until its present request has ended.
 pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>) {
-    let client = met.client();
+    let client = met.client(terms);
     let (socket, side) = Socket::new(met.stream);
     let client = with_hands(client, &side);
     let count = Count::default();

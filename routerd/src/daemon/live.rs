@@ -31,8 +31,10 @@ use crate::deploys::book::Shelf;
 use crate::deploys::counts::Counts;
 use crate::deploys::grown::Grower;
 use crate::discover::Discoveries;
+use crate::door::Door;
 use crate::drain::Drain;
 use crate::gate::Gate;
+use crate::guard::Guards;
 use crate::handover::Described;
 use crate::health::Watch;
 use crate::inherit::{self, Inherited, Place};
@@ -49,6 +51,8 @@ pub(super) struct Lasting {
     pub(super) router: Router,
     /// Without the rules of any configuration.
     pub(super) proxy: Proxy,
+    pub(super) guards: Guards,
+    pub(super) door: Door,
     pub(super) meters: Meters,
     pub(super) counts: Counts,
     pub(super) shelf: Shelf,
@@ -219,6 +223,7 @@ impl Live {
     fn switch(&mut self, opened: Opened, diff: &Diff, new: &Config, lasting: &Lasting) {
         // Before a new admin listener answers, and without waiting for the old one to end.
         lasting.access.set(new.admin.as_ref());
+        lasting.guards.set(new, lasting.router.clock());
         lasting.terms.store(Arc::new(lasting.terms_of(new)));
         lasting.trail.set(new);
         if lasting.log_is_ours && changes_log(diff) {
@@ -379,7 +384,7 @@ impl Lasting {
 
     /// What connections are served by under a configuration.
     pub(super) fn terms_of(&self, config: &Config) -> Terms {
-        Terms::new(self.proxy.clone(), &config.server)
+        Terms::new(self.proxy.clone(), config, self.door.clone())
     }
 
     fn accept(&self, listener: &Arc<TcpListener>) -> JoinHandle<()> {
@@ -391,13 +396,14 @@ impl Lasting {
         let (router, meters, connections) =
             (self.router.clone(), self.meters.clone(), self.connections.clone());
         let (log, reloads, access) = (Arc::clone(&self.log), self.reloads.clone(), self.access.clone());
-        let webhooks = self.trail.webhooks().clone();
+        let (webhooks, door) = (self.trail.webhooks().clone(), self.door.clone());
         Arc::new(move || {
             let log = log.load();
             let account = reloads.account();
             meters.render(&Scrape {
                 snapshot: router.snapshot(),
                 connections: connections.open(),
+                connections_refused: door.account(),
                 log_lines_lost: log.as_ref().map_or(0, |log| log.lost()),
                 log_write_errors: log.as_ref().map_or(0, |log| log.errors()),
                 reloads_done: account.done,

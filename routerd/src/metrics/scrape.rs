@@ -18,6 +18,8 @@ pub struct Scrape {
     pub snapshot: Snapshot,
     /// Open connections of clients.
     pub connections: usize,
+    /// Connections that were turned away, by reason.
+    pub connections_refused: Vec<(&'static str, u64)>,
     /// Lines of the access log lost so far.
     pub log_lines_lost: u64,
     /// Writes of the access log that failed so far.
@@ -60,6 +62,12 @@ impl Scrape {
             sample(text, &super::APP_INFO, &[app.id.as_str(), app.release.as_str()], 1);
         }
         single(text, &super::CONNECTIONS, &[], self.connections);
+        if !self.connections_refused.is_empty() {
+            head(text, &super::CONNECTIONS_REFUSED);
+        }
+        for (reason, count) in &self.connections_refused {
+            sample(text, &super::CONNECTIONS_REFUSED, &[reason], count);
+        }
         single(text, &super::LOG_LINES_LOST, &[], self.log_lines_lost);
         single(text, &super::LOG_WRITE_ERRORS, &[], self.log_write_errors);
         head(text, &super::RELOADS);
