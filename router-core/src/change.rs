@@ -96,6 +96,7 @@ impl Hold {
 
 /// One instruction to a router.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "lists of changes are short, and gone in a moment")]
 pub enum Change {
     /// Adds the app, or gives an app that exists new hosts, limits and release. Its line, dynos and requests
     /// stay as they are.

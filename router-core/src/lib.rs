@@ -88,6 +88,7 @@
 //! | `proxy/spool.rs` | an answer between a dyno and a slower client |
 //! | `proxy/body.rs` | an answer's body on its way to the client |
 //! | `proxy/answer.rs` | a fault as an HTTP answer |
+//! | `proxy/memory.rs` | how many bytes of bodies are held, and how many may be |
 //! | `proxy/record.rs` | step 7: what is known of one request |
 //! | `dns.rs` | ring 3: asks for the names of an app |
 //! | `dns/resolver.rs` | asks a resolver, within a bounded time |

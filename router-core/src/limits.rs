@@ -17,6 +17,7 @@ use std::time::Duration;
 /// | [`connect`](Self::connect) | 5 s | 5 min | quarantine, another dyno, at last H19 |
 /// | [`first_byte`](Self::first_byte) | 30 s | 24 h | H12, the dyno lingers |
 /// | [`idle`](Self::idle) | 55 s | 24 h | H15 (dyno) or H28 (client) |
+/// | [`body`](Self::body) | 5 min | 24 h | H28 |
 /// | [`linger`](Self::linger) | 5 min | 24 h | the connection is closed, the dyno is free |
 /// | [`keepalive`](Self::keepalive) | 90 s | 24 h | a new connection for the next request; 0: always |
 /// | [`max_tries`](Self::max_tries) | 10 | 100 | H21 or H19 |
@@ -60,6 +61,8 @@ pub struct Limits {
     /// The longest silence once the answer has begun or while a body is sent; any byte in either direction
     /// begins it anew.
     pub idle: Duration,
+    /// The longest the part of a body that is read before a dyno is taken (`request_buffer`) may take to come.
+    pub body: Duration,
     /// How long a dyno counts as busy for a request that nobody waits for any more.
     pub linger: Duration,
     /// How long an idle connection to a dyno may be used again; zero closes it after each request.
@@ -131,6 +134,7 @@ impl Default for Limits {
             connect: Duration::from_secs(5),
             first_byte: Duration::from_secs(30),
             idle: Duration::from_secs(55),
+            body: Duration::from_secs(300),
             linger: Duration::from_secs(300),
             keepalive: Duration::from_secs(90),
             max_tries: 10,
@@ -178,6 +182,7 @@ setters! {
     with_connect sets connect: Duration;
     with_first_byte sets first_byte: Duration;
     with_idle sets idle: Duration;
+    with_body sets body: Duration;
     with_linger sets linger: Duration;
     with_keepalive sets keepalive: Duration;
     with_max_tries sets max_tries: u32;

@@ -106,6 +106,8 @@ pub struct Server {
     pub proxy_protocol: ProxyProtocol,
     /// 0: any number.
     pub max_connections_per_ip: u32,
+    /// In bytes; 0: any number.
+    pub memory_max: u64,
 }
 
 /// The admin interface. The keys are described in [`file::Admin`].
@@ -346,6 +348,7 @@ impl Default for Server {
             trusted_proxies: None,
             proxy_protocol: ProxyProtocol::Off,
             max_connections_per_ip: 0,
+            memory_max: 0,
         }
     }
 }

@@ -136,6 +136,7 @@ impl Daemon {
         guards.set(first, router.clock());
         descriptors::warn(first);
         let proxy = proxy(router, &meters, &counts, &log, &guards);
+        proxy.memory().set_most(first.server.memory_max);
         let book = before.as_ref().map(|before| before.estate.book.clone());
         let (trail, shelf) = Trail::open(first, book).await.map_err(StartError::Trail)?;
         let lasting = Lasting {

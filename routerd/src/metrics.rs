@@ -106,6 +106,8 @@ metrics_table! {
         "Open connections of clients.";
     CONNECTIONS_REFUSED = "routerd_connections_refused_total", Counter, "connections", ["reason"],
         "Connections of clients that were turned away before their first request.";
+    BUFFERED_BYTES = "routerd_buffered_bytes", Gauge, "bytes", [],
+        "Bytes of bodies that are held for requests and answers; always 0 without `server.memory_max`.";
     LOG_LINES_LOST = "routerd_log_lines_lost_total", Counter, "lines", [],
         "Lines of the access log that were lost because the output could not keep up or failed.";
     LOG_WRITE_ERRORS = "routerd_log_write_errors_total", Counter, "errors", [],

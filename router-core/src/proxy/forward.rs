@@ -20,6 +20,7 @@ use crate::proxy::body::Body;
 use crate::proxy::dial::Conn;
 use crate::proxy::flight::{Collected, Flight, Trouble};
 use crate::proxy::headers;
+use crate::proxy::memory::Memory;
 use crate::proxy::preamble;
 use crate::proxy::record::Open;
 use crate::proxy::request::Interim;
@@ -42,6 +43,7 @@ pub(crate) struct Attempt {
     pub(crate) interim: Option<Interim>,
     /// The ends of the client's connection: it, and we.
     pub(crate) ends: (SocketAddr, SocketAddr),
+    pub(crate) memory: Memory,
 }
 
 /// How a try went wrong.
@@ -79,10 +81,11 @@ pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Ope
             }
         };
         let request = attempt.request(&clock).map_err(Failed::Over)?;
-        let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits));
+        let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits), attempt.memory.clone());
         match flight.head().await {
             Ok(head) => {
-                return receive(head, flight, open, limits.response_spool).await.map_err(Failed::Over);
+                let most = (limits.response_spool, attempt.memory.clone());
+                return receive(head, flight, open, most).await.map_err(Failed::Over);
             }
             Err(Trouble::Over(fault)) => return Err(Failed::Over(fault)),
             Err(Trouble::Broken { lease: back, unsent, silent, fault }) => {
@@ -144,7 +147,7 @@ async fn receive(
     mut head: http::response::Parts,
     mut flight: Flight,
     open: &mut Open,
-    most: usize,
+    (most, memory): (usize, Memory),
 ) -> Result<Reply, Fault> {
     if let Err(fault) = check_head(&head) {
         if fault == Fault::Restriction(Restriction::Cookie) {
@@ -165,12 +168,13 @@ async fn receive(
     head.version = Version::HTTP_11;
     headers::to_client(&mut head.headers);
     let length = flight.length();
-    let Collected { frames, ended } = flight.collect(flight.is_short(SHORT_ANSWER)).await?;
+    let whole = flight.is_short(SHORT_ANSWER) && !memory.is_full();
+    let Collected { frames, ended } = flight.collect(whole).await?;
     if let Some(service) = ended {
         open.note(|record| record.service = service);
         return Ok(Reply { head, rest: Rest::Whole(frames) });
     }
-    let (writer, reader) = spool(most);
+    let (writer, reader) = spool(most, memory);
     for frame in frames {
         writer.push(frame);
     }

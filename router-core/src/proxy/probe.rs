@@ -20,6 +20,7 @@ use crate::policy::health::Outcome;
 use crate::proxy::dial::{self, Conn};
 use crate::proxy::flight::{Flight, Trouble, broken};
 use crate::proxy::forward::{SHORT_ANSWER, warm};
+use crate::proxy::memory::Memory;
 use crate::proxy::preamble;
 use crate::proxy::upload::{ToDyno, Upload};
 use crate::router::Lease;
@@ -65,7 +66,7 @@ pub async fn ask(mut lease: Lease, request: &Request<()>) -> Result<Answered, Un
             None => open(lease.dyno().address, limits.connect, limits.proxy_protocol).await?,
         };
         let request = request.clone().map(|()| Upload::none().next_try(&clock));
-        let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits));
+        let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits), Memory::default());
         match flight.head().await {
             Ok(head) => {
                 let whole = flight.is_short(SHORT_ANSWER);

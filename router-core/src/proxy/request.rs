@@ -19,6 +19,7 @@ use crate::proxy::body::Body;
 use crate::proxy::canary;
 use crate::proxy::forward::{Attempt, Failed, send};
 use crate::proxy::inspect::{self, Rules, Target};
+use crate::proxy::memory::Memory;
 use crate::proxy::origin::{Trust, as_value};
 use crate::proxy::record::{Hook, Open, Record};
 use crate::proxy::upload::{BoxError, ClientBody, Upload};
@@ -60,6 +61,7 @@ pub struct Proxy {
     router: Router,
     rules: Rules,
     guard: Option<Guard>,
+    memory: Memory,
     hook: Arc<Hook>,
     _timekeeper: Arc<turn::Timekeeper>,
 }
@@ -86,7 +88,7 @@ impl Proxy {
     pub fn new(router: Router) -> Self {
         let timekeeper = Arc::new(turn::Timekeeper::start(router.clone()));
         let (rules, hook) = (Rules::default(), Arc::new(Hook::new(|_| {})));
-        Self { router, rules, guard: None, hook, _timekeeper: timekeeper }
+        Self { router, rules, guard: None, memory: Memory::default(), hook, _timekeeper: timekeeper }
     }
 
     /// What a request may look like.
@@ -101,6 +103,11 @@ impl Proxy {
     pub fn with_guard(mut self, guard: Guard) -> Self {
         self.guard = Some(guard);
         self
+    }
+
+    /// How many bytes of bodies it holds; its clones share the account.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Who gets the record of each request, once, when it is over. Called on the request's path: it must not block.
@@ -173,12 +180,14 @@ impl Proxy {
                 .map_err(|refusal| refusal.tell(&mut retry_after))?;
             let upload = match body {
                 None => Upload::none(),
-                Some(body) => Upload::read_ahead(body, limits.request_buffer, limits.idle).await?,
+                Some(_) if self.memory.is_full() => return Err(Fault::Memory),
+                Some(body) => Upload::read_ahead(body, &limits, &self.memory).await?,
             };
             let interim = client.interim.clone().filter(|_| head.version == http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);
             let ends = client.ends(address);
-            let mut attempt = Attempt { method, path: target.path, headers, upload, interim, ends };
+            let (path, memory) = (target.path, self.memory.clone());
+            let mut attempt = Attempt { method, path, headers, upload, interim, ends, memory };
             let mut entered = self.router.clock().now();
             let lane = found.lane(|canary| canary::carries(canary, &attempt.headers));
             let mut ticket = self.router.ticket_on(found, lane, attempt.upload.held())?; // 3

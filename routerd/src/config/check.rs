@@ -114,6 +114,7 @@ impl<'a> Checker<'a> {
             trusted_request_id: file.trusted_request_id.or(default.trusted_request_id),
             trusted_proxies,
             proxy_protocol,
+            memory_max: file.memory_max.or(Size(default.memory_max)).0,
             max_connections_per_ip: file.max_connections_per_ip.or(default.max_connections_per_ip),
         }
     }
@@ -412,6 +413,7 @@ impl<'a> Checker<'a> {
             .with_connect(or(&timeouts.connect, default.connect))
             .with_first_byte(or(&timeouts.first_byte, default.first_byte))
             .with_idle(or(&timeouts.idle, default.idle))
+            .with_body(or(&timeouts.body, default.body))
             .with_linger(or(&timeouts.linger, default.linger))
             .with_keepalive(or(&timeouts.keepalive, default.keepalive))
             .with_max_tries(retry.max_tries.or(default.max_tries))

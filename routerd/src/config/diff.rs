@@ -247,6 +247,7 @@ fn server(server: &Server) -> Keys {
         trusted_proxies,
         proxy_protocol,
         max_connections_per_ip,
+        memory_max,
     } = server;
     let header = match proxy_protocol {
         ProxyProtocol::Off => "off",
@@ -272,6 +273,7 @@ fn server(server: &Server) -> Keys {
         ),
         ("server.proxy_protocol", one(header)),
         ("server.max_connections_per_ip", one(max_connections_per_ip)),
+        ("server.memory_max", one(Size(*memory_max))),
     ]
 }
 
@@ -399,6 +401,7 @@ fn keys(app: &App) -> Keys {
         ("timeouts.connect", one(Period(limits.connect))),
         ("timeouts.first_byte", one(Period(limits.first_byte))),
         ("timeouts.idle", one(Period(limits.idle))),
+        ("timeouts.body", one(Period(limits.body))),
         ("timeouts.linger", one(Period(limits.linger))),
         ("timeouts.boot", one(Period(limits.boot))),
         ("timeouts.keepalive", one(Period(limits.keepalive))),

@@ -129,6 +129,12 @@ pub struct Server {
     /// the PROXY protocol says whose they are.
     #[schemars(extend("default" = 0, "minimum" = 0, "maximum" = 10_000_000))]
     pub max_connections_per_ip: Key<u32>,
+    /// How many bytes of bodies may be held, of all requests and answers together: in lines, in spools, and behind
+    /// slow clients; 0B is no bound. While there are as many, a request with a body is refused (M13), bodies are read no
+    /// further ahead, and of each answer one part at a time is kept: then slow clients hold dynos. Heads and the
+    /// program itself come on top.
+    #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "64GiB"))]
+    pub memory_max: Key<Size>,
 }
 
 /// `[admin]`
@@ -399,6 +405,10 @@ pub struct Timeouts {
     /// if the dyno is silent, H28 if the client is.
     #[schemars(extend("default" = "55s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
     pub idle: Key<Period>,
+    /// The longest the part of a body that is read before a dyno is taken (`request_buffer`) may take to come,
+    /// however steadily. Then H28.
+    #[schemars(extend("default" = "5m", "x-floor" = "1ms", "x-ceiling" = "24h"))]
+    pub body: Key<Period>,
     /// How long a dyno counts as busy for a request that nobody waits for any more. Then its connection is
     /// closed and the dyno is free.
     #[schemars(extend("default" = "5m", "x-floor" = "1ms", "x-ceiling" = "24h"))]

@@ -224,6 +224,7 @@ impl Live {
         // Before a new admin listener answers, and without waiting for the old one to end.
         lasting.access.set(new.admin.as_ref());
         lasting.guards.set(new, lasting.router.clock());
+        lasting.proxy.memory().set_most(new.server.memory_max);
         lasting.terms.store(Arc::new(lasting.terms_of(new)));
         lasting.trail.set(new);
         if lasting.log_is_ours && changes_log(diff) {
@@ -397,6 +398,7 @@ impl Lasting {
             (self.router.clone(), self.meters.clone(), self.connections.clone());
         let (log, reloads, access) = (Arc::clone(&self.log), self.reloads.clone(), self.access.clone());
         let (webhooks, door) = (self.trail.webhooks().clone(), self.door.clone());
+        let memory = self.proxy.memory().clone();
         Arc::new(move || {
             let log = log.load();
             let account = reloads.account();
@@ -404,6 +406,7 @@ impl Lasting {
                 snapshot: router.snapshot(),
                 connections: connections.open(),
                 connections_refused: door.account(),
+                buffered_bytes: memory.held(),
                 log_lines_lost: log.as_ref().map_or(0, |log| log.lost()),
                 log_write_errors: log.as_ref().map_or(0, |log| log.errors()),
                 reloads_done: account.done,

@@ -20,6 +20,8 @@ pub struct Scrape {
     pub connections: usize,
     /// Connections that were turned away, by reason.
     pub connections_refused: Vec<(&'static str, u64)>,
+    /// Bytes of bodies that are held.
+    pub buffered_bytes: u64,
     /// Lines of the access log lost so far.
     pub log_lines_lost: u64,
     /// Writes of the access log that failed so far.
@@ -68,6 +70,7 @@ impl Scrape {
         for (reason, count) in &self.connections_refused {
             sample(text, &super::CONNECTIONS_REFUSED, &[reason], count);
         }
+        single(text, &super::BUFFERED_BYTES, &[], self.buffered_bytes);
         single(text, &super::LOG_LINES_LOST, &[], self.log_lines_lost);
         single(text, &super::LOG_WRITE_ERRORS, &[], self.log_write_errors);
         head(text, &super::RELOADS);

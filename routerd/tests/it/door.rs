@@ -2,6 +2,7 @@
 
 mod limits;
 mod proxied;
+mod slow;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,11 +28,15 @@ async fn get_after(rig: &Rig, bytes: &[u8], cut: usize) -> Answer {
 
 /// Connections that were turned away for that reason, as the metrics have it.
 async fn refused(rig: &Rig, reason: &str) -> u64 {
+    metric(rig, &format!("routerd_connections_refused_total{{reason=\"{reason}\"}} ")).await
+}
+
+/// The value of the series whose line begins so.
+async fn metric(rig: &Rig, begins: &str) -> u64 {
     let admin = rig.daemon.as_ref().unwrap().admin_address().unwrap().to_string();
     let admin: SocketAddr = admin.trim_start_matches("http://").parse().unwrap();
     let page = Client::connect(admin).await.local("/metrics").await.text();
-    let begins = format!("routerd_connections_refused_total{{reason=\"{reason}\"}} ");
-    page.lines().find_map(|line| line.strip_prefix(&begins)).unwrap().parse().unwrap()
+    page.lines().find_map(|line| line.strip_prefix(begins)).unwrap().parse().unwrap()
 }
 
 #[tokio::test]
@@ -64,11 +69,13 @@ async fn what_strangers_say_of_themselves_is_replaced_once_it_is_said_who_is_tru
     }
 }
 
+/// The client that the header named, and the head of the request.
+type Told = Arc<Mutex<Vec<(Option<SocketAddr>, String)>>>;
+
 /// A dyno that wants a header of the PROXY protocol on each connection, and tells what it got.
 struct Wary {
     address: SocketAddr,
-    /// The client that the header named, and the head of the request.
-    seen: Arc<Mutex<Vec<(Option<SocketAddr>, String)>>>,
+    seen: Told,
     open: Arc<AtomicUsize>,
 }
 
@@ -76,7 +83,7 @@ impl Wary {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (seen, open) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicUsize>::default());
+        let (seen, open) = (Told::default(), Arc::<AtomicUsize>::default());
         let wary = Self { address, seen: Arc::clone(&seen), open: Arc::clone(&open) };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -87,11 +94,7 @@ impl Wary {
         wary
     }
 
-    async fn serve(
-        mut stream: TcpStream,
-        seen: Arc<Mutex<Vec<(Option<SocketAddr>, String)>>>,
-        open: Arc<AtomicUsize>,
-    ) {
+    async fn serve(mut stream: TcpStream, seen: Told, open: Arc<AtomicUsize>) {
         let mut read = Vec::new();
         while stream.read_buf(&mut read).await.is_ok_and(|more| more > 0) {
             let Parsed::Header(header) = parse(&read) else { continue };

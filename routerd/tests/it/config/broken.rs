@@ -84,15 +84,6 @@ fn what_two_keys_say_together_is_checked_with_the_place() {
         ("[apps.a]\n[dns]\nmin_ttl = '10m'", "3:11 dns.min_ttl is more than dns.max_ttl"),
         ("[apps.a]\n[dns]\nservers = ['ns.test']", "3:12 dns.servers: this is no address"),
         ("[apps.a]\n[dns]\nmax_removal = nan", "3:15 dns.max_removal: the value is above the ceiling"),
-        ("[apps.a]\nallow = ['10.0.0.1/8']", "2:10 allow: this is an address in the network 10.0.0.0/8"),
-        ("[apps.a]\nrate_limit.rate = '10'", "2:19 rate_limit.rate: this is no rate"),
-        ("[apps.a]\nrate_limit.rate = '0/s'", "2:19 rate_limit.rate: the number is none from 1 to 1000000"),
-        ("[apps.a]\nrate_limit.per = 'cookie:a'", "2:18 rate_limit.per: this is nothing to count by"),
-        ("[apps.a]\n[server]\ntrusted_proxies = ['ten']", "3:20 server.trusted_proxies: this is no network"),
-        (
-            "[apps.a]\n[server]\nproxy_protocol = 'required'",
-            "3:18 server.proxy_protocol: nobody is trusted to send such headers",
-        ),
         ("[apps.a]\n[server]\nhandover = '/run/x'", "3:12 server.handover: this is no socket"),
         (
             "[apps.a]\n[server]\nhandover = 'unix:'",
@@ -120,6 +111,24 @@ fn what_two_keys_say_together_is_checked_with_the_place() {
         ("[apps.a]\n[apps.a]", "2:7 duplicate key"),
         ("apps = 5", "1:8 apps: this is not a table"),
         ("[apps.a]\nhosts = ['é.test', 5]", "2:20 apps.a.hosts: this is not a text"),
+    ] {
+        let found = wrong(text);
+        assert!(found.iter().any(|line| line == says), "{text}\nexpected {says}\nfound {found:#?}");
+    }
+}
+
+#[test]
+fn what_the_keys_of_the_door_do_not_allow_is_said_with_the_place() {
+    for (text, says) in [
+        ("[apps.a]\nallow = ['10.0.0.1/8']", "2:10 allow: this is an address in the network 10.0.0.0/8"),
+        ("[apps.a]\nrate_limit.rate = '10'", "2:19 rate_limit.rate: this is no rate"),
+        ("[apps.a]\nrate_limit.rate = '0/s'", "2:19 rate_limit.rate: the number is none from 1 to 1000000"),
+        ("[apps.a]\nrate_limit.per = 'cookie:a'", "2:18 rate_limit.per: this is nothing to count by"),
+        ("[apps.a]\n[server]\ntrusted_proxies = ['ten']", "3:20 server.trusted_proxies: this is no network"),
+        (
+            "[apps.a]\n[server]\nproxy_protocol = 'required'",
+            "3:18 server.proxy_protocol: nobody is trusted to send such headers",
+        ),
     ] {
         let found = wrong(text);
         assert!(found.iter().any(|line| line == says), "{text}\nexpected {says}\nfound {found:#?}");
