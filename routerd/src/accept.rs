@@ -76,6 +76,11 @@ impl Drop for Connection {
 /// # Errors
 /// The kernel's: the address is in use, is not ours, or needs a privilege.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::from_std(open(address)?)
+}
+
+/// The same without a runtime.
+pub(crate) fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted daemon must not wait for connections of the old one to time out.
     socket.set_reuse_address(true)?;
@@ -86,7 +91,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Accepts connections until the drain begins.

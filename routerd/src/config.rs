@@ -108,6 +108,10 @@ pub struct Server {
     pub max_connections_per_ip: u32,
     /// In bytes; 0: any number.
     pub memory_max: u64,
+    /// Whom root becomes; `None`: it stays root.
+    pub user: Option<String>,
+    /// `None`: the user's own.
+    pub group: Option<String>,
 }
 
 /// The admin interface. The keys are described in [`file::Admin`].
@@ -349,6 +353,8 @@ impl Default for Server {
             proxy_protocol: ProxyProtocol::Off,
             max_connections_per_ip: 0,
             memory_max: 0,
+            user: None,
+            group: None,
         }
     }
 }

@@ -52,6 +52,7 @@
 //! | `daemon/trail.rs` | What is written down and told of changes |
 //! | `upgrade.rs` | Starts this program anew |
 //! | `systemd.rs` | What systemd is told of this process |
+//! | `privileges.rs` | From root to another user |
 //! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |
 //! | `conn.rs` | One client connection, step by step |
 //! | `conn/http1.rs` | HTTP/1.1 in front |
@@ -142,6 +143,7 @@ pub mod up;
 pub mod daemon;
 pub mod upgrade;
 pub mod systemd;
+pub mod privileges;
 mod accept;
 mod conn;
 mod socket;

@@ -99,6 +99,7 @@ impl<'a> Checker<'a> {
             }
         }
         let (trusted_proxies, proxy_protocol) = self.believed(file);
+        let (user, group) = self.user_and_group(file);
         Server {
             listen,
             handover: self.handover(&file.handover),
@@ -114,6 +115,8 @@ impl<'a> Checker<'a> {
             trusted_request_id: file.trusted_request_id.or(default.trusted_request_id),
             trusted_proxies,
             proxy_protocol,
+            user,
+            group,
             memory_max: file.memory_max.or(Size(default.memory_max)).0,
             max_connections_per_ip: file.max_connections_per_ip.or(default.max_connections_per_ip),
         }

@@ -20,7 +20,8 @@ use super::{
 };
 
 /// Keys that are read once, when the daemon starts.
-const AT_START: [&str; 4] = ["server.threads", "server.handover", "audit.file", "state.file"];
+const AT_START: [&str; 6] =
+    ["server.threads", "server.handover", "server.user", "server.group", "audit.file", "state.file"];
 
 /// What is different between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -248,7 +249,10 @@ fn server(server: &Server) -> Keys {
         proxy_protocol,
         max_connections_per_ip,
         memory_max,
+        user,
+        group,
     } = server;
+    let name = |name: &Option<String>| one(name.as_deref().unwrap_or("none"));
     let header = match proxy_protocol {
         ProxyProtocol::Off => "off",
         ProxyProtocol::Optional => "optional",
@@ -274,6 +278,8 @@ fn server(server: &Server) -> Keys {
         ("server.proxy_protocol", one(header)),
         ("server.max_connections_per_ip", one(max_connections_per_ip)),
         ("server.memory_max", one(Size(*memory_max))),
+        ("server.user", name(user)),
+        ("server.group", name(group)),
     ]
 }
 

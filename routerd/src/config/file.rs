@@ -130,11 +130,18 @@ pub struct Server {
     #[schemars(extend("default" = 0, "minimum" = 0, "maximum" = 10_000_000))]
     pub max_connections_per_ip: Key<u32>,
     /// How many bytes of bodies may be held, of all requests and answers together: in lines, in spools, and behind
-    /// slow clients; 0B is no bound. While there are as many, a request with a body is refused (M13), bodies are read no
-    /// further ahead, and of each answer one part at a time is kept: then slow clients hold dynos. Heads and the
+    /// slow clients; 0B is no bound. While there are as many, a request with a body is refused (M13), bodies are read
+    /// no further ahead, and of each answer one part at a time is kept: then slow clients hold dynos. Heads and the
     /// program itself come on top.
     #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "64GiB"))]
     pub memory_max: Key<Size>,
+    /// The user that `routerd run` becomes when root has started it, once the listeners are open; empty: it stays root.
+    /// Everything else is read and written by that user, at reloads too. Who is not root stays who they are.
+    #[schemars(extend("default" = ""))]
+    pub user: Key<String>,
+    /// The group of that user's process; empty: the user's own. The user's further groups come with it.
+    #[schemars(extend("default" = ""))]
+    pub group: Key<String>,
 }
 
 /// `[admin]`

@@ -138,6 +138,7 @@ fn another(path: &str, schema: &Value) -> Value {
         _ if path.ends_with("_proxies") || path.ends_with(".allow") || path.ends_with(".deny") => {
             return json!(["10.0.0.0/8"]);
         }
+        "server.user" | "server.group" => return json!("nobody"),
         _ if path.ends_with("rate_limit.per") => return json!("app"),
         _ if path.ends_with("rate_limit.rate") => return json!("10/s"),
         _ if path.ends_with("health.path") => return json!("/up"),
@@ -187,6 +188,7 @@ fn each_key_is_live() {
         }
         // What says nothing alone is tried beside what it belongs to.
         let beside = match &*name {
+            "server.group" => Some("server.user = 'nobody'"),
             "server.proxy_protocol" => Some("server.trusted_proxies = ['10.0.0.0/8']"),
             "apps.shop.rate_limit.per" | "apps.shop.rate_limit.burst" => {
                 Some("apps.shop.rate_limit.rate = '9/s'")

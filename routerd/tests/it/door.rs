@@ -3,6 +3,7 @@
 mod limits;
 mod proxied;
 mod slow;
+mod user;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

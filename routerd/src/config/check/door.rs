@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use router_core::limits::ProxyHeader;
 
 use super::Checker;
+use crate::config::access::is_name;
 use crate::config::door::{Admission, Networks, Per, ProxyProtocol, Rate, RateLimit};
 use crate::config::error::Problem;
 use crate::config::file;
@@ -30,6 +31,23 @@ impl Checker<'_> {
             );
         }
         (trusted, header)
+    }
+
+    /// Whom root becomes.
+    pub(super) fn user_and_group(&mut self, file: &file::Server) -> (Option<String>, Option<String>) {
+        let read = |text: &str| match text {
+            "" => Ok(None),
+            name if is_name(name) => Ok(Some(name.to_owned())),
+            _ => Err("this is no name"),
+        };
+        let allowed = "letters, digits, -, _ and ., at most 100 characters";
+        let user = self.text("server.user", &file.user, allowed, read).flatten();
+        let group = self.text("server.group", &file.group, allowed, read).flatten();
+        if let (None, Some(_), Some(span), true) = (&user, &group, file.group.span(), self.whole) {
+            let problem = Problem::new(span, "server.group says nothing without server.user");
+            self.problem(problem.help("add user, or take group out"));
+        }
+        (user, group)
     }
 
     /// Who an app lets in.

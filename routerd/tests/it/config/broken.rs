@@ -121,6 +121,8 @@ fn what_two_keys_say_together_is_checked_with_the_place() {
 fn what_the_keys_of_the_door_do_not_allow_is_said_with_the_place() {
     for (text, says) in [
         ("[apps.a]\nallow = ['10.0.0.1/8']", "2:10 allow: this is an address in the network 10.0.0.0/8"),
+        ("[apps.a]\n[server]\nuser = 'a b'", "3:8 server.user: this is no name"),
+        ("[apps.a]\n[server]\ngroup = 'www'", "3:9 server.group says nothing without server.user"),
         ("[apps.a]\nrate_limit.rate = '10'", "2:19 rate_limit.rate: this is no rate"),
         ("[apps.a]\nrate_limit.rate = '0/s'", "2:19 rate_limit.rate: the number is none from 1 to 1000000"),
         ("[apps.a]\nrate_limit.per = 'cookie:a'", "2:18 rate_limit.per: this is nothing to count by"),
