@@ -41,7 +41,6 @@ use crate::conn::Terms;
 use crate::control::Control;
 use crate::deploys::counts::Counts;
 use crate::deploys::grown::Grower;
-use crate::descriptors;
 use crate::door::Door;
 use crate::drain::{Drain, Phase};
 use crate::gate;
@@ -134,7 +133,6 @@ impl Daemon {
         let counts = Counts::default();
         let (guards, door) = (Guards::default(), Door::default());
         guards.set(first, router.clock());
-        descriptors::warn(first);
         let proxy = proxy(router, &meters, &counts, &log, &guards);
         proxy.memory().set_most(first.server.memory_max);
         let book = before.as_ref().map(|before| before.estate.book.clone());

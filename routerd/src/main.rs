@@ -48,6 +48,7 @@ fn main() -> ExitCode {
 fn run(args: RunArgs, config: Config) -> ExitCode {
     let set_level = messages(config.log.level);
     descriptors::raise();
+    descriptors::warn(&config);
     let threads = config.server.threads;
     let watched = args.watch.then(|| Watched::new(&args.config));
     // Before there are other threads, and before anything is written.

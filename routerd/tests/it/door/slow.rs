@@ -47,7 +47,6 @@ async fn many_who_do_not_read_delay_nobody() {
     }
     let asked = || dynos.iter().map(Dyno::asked).sum::<usize>();
     until("all have been served", || asked() == MANY && rig.count(DynoState::Idle) == 2).await;
-    assert!(rig.log.count() < MANY, "they have not got their answers");
     let slowest = slowest_of_ordinary(&rig).await;
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     until("only they are left", || rig.daemon.as_ref().unwrap().connections() == MANY).await;
