@@ -37,6 +37,8 @@ pub mod guard_vs_hyper;
 
 pub mod host_route;
 
+pub mod proxy_header;
+
 pub mod request_head;
 
 /// A target: its name, and what it does with an input.
@@ -49,5 +51,6 @@ pub const TARGETS: &[Target] = &[
     ("dns_records", dns_records::run),
     ("guard_vs_hyper", guard_vs_hyper::run),
     ("host_route", host_route::run),
+    ("proxy_header", proxy_header::run),
     ("request_head", request_head::run),
 ];

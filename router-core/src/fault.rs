@@ -61,6 +61,14 @@ pub enum Fault {
     NoSuchApp,
     /// The connection is not for this host: its certificate is another host's.
     Misdirected,
+    /// More requests than the app's rate limit allows.
+    RateLimit,
+    /// The app does not serve the client's address.
+    Forbidden,
+    /// The client's address has as many connections as it may have.
+    AddressLimit,
+    /// The router holds as many bytes of requests and answers as it may.
+    Memory,
 }
 
 /// Which bound of the line was hit (H11).
@@ -199,6 +207,10 @@ impl Fault {
         Self::Platform,
         Self::NoSuchApp,
         Self::Misdirected,
+        Self::RateLimit,
+        Self::Forbidden,
+        Self::AddressLimit,
+        Self::Memory,
     ];
 
     /// Why a connection to a dyno could not be opened.
@@ -269,7 +281,11 @@ impl Fault {
             | Self::Maintenance
             | Self::Platform
             | Self::NoSuchApp
-            | Self::Misdirected => None,
+            | Self::Misdirected
+            | Self::RateLimit
+            | Self::Forbidden
+            | Self::AddressLimit
+            | Self::Memory => None,
         }
     }
 
@@ -302,6 +318,10 @@ impl Fault {
             Self::Platform => ("H99", "Platform error", 503, Router, IfIdempotent),
             Self::NoSuchApp => ("M01", "No such app", 404, Client, No),
             Self::Misdirected => ("M02", "Misdirected request", 421, Client, No),
+            Self::RateLimit => ("M10", "Too many requests", 429, Client, Later),
+            Self::Forbidden => ("M11", "Address not allowed", 403, Client, No),
+            Self::AddressLimit => ("M12", "Too many connections from one address", 429, Client, Later),
+            Self::Memory => ("M13", "Out of buffer memory", 503, Router, Later),
         }
     }
 }
@@ -388,7 +408,10 @@ mod tests {
     fn what_no_dyno_has_seen_may_come_again_later() {
         for fault in Fault::ALL {
             if fault.retry() == Retry::Later {
-                assert_eq!(fault.status(), 503, "{fault} gets Retry-After, which goes with 503");
+                assert!(
+                    matches!(fault.status(), 429 | 503),
+                    "{fault} gets Retry-After, which goes with 429 and 503"
+                );
             }
         }
     }

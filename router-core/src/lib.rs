@@ -79,6 +79,7 @@
 //! | `proxy/inspect.rs` | step 2: is it a request that may go on, and where to |
 //! | `proxy/headers.rs` | headers both ways |
 //! | `proxy/grpc.rs` | which requests are gRPC, and faults as gRPC tells them |
+//! | `proxy/origin.rs` | who a request comes from, and whom to believe about it |
 //! | `proxy/upload.rs` | a request's body on its way to a dyno |
 //! | `proxy/canary.rs` | step 3: does a request carry what makes it the canary's |
 //! | `proxy/turn.rs` | step 3: waits for a ticket, keeps the alarm |
@@ -87,6 +88,7 @@
 //! | `proxy/dial.rs` | the one connection to a dyno |
 //! | `proxy/link.rs` | the one connection of a dyno that speaks HTTP/2 |
 //! | `proxy/wire.rs` | bytes to and from a dyno, as they go over TCP or under TLS |
+//! | `proxy/preamble.rs` | what a dyno is told by the PROXY protocol |
 //! | `proxy/flight.rs` | a request at its dyno, kept together until the dyno is free |
 //! | `proxy/upgrade.rs` | a connection that has changed the protocol, from the 101 to its end |
 //! | `proxy/splice.rs` | bytes both ways between a client and a dyno |
@@ -94,6 +96,7 @@
 //! | `proxy/spool.rs` | an answer between a dyno and a slower client |
 //! | `proxy/body.rs` | an answer's body on its way to the client |
 //! | `proxy/answer.rs` | a fault as an HTTP answer |
+//! | `proxy/memory.rs` | how many bytes of bodies are held, and how many may be |
 //! | `proxy/record.rs` | step 7: what is known of one request |
 //! | `dns.rs` | ring 3: asks for the names of an app |
 //! | `dns/resolver.rs` | asks a resolver, within a bounded time |

@@ -23,6 +23,7 @@ use crate::encryption::{Encryption, Secured};
 /// | [`stream_idle`](Self::stream_idle) | 55 s | 24 h | an upgraded connection is closed: H15 (dyno) or H28 (client) |
 /// | [`stream_drain`](Self::stream_drain) | 5 min | 24 h | the upgraded connections of a dyno that leaves are closed |
 /// | [`streams`](Self::streams) | 0 | 10,000 | further upgraded connections take up the dyno's slots |
+/// | [`body`](Self::body) | 5 min | 24 h | H28 |
 /// | [`linger`](Self::linger) | 5 min | 24 h | the connection is closed, the dyno is free |
 /// | [`keepalive`](Self::keepalive) | 90 s | 24 h | a new connection for the next request; 0: always |
 /// | [`max_tries`](Self::max_tries) | 10 | 100 | H21 or H19 |
@@ -73,6 +74,8 @@ pub struct Limits {
     pub stream_drain: Duration,
     /// How many upgraded connections a dyno holds beside its requests; what is more takes up its slots. 0: all do.
     pub streams: u32,
+    /// The longest the part of a body that is read before a dyno is taken (`request_buffer`) may take to come.
+    pub body: Duration,
     /// How long a dyno counts as busy for a request that nobody waits for any more.
     pub linger: Duration,
     /// How long an idle connection to a dyno may be used again; zero closes it after each request.
@@ -108,6 +111,21 @@ pub struct Limits {
     pub close_frees_dyno: bool,
     /// What the app wants of encryption; `None`: nothing.
     pub encryption: Option<Arc<Encryption>>,
+    /// Whether a connection to a dyno begins with a header of the PROXY protocol. With one it serves one request: the
+    /// header says whose it is.
+    pub proxy_protocol: ProxyHeader,
+}
+
+/// The header of the PROXY protocol with which a connection to a dyno begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// None.
+    #[default]
+    Off,
+    /// Version 1: a line of text.
+    V1,
+    /// Version 2: binary.
+    V2,
 }
 
 /// Which idle dyno serves the next request. None of these binds a request to a dyno before the dyno is idle.
@@ -157,6 +175,7 @@ impl Default for Limits {
             stream_idle: Duration::from_secs(55),
             stream_drain: Duration::from_secs(300),
             streams: 0,
+            body: Duration::from_secs(300),
             linger: Duration::from_secs(300),
             keepalive: Duration::from_secs(90),
             max_tries: 10,
@@ -173,6 +192,7 @@ impl Default for Limits {
             protocol: Protocol::Http1,
             close_frees_dyno: false,
             encryption: None,
+            proxy_protocol: ProxyHeader::Off,
         }
     }
 }
@@ -209,6 +229,7 @@ setters! {
     with_stream_idle sets stream_idle: Duration;
     with_stream_drain sets stream_drain: Duration;
     with_streams sets streams: u32;
+    with_body sets body: Duration;
     with_linger sets linger: Duration;
     with_keepalive sets keepalive: Duration;
     with_max_tries sets max_tries: u32;
@@ -225,4 +246,5 @@ setters! {
     with_protocol sets protocol: Protocol;
     with_close_frees_dyno sets close_frees_dyno: bool;
     with_encryption sets encryption: Option<Arc<Encryption>>;
+    with_proxy_protocol sets proxy_protocol: ProxyHeader;
 }

@@ -1,5 +1,6 @@
 //! Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give.
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::conn::{self, Door, Terms};
+use crate::conn::{self, Begins, Terms};
+use crate::door::Refused;
 use crate::drain::{Phase, reached};
 
 /// Connections the kernel may hold for us.
@@ -74,6 +76,11 @@ impl Drop for Connection {
 /// # Errors
 /// The kernel's: the address is in use, is not ours, or needs a privilege.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::from_std(open(address)?)
+}
+
+/// The same without a runtime.
+pub(crate) fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted daemon must not wait for connections of the old one to time out.
     socket.set_reuse_address(true)?;
@@ -84,18 +91,19 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Accepts connections until the drain begins.
 pub(crate) async fn accept(
     listener: Arc<TcpListener>,
-    door: Door,
+    begins: Begins,
     terms: Arc<ArcSwap<Terms>>,
     connections: Connections,
     drain: watch::Receiver<Phase>,
 ) {
     let mut ends = drain.clone();
+    let mut spare = Spare::new();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -108,21 +116,62 @@ pub(crate) async fn accept(
                 match connections.admit(terms.max_connections) {
                     Some(connection) => {
                         tokio::spawn(async move {
-                            conn::serve(stream, peer, door, terms, drain).await;
+                            conn::serve(stream, peer, begins, terms, drain).await;
                             drop(connection);
                         });
                     }
-                    None => conn::turn_away(stream, peer, door, &terms),
+                    None => {
+                        terms.door.refuse(Refused::Full);
+                        conn::turn_away_at_once(stream, peer, begins, &terms);
+                    }
                 }
             }
             // That one client's trouble.
             Err(error) if is_about_the_client(&error) => {}
+            Err(error) if is_about_descriptors(&error) && spare.give() => {
+                turn_away_one(&listener, begins, &terms.load_full()).await;
+                spare = Spare::new();
+            }
             Err(error) => {
+                spare = Spare::new();
                 tracing::warn!("cannot accept a connection: {error}; next try in {PAUSE:?}");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
+}
+
+/// A descriptor that is kept to be given away. Without any, a connection could not even be taken from the kernel to be
+/// refused: clients would wait there until they give up.
+struct Spare(Option<File>);
+
+impl Spare {
+    fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    /// Whether there was one.
+    fn give(&mut self) -> bool {
+        self.0.take().is_some()
+    }
+}
+
+/// Tells one client that there are no descriptors, with the one that was spare.
+async fn turn_away_one(listener: &TcpListener, begins: Begins, terms: &Terms) {
+    // Whatever waits is there: a client that has left meanwhile is no reason to wait for the next.
+    let accepted = tokio::time::timeout(PAUSE, listener.accept()).await;
+    if let Ok(Ok((stream, peer))) = accepted {
+        if terms.door.refuse(Refused::Descriptors) == 1 {
+            tracing::warn!("out of file descriptors: connections are refused; raise the limit on open files");
+        }
+        conn::turn_away_at_once(stream, peer, begins, terms);
+    }
+}
+
+fn is_about_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    errno == Some(Errno::MFILE) || errno == Some(Errno::NFILE)
 }
 
 fn is_about_the_client(error: &io::Error) -> bool {

@@ -8,6 +8,7 @@ pub mod cert;
 mod check;
 pub mod deploy;
 pub mod diff;
+pub mod door;
 pub mod dyno;
 pub mod edge;
 pub mod error;
@@ -41,6 +42,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 pub use self::access::{Role, Scope};
+pub use self::door::{Admission, Networks, ProxyProtocol};
 pub use self::dyno::DynoSource;
 pub use self::edge::Edge;
 pub use self::error::{ConfigError, Problem};
@@ -110,6 +112,17 @@ pub struct Server {
     pub threads: usize,
     pub trusted_request_id: bool,
     pub http2: bool,
+    /// `None`: none is named.
+    pub trusted_proxies: Option<Networks>,
+    pub proxy_protocol: ProxyProtocol,
+    /// 0: any number.
+    pub max_connections_per_ip: u32,
+    /// In bytes; 0: any number.
+    pub memory_max: u64,
+    /// Whom root becomes; `None`: it stays root.
+    pub user: Option<String>,
+    /// `None`: the user's own.
+    pub group: Option<String>,
 }
 
 /// The admin interface. The keys are described in [`file::Admin`].
@@ -186,6 +199,8 @@ pub struct App {
     pub dynos: Vec<DynoSource>,
     /// How a new release replaces the present one.
     pub plan: Plan,
+    /// Who is let in, and how often.
+    pub admission: Admission,
 }
 
 impl Config {
@@ -347,6 +362,12 @@ impl Default for Server {
             threads: 0,
             trusted_request_id: true,
             http2: false,
+            trusted_proxies: None,
+            proxy_protocol: ProxyProtocol::Off,
+            max_connections_per_ip: 0,
+            memory_max: 0,
+            user: None,
+            group: None,
         }
     }
 }

@@ -1,22 +1,25 @@
 //! One client connection, step by step: what it is found to be decides who serves its requests.
 
+mod enter;
 mod http1;
 mod http2;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioTimer;
 use router_core::fault::Fault;
-use router_core::proxy::{Client, Proxy, Rules};
+use router_core::proxy::{Client, Proxy, Rules, Trust};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::config::Config;
 use crate::config::cert::Certificate;
+use crate::config::{Config, ProxyProtocol};
+use crate::descriptors;
+use crate::door::Door;
 use crate::drain::{Phase, reached};
 use crate::metrics::Meters;
 use crate::stream::Stream;
@@ -30,9 +33,9 @@ const HYPER_HEADERS: usize = 100;
 
 /// What clients begin with on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Door {
+pub(crate) enum Begins {
     /// With HTTP.
-    Plain,
+    Http,
     /// With a TLS handshake.
     Tls,
 }
@@ -56,10 +59,23 @@ pub(crate) struct Terms {
     shutdown_timeout: Duration,
     /// Connections there may be.
     pub(crate) max_connections: usize,
+    /// Connections of one address; 0: any number.
+    per_ip: u32,
+    proxy_protocol: ProxyProtocol,
+    header_timeout: Duration,
+    /// Which proxies are believed, if it is said.
+    trust: Option<Trust>,
+    pub(crate) door: Door,
 }
 
 impl Terms {
-    pub(crate) fn new(proxy: Proxy, meters: &Meters, config: &Config, tls: Option<tls::Terms>) -> Self {
+    pub(crate) fn new(
+        proxy: Proxy,
+        meters: &Meters,
+        config: &Config,
+        door: Door,
+        tls: Option<tls::Terms>,
+    ) -> Self {
         let server = &config.server;
         let rules = Rules {
             request_line_max: server.request_line_max,
@@ -77,6 +93,7 @@ impl Terms {
         if server.headers_max != HYPER_HEADERS {
             http.max_headers(server.headers_max);
         }
+        let trust = server.trusted_proxies.clone();
         Self {
             proxy,
             tls,
@@ -86,18 +103,28 @@ impl Terms {
             plain_http2: server.http2,
             keepalive_requests: server.keepalive_requests,
             shutdown_timeout: server.shutdown_timeout,
-            max_connections: server.max_connections,
+            max_connections: descriptors::for_clients(config),
+            per_ip: server.max_connections_per_ip,
+            proxy_protocol: server.proxy_protocol,
+            header_timeout: server.header_timeout,
+            trust: trust.map(|networks| -> Trust { Arc::new(move |address| networks.has(address)) }),
+            door,
         }
+    }
+
+    /// Whether a proxy at that address is believed.
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trust.as_ref().is_some_and(|trust| trust(address))
     }
 }
 
 /// A connection that was accepted, and what is known of it.
 pub(crate) struct Met {
     pub(crate) stream: Stream,
-    /// Who has connected.
+    /// Who has connected, as far as a trusted proxy has not said otherwise.
     pub(crate) peer: SocketAddr,
-    /// To which port of ours.
-    pub(crate) local_port: u16,
+    /// To which address.
+    pub(crate) local: SocketAddr,
     /// What its handshake has told, if it had one.
     pub(crate) secured: Option<Secured>,
 }
@@ -114,13 +141,18 @@ pub(crate) struct Secured {
 
 impl Met {
     fn new(stream: TcpStream, peer: SocketAddr) -> Self {
-        let local_port = stream.local_addr().map_or(0, |address| address.port());
-        Self { stream: Stream::Tcp(stream), peer, local_port, secured: None }
+        let local = stream.local_addr().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into());
+        Self { stream: Stream::Tcp(stream), peer, local, secured: None }
     }
 
     /// As the proxy wants to know it.
-    fn client(&self) -> Client {
-        let client = Client::new(self.peer, self.local_port).with_tls(self.stream.is_tls());
+    fn client(&self, terms: &Terms) -> Client {
+        let client = Client::new(self.peer, self.local.port()).with_local_ip(self.local.ip());
+        let client = client.with_tls(self.stream.is_tls());
+        let client = match &terms.trust {
+            Some(trust) => client.with_trust(Arc::clone(trust)),
+            None => client,
+        };
         let Some(Secured { name, certificate, shown }) = &self.secured else { return client };
         let client = match shown {
             Some(shown) => client.with_certificate(shown.clone()),
@@ -137,15 +169,23 @@ impl Met {
 pub(crate) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
-    door: Door,
+    begins: Begins,
     terms: Arc<Terms>,
     drain: watch::Receiver<Phase>,
 ) {
     // Without it only latency suffers.
     let _ = stream.set_nodelay(true);
-    let met = match door {
-        Door::Plain => Met::new(stream, peer),
-        Door::Tls => match secure(stream, peer, &terms, drain.clone()).await {
+    let mut ends = drain.clone();
+    let entered = tokio::select! {
+        biased;
+        entered = enter::enter(stream, peer, begins, &terms) => entered,
+        // It has asked for nothing yet.
+        () = reached(&mut ends, Phase::Draining) => None,
+    };
+    let Some((met, _seat)) = entered else { return };
+    let met = match begins {
+        Begins::Http => met,
+        Begins::Tls => match secure(met, &terms, drain.clone()).await {
             Some(met) => met,
             None => return,
         },
@@ -165,15 +205,10 @@ pub(crate) async fn serve(
 }
 
 /// The TLS handshake. A drain that has to end cuts it.
-async fn secure(
-    stream: TcpStream,
-    peer: SocketAddr,
-    terms: &Terms,
-    mut drain: watch::Receiver<Phase>,
-) -> Option<Met> {
+async fn secure(met: Met, terms: &Terms, mut drain: watch::Receiver<Phase>) -> Option<Met> {
     // The listener is closed before its terms go.
     let tls = terms.tls.as_ref()?;
-    let local_port = stream.local_addr().map_or(0, |address| address.port());
+    let Met { stream: Stream::Tcp(stream), peer, local, .. } = met else { return Some(met) };
     let shaken = tokio::select! {
         biased;
         () = reached(&mut drain, Phase::Cut) => None,
@@ -182,19 +217,26 @@ async fn secure(
     };
     let tls::Secured { stream, name, certificate, shown } = shaken?;
     let secured = Some(Secured { name, certificate, shown });
-    Some(Met { stream: Stream::Tls(Box::new(stream)), peer, local_port, secured })
+    Some(Met { stream: Stream::Tls(Box::new(stream)), peer, local, secured })
 }
 
 /// Says that there is no room, and why, to a client that will not be served.
-pub(crate) fn turn_away(stream: TcpStream, peer: SocketAddr, door: Door, terms: &Terms) {
-    let met = Met::new(stream, peer);
-    terms.proxy.refuse_head(&met.client(), Fault::ConnectionLimit);
-    if door == Door::Tls {
+pub(crate) fn turn_away_at_once(stream: TcpStream, peer: SocketAddr, begins: Begins, terms: &Terms) {
+    turn_away(&Met::new(stream, peer), begins, terms, Fault::ConnectionLimit);
+}
+
+fn turn_away(met: &Met, begins: Begins, terms: &Terms, fault: Fault) {
+    terms.proxy.refuse_head(&met.client(terms), fault);
+    if begins == Begins::Tls {
         // There is no way to say it without a handshake.
         return;
     }
-    let _ = met.stream.tcp().try_write(
-        b"HTTP/1.1 503 Service Unavailable\r\nx-router-fault: H22\r\nretry-after: 1\r\nconnection: close\r\n\
-          content-length: 0\r\n\r\n",
+    let (status, code) = (fault.status(), fault.code());
+    let words =
+        StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
+    let text = format!(
+        "HTTP/1.1 {status} {words}\r\nx-router-fault: {code}\r\nretry-after: 1\r\nconnection: close\r\n\
+         content-length: 0\r\n\r\n"
     );
+    let _ = met.stream.tcp().try_write(text.as_bytes());
 }

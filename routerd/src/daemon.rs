@@ -20,7 +20,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use router_core::Router;
 use router_core::change::Change;
 use router_core::ids::AppId;
-use router_core::proxy::Proxy;
+use router_core::proxy::{Asking, Proxy};
 use tokio::sync::{Mutex, RwLock, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -33,14 +33,16 @@ use self::succeed::Predecessor;
 use self::trail::Trail;
 use crate::accept::Connections;
 use crate::admin::{Access, AdminAddress, Readiness, Reloads};
+use crate::admission::Guards;
 use crate::audit::{Asked, Outcome};
 use crate::config::Config;
 use crate::config::diff::Diff;
 use crate::config::event::EventKind;
-use crate::conn::{Door, Terms};
+use crate::conn::{Begins, Terms};
 use crate::control::Control;
 use crate::deploys::counts::Counts;
 use crate::deploys::grown::Grower;
+use crate::door::Door;
 use crate::drain::{Drain, Phase};
 use crate::gate;
 use crate::handover::Stage;
@@ -132,18 +134,23 @@ impl Daemon {
         let meters = Meters::new();
         let log = Arc::new(ArcSwapOption::from_pointee(log));
         let counts = Counts::default();
-        let proxy = proxy(router, &meters, &counts, &log);
+        let (guards, door) = (Guards::default(), Door::default());
+        guards.set(first, router.clock());
+        let proxy = proxy(router, &meters, &counts, &log, &guards);
+        proxy.memory().set_most(first.server.memory_max);
         let book = before.as_ref().map(|before| before.estate.book.clone());
         let (trail, shelf) = Trail::open(first, book).await.map_err(StartError::Trail)?;
         let edge = Edge::new();
         let secure = first.tls.as_ref().map(|tls| edge.terms(tls)).transpose().map_err(StartError::Tls)?;
-        let terms = Terms::new(proxy.clone(), &meters, first, secure);
+        let terms = Terms::new(proxy.clone(), &meters, first, door.clone(), secure);
         edge.set(first.tls.as_ref());
         let lasting = Lasting {
             terms: Arc::new(ArcSwap::from_pointee(terms)),
             edge,
             router: router.clone(),
             proxy,
+            guards,
+            door,
             meters,
             counts,
             trail,
@@ -423,7 +430,7 @@ impl Shared {
 impl Shown {
     fn of(live: &Live) -> Self {
         let (config, file) = (Arc::clone(&live.config), Arc::clone(&live.file));
-        let (plain, secure) = (live.addresses(Door::Plain), live.addresses(Door::Tls));
+        let (plain, secure) = (live.addresses(Begins::Http), live.addresses(Begins::Tls));
         let addresses = [plain, secure.clone()].concat();
         Self { addresses, secure, admin: live.admin_address(), config, file }
     }
@@ -435,9 +442,17 @@ impl fmt::Debug for Daemon {
     }
 }
 
-fn proxy(router: &Router, meters: &Meters, counts: &Counts, log: &Arc<ArcSwapOption<AccessLog>>) -> Proxy {
+fn proxy(
+    router: &Router,
+    meters: &Meters,
+    counts: &Counts,
+    log: &Arc<ArcSwapOption<AccessLog>>,
+    guards: &Guards,
+) -> Proxy {
     let (meters, counts, log) = (meters.clone(), counts.clone(), Arc::clone(log));
-    Proxy::new(router.clone()).on_record(move |record| {
+    let (guards, clock) = (guards.clone(), router.clock().clone());
+    let guard = Arc::new(move |asking: &Asking<'_>| guards.ask(asking, &clock));
+    Proxy::new(router.clone()).with_guard(guard).on_record(move |record| {
         meters.count(&record);
         counts.count(&record);
         if let Some(log) = &*log.load() {

@@ -65,15 +65,24 @@ impl Inherited {
         first
     }
 
+    /// Whether there is a socket for that place.
+    pub(crate) fn has(&self, place: &Place) -> bool {
+        self.find(place).is_some()
+    }
+
     /// The socket for that place, once: that was opened for it, or that has that very address.
     pub(crate) fn take(&mut self, place: &Place) -> Option<Passed> {
+        let found = self.find(place)?;
+        Some(self.0.remove(found))
+    }
+
+    fn find(&self, place: &Place) -> Option<usize> {
         let at = |passed: &Passed| match place {
             Place::Tcp(wanted) => local(passed) == Some(*wanted),
             Place::Unix(_) => false,
         };
         let for_it = self.0.iter().position(|passed| passed.place == *place);
-        let found = for_it.or_else(|| self.0.iter().position(at))?;
-        Some(self.0.remove(found))
+        for_it.or_else(|| self.0.iter().position(at))
     }
 
     /// Closes what nobody wanted, and says so.

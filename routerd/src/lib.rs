@@ -51,15 +51,22 @@
 //! | `daemon/trail.rs` | What is written down and told of changes |
 //! | `upgrade.rs` | Starts this program anew |
 //! | `systemd.rs` | What systemd is told of this process |
+//! | `privileges.rs` | From root to another user |
 //! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |
 //! | `conn.rs` | One client connection, step by step |
 //! | `conn/http1.rs` | HTTP/1.1 in front |
 //! | `conn/http2.rs` | HTTP/2 in front |
 //! | `conn/http2/stream.rs` | One stream of HTTP/2 |
+//! | `conn/enter.rs` | What comes before the first request: whose connection it is, and whether there is room for it |
 //! | `socket.rs` | A client's socket with two hands on it |
 //! | `guard.rs` | A guard over the bytes of an HTTP/1.1 client |
 //! | `guard/line.rs` | The grammar of single lines of HTTP/1.1 |
 //! | `stream.rs` | The bytes of a client, as they come over TCP or under TLS |
+//! | `admission.rs` | Who an app lets in |
+//! | `admission/rate.rs` | How often something happens |
+//! | `door.rs` | Connections of each address, and those that were turned away |
+//! | `proxy_header.rs` | The header of the PROXY protocol |
+//! | `descriptors.rs` | How many files this process may have open |
 //! | `log.rs` | Step 7: one line in the access log for each request |
 //! | `log/line.rs` | One record as one line: logfmt with the fields of Heroku's router, or JSON with the same fields |
 //! | `log/writer.rs` | The one writer of the access log |
@@ -116,8 +123,10 @@
 //! | `config/check/http2.rs` | HTTP/2 in front |
 //! | `config/check/tls.rs` | TLS in front |
 //! | `config/cert.rs` | A certificate of the edge with its key |
+//! | `config/check/door.rs` | The keys of the door |
 //! | `config/deploy.rs` | How a deploy is to go, as text |
 //! | `config/diff.rs` | Two configurations compared |
+//! | `config/door.rs` | Who may come in, how often, and who is believed |
 //! | `config/dyno.rs` | Where an app's dynos come from: an address, a name that is looked up, or an SRV record |
 //! | `config/edge.rs` | TLS in front of the apps |
 //! | `config/error.rs` | What is wrong with a configuration |
@@ -126,6 +135,8 @@
 //! | `config/file/health.rs` | How dynos are probed, as written |
 //! | `config/file/http2.rs` | The table about HTTP/2 as written |
 //! | `config/file/tls.rs` | The table about TLS in front, as written |
+//! | `config/file/door.rs` | The words of the door as written |
+//! | `config/file/health.rs` | How dynos are probed, as written |
 //! | `config/file/trail.rs` | The tables about changes as written |
 //! | `config/health.rs` | How the dynos of an app are probed |
 //! | `config/host.rs` | What names an app |
@@ -147,11 +158,16 @@ pub mod up;
 pub mod daemon;
 pub mod upgrade;
 pub mod systemd;
+pub mod privileges;
 mod accept;
 mod conn;
 mod socket;
 pub mod guard;
 mod stream;
+mod admission;
+mod door;
+pub mod proxy_header;
+pub mod descriptors;
 pub mod log;
 pub mod admin;
 pub mod handover;

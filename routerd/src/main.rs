@@ -13,8 +13,10 @@ use routerd::config::{Config, Handover, LogLevel, Role, Scope, file};
 use routerd::control::{Actor, Order};
 use routerd::ctl::{self, CtlArgs};
 use routerd::daemon::Daemon;
+use routerd::descriptors;
 use routerd::handover::default_socket;
 use routerd::inherit::Inherited;
+use routerd::privileges;
 use routerd::systemd;
 use routerd::token;
 use routerd::up::{self, Stop};
@@ -46,9 +48,15 @@ fn main() -> ExitCode {
 /// `routerd run`: routes requests until it is told to stop.
 fn run(args: RunArgs, config: Config) -> ExitCode {
     let set_level = messages(config.log.level);
+    descriptors::raise();
+    descriptors::warn(&config);
     let threads = config.server.threads;
     let watched = args.watch.then(|| Watched::new(&args.config));
-    let sockets = Inherited::from_env();
+    // Before there are other threads, and before anything is written.
+    let sockets = match privileges::drop_to_user(&config, Inherited::from_env(), args.takeover) {
+        Ok(sockets) => sockets,
+        Err(error) => return fail(&format!("routerd: {error}\n")),
+    };
     in_runtime(threads, async move {
         let mut signals = Signals::new()?;
         let daemon = start(&args, &config, sockets).await?;

@@ -114,6 +114,10 @@ metrics_table! {
         "When a certificate that is served expires, in seconds since 1970.";
     CERTIFICATE_REFUSED = "routerd_certificate_refused", Gauge, "1", ["name", "cert"],
         "1 if the files of a certificate hold what cannot be served, so that the one before still is; else 0.";
+    CONNECTIONS_REFUSED = "routerd_connections_refused_total", Counter, "connections", ["reason"],
+        "Connections of clients that were turned away before their first request.";
+    BUFFERED_BYTES = "routerd_buffered_bytes", Gauge, "bytes", [],
+        "Bytes of bodies that are held for requests and answers; always 0 without `server.memory_max`.";
     LOG_LINES_LOST = "routerd_log_lines_lost_total", Counter, "lines", [],
         "Lines of the access log that were lost because the output could not keep up or failed.";
     LOG_WRITE_ERRORS = "routerd_log_write_errors_total", Counter, "errors", [],
@@ -165,7 +169,8 @@ pub fn documentation() -> String {
            handshakes full or resumed, or why there is no connection: gone, timeout, crowded, plain_http,\n  \
            unknown_name, client_certificate, incompatible, refused (by the client), protocol.\n\
          - `name`, `cert`: the first name in a certificate, and its file.\n\
-         - `reason`: no_token, wrong_token, expired, browser.\n\
+         - `reason`: of the admin listener no_token, wrong_token, expired, browser; of connections max_connections,\n  \
+           max_connections_per_ip, descriptors, proxy_header (missing, wrong, or from somebody who is not trusted).\n\
          - `kind`: rapid_reset (too many requests broken off), control_flood (frames that carry nothing),\n  \
            stalled (an answer that the client did not take), silent (no answer to a PING), bad_preface, or the\n  \
            code of the GOAWAY that the connection got, such as protocol_error or enhance_your_calm.\n\

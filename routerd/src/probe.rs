@@ -35,7 +35,7 @@ pub async fn probe(
         ProbeKind::Tcp => connected(touch_fresh(address, speech.1, limit).await, limit),
         ProbeKind::Http { path, host, expect } => {
             let request = request(path, host.as_deref(), address)?;
-            let answer = timeout(limit, ask_fresh(address, speech, &request, limit)).await;
+            let answer = timeout(limit, ask_fresh(address, speech, &request, limit, probe.header)).await;
             judge(answer.map_err(|_| no_answer(limit))?, *expect, limit)
         }
     }

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use crate::encryption::Secured;
 use crate::fault::Fault;
-use crate::limits::{Limits, Protocol};
+use crate::limits::{Limits, Protocol, ProxyHeader};
 use crate::proxy::link::{self, Common, Link};
 use crate::proxy::upload::ToDyno;
 use crate::proxy::wire::{Wire, connect};
@@ -55,7 +55,8 @@ pub(crate) type Unsent = TrySendError<Request<ToDyno>>;
 pub(crate) type Head = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Unsent>> + Send>>;
 
 impl Conn {
-    /// Opens a connection to the dyno of a lease, or joins the one that it shares.
+    /// Opens a connection to the dyno of a lease that begins with the preamble, or joins the one that it shares, which
+    /// has none.
     ///
     /// # Errors
     /// [`Fault::ConnectRefused`] or [`Fault::ConnectTimeout`]: the dyno has seen nothing of the request.
@@ -63,12 +64,16 @@ impl Conn {
         clippy::needless_pass_by_ref_mut,
         reason = "a reference to a lease that is shared could not be sent"
     )]
-    pub(crate) async fn open(lease: &mut Lease, limits: &Limits) -> Result<Box<Self>, Fault> {
+    pub(crate) async fn open(
+        lease: &mut Lease,
+        limits: &Limits,
+        preamble: &[u8],
+    ) -> Result<Box<Self>, Fault> {
         let address = lease.dyno().address;
         match limits.protocol {
             Protocol::Http1 => {
                 let secured = limits.secured();
-                let stream = connect(address, limits.connect, secured).await;
+                let stream = connect(address, limits.connect, preamble, secured).await;
                 Self::http1(stream.map_err(|error| Fault::of_connect(&error))?, secured).await
             }
             Protocol::H2c => {
@@ -86,7 +91,9 @@ impl Conn {
             Protocol::Http1 => {
                 let mut conn = parcel?;
                 let parked = conn.parked?;
-                if now.duration_since(parked) > limits.keepalive || !conn.is_as(limits) {
+                // What a connection has said of its client is true of no other.
+                let bound = limits.proxy_protocol != ProxyHeader::Off;
+                if bound || now.duration_since(parked) > limits.keepalive || !conn.is_as(limits) {
                     return None;
                 }
                 poll_fn(|cx| Poll::Ready(conn.is_reusable(cx))).await.then_some(conn)

@@ -21,9 +21,10 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::fault::{Fault, Restriction};
-use crate::limits::Limits;
+use crate::limits::{Limits, ProxyHeader};
 use crate::policy::health::Outcome;
 use crate::proxy::dial::{Conn, Head, Unsent};
+use crate::proxy::memory::Memory;
 use crate::proxy::spool::{End, Gone, Writer};
 use crate::proxy::upgrade::Switched;
 use crate::proxy::upload::{Progress, ToDyno, Waits};
@@ -36,6 +37,7 @@ struct Parts {
     lease: Lease,
     conn: Box<Conn>,
     limits: Arc<Limits>,
+    memory: Memory,
     progress: Option<Arc<Progress>>,
     heard_before: u64,
     sent: std::time::Instant,
@@ -75,6 +77,7 @@ impl Flight {
         mut conn: Box<Conn>,
         request: Request<ToDyno>,
         limits: Arc<Limits>,
+        memory: Memory,
     ) -> Self {
         let progress = request.body().progress();
         let heard_before = conn.heard();
@@ -82,7 +85,18 @@ impl Flight {
         let head = conn.send(request);
         let (stage, outcome) = (Stage::Head(head), Outcome::Served);
         let doubtful = false;
-        Self(Some(Parts { lease, conn, limits, progress, heard_before, sent, stage, outcome, doubtful }))
+        Self(Some(Parts {
+            lease,
+            conn,
+            limits,
+            memory,
+            progress,
+            heard_before,
+            sent,
+            stage,
+            outcome,
+            doubtful,
+        }))
     }
 
     /// Waits for the head of the answer: `first_byte` after the request has been sent, and no longer than `idle` for
@@ -135,7 +149,7 @@ impl Flight {
     pub(crate) async fn collect(&mut self, whole: bool) -> Result<Collected, Fault> {
         let Some(parts) = &mut self.0 else { return Err(Fault::Platform) };
         let mut frames = VecDeque::new();
-        let mut spare = parts.limits.response_spool;
+        let mut spare = if parts.memory.is_full() { 0 } else { parts.limits.response_spool };
         let mut timer = whole.then(|| Box::pin(sleep(parts.limits.idle)));
         let mut acknowledged = false;
         let result = poll_fn(|cx| {
@@ -332,15 +346,17 @@ impl Parts {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let Stage::Body(body) = &mut self.stage else { return Poll::Ready(Some(Err(Fault::Platform))) };
         let _ = self.conn.poll_drive(cx);
-        Pin::new(body).poll_frame(cx).map_err(|error| match error.is_parse() {
+        let frame = Pin::new(body).poll_frame(cx).map_err(|error| match error.is_parse() {
             true => Fault::PoorlyFormatted,
             false => Fault::ServerInterrupted,
-        })
+        });
+        frame.map_ok(|frame| frame.map_data(|data| self.memory.hold(data)))
     }
 
     /// The answer has ended: if the connection can be used again it is kept for the dyno's next request.
     fn park(&mut self, cx: &mut Context<'_>) {
-        let kept = !self.limits.keepalive.is_zero() || self.conn.is_shared();
+        let bound = self.limits.proxy_protocol != ProxyHeader::Off;
+        let kept = !bound && (!self.limits.keepalive.is_zero() || self.conn.is_shared());
         let keep = kept && !self.doubtful && self.conn.is_reusable(cx);
         self.conn.parked = keep.then(|| self.lease.app().shared().now());
     }

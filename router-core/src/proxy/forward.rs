@@ -1,6 +1,7 @@
 //! Step 5: send a request to the dyno of a lease and bring the answer back; what to do when that goes wrong.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +18,8 @@ use crate::proxy::body::Body;
 use crate::proxy::dial::Conn;
 use crate::proxy::flight::{Collected, Flight, Trouble};
 use crate::proxy::headers;
+use crate::proxy::memory::Memory;
+use crate::proxy::preamble;
 use crate::proxy::record::Open;
 use crate::proxy::request::Interim;
 use crate::proxy::spool::{Reader, spool};
@@ -42,6 +45,9 @@ pub(crate) struct Attempt {
     /// The client has said that it takes trailers. Only over HTTP/2 that goes on to the dyno: over HTTP/1.1 it would be
     /// one of the connection's own headers.
     pub(crate) trailers: bool,
+    /// The ends of the client's connection: it, and we.
+    pub(crate) ends: (SocketAddr, SocketAddr),
+    pub(crate) memory: Memory,
 }
 
 /// How a try went wrong.
@@ -67,8 +73,9 @@ pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Ope
         let conn_now = match conn.take() {
             Some(conn) => conn,
             None => {
-                let before = clock.now();
-                match Conn::open(&mut lease, &limits).await {
+                let (before, (from, to)) = (clock.now(), attempt.ends);
+                let preamble = preamble::of_client(limits.proxy_protocol, from, to);
+                match Conn::open(&mut lease, &limits, &preamble).await {
                     Ok(conn) => {
                         open.note(|record| record.connect = clock.now().duration_since(before));
                         conn
@@ -78,11 +85,12 @@ pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Ope
             }
         };
         let request = attempt.request(&clock, limits.protocol).map_err(Failed::Over)?;
-        let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits));
+        let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits), attempt.memory.clone());
         match flight.head().await {
             Ok(head) => {
                 let asked = attempt.upgrade.as_ref();
-                return receive(head, flight, open, asked, limits.response_spool).await.map_err(Failed::Over);
+                let most = (limits.response_spool, attempt.memory.clone());
+                return receive(head, flight, open, asked, most).await.map_err(Failed::Over);
             }
             Err(Trouble::Over(fault)) => return Err(Failed::Over(fault)),
             Err(Trouble::Broken { lease: back, unsent, silent, fault }) => {
@@ -135,7 +143,7 @@ async fn receive(
     mut flight: Flight,
     open: &mut Open,
     asked: Option<&HeaderValue>,
-    most: usize,
+    (most, memory): (usize, Memory),
 ) -> Result<Reply, Fault> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let Some(protocols) = asked.and_then(|asked| headers::consent(asked, &head.headers)) else {
@@ -155,12 +163,13 @@ async fn receive(
     }
     for_client(&mut head);
     let length = flight.length();
-    let Collected { frames, ended } = flight.collect(flight.is_short(SHORT_ANSWER)).await?;
+    let whole = flight.is_short(SHORT_ANSWER) && !memory.is_full();
+    let Collected { frames, ended } = flight.collect(whole).await?;
     if let Some(service) = ended {
         open.note(|record| record.service = service);
         return Ok(Reply { head, rest: Rest::Whole(frames) });
     }
-    let (writer, reader) = spool(most);
+    let (writer, reader) = spool(most, memory);
     for frame in frames {
         writer.push(frame);
     }

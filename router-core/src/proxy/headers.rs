@@ -1,4 +1,4 @@
-//! Headers both ways: hop-by-hop away, X-Forwarded-*, request id, queue headers, Via.
+//! Headers both ways: hop-by-hop away, request id, queue headers, Via.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::proxy::origin::{self, Origin};
 use crate::proxy::request::Client;
 
 /// Our name in Via, after the version in which the message came (RFC 9110 section 7.6.3).
@@ -25,9 +26,6 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static X_REQUEST_START: HeaderName = HeaderName::from_static("x-request-start");
 static CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
@@ -109,11 +107,7 @@ pub(crate) fn to_dyno(
     headers.remove(header::EXPECT);
     let request_id = if trusted_request_id { request_id(headers) } else { new_request_id() };
     headers.insert(X_REQUEST_ID.clone(), request_id.clone());
-    let forwarded_for = forwarded_for(headers, client);
-    headers.insert(X_FORWARDED_FOR.clone(), forwarded_for.clone());
-    let proto = HeaderValue::from_static(if client.tls { "https" } else { "http" });
-    headers.insert(X_FORWARDED_PROTO.clone(), proto);
-    headers.insert(X_FORWARDED_PORT.clone(), HeaderValue::from(client.local_port));
+    let origin = origin::tell(headers, client);
     // Nobody but us says whose certificate it is (RFC 9440 section 4).
     let forged: Vec<_> = headers.keys().filter(|name| is_of_certificates(name)).cloned().collect();
     for name in forged {
@@ -127,7 +121,7 @@ pub(crate) fn to_dyno(
     let millis = u64::try_from(received.as_millis()).unwrap_or(u64::MAX);
     headers.insert(X_REQUEST_START.clone(), HeaderValue::from(millis));
     append_via(headers, version);
-    Identity { request_id, forwarded_for }
+    Identity { request_id, origin }
 }
 
 /// Whether a header says something of the client's certificate, or would for a server that takes `_` for `-` (CGI and
@@ -143,7 +137,7 @@ fn is_of_certificates(name: &HeaderName) -> bool {
 /// What the log knows a request by.
 pub(crate) struct Identity {
     pub(crate) request_id: HeaderValue,
-    pub(crate) forwarded_for: HeaderValue,
+    pub(crate) origin: Origin,
 }
 
 /// What the dyno is told of the line: the wait in ms and the number of requests still in it.
@@ -199,20 +193,6 @@ fn new_request_id() -> HeaderValue {
         at += 1;
     }
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
-}
-
-/// The client's list with its own address at the right end, as one line.
-fn forwarded_for(headers: &HeaderMap, client: &Client) -> HeaderValue {
-    if !headers.contains_key(&X_FORWARDED_FOR) {
-        return client.forwarded_for.clone();
-    }
-    let mut list = Vec::with_capacity(64);
-    for value in headers.get_all(&X_FORWARDED_FOR) {
-        list.extend_from_slice(value.as_bytes());
-        list.extend_from_slice(b", ");
-    }
-    list.extend_from_slice(client.forwarded_for.as_bytes());
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(list)).unwrap_or_else(|_| client.forwarded_for.clone())
 }
 
 fn append_via(headers: &mut HeaderMap, version: Version) {

@@ -16,11 +16,13 @@ use hyper::body::Incoming;
 use crate::encryption::Secured;
 use crate::fault::Fault;
 use crate::ids::Address;
-use crate::limits::Protocol;
+use crate::limits::{Protocol, ProxyHeader};
 use crate::policy::health::Outcome;
 use crate::proxy::dial::Conn;
 use crate::proxy::flight::{Flight, Trouble, broken};
 use crate::proxy::forward::SHORT_ANSWER;
+use crate::proxy::memory::Memory;
+use crate::proxy::preamble;
 use crate::proxy::upload::{ToDyno, Upload};
 use crate::proxy::wire;
 use crate::router::Lease;
@@ -64,10 +66,13 @@ pub async fn ask(mut lease: Lease, request: &Request<()>) -> Result<Answered, Un
         let conn_now = match conn.take() {
             Some(conn) => conn,
             // Why not in more words than a fault has is only known of connections of a probe's own.
-            None => Conn::open(&mut lease, &limits).await.map_err(Unanswered::Broken)?,
+            None => {
+                let preamble = preamble::of_router(limits.proxy_protocol);
+                Conn::open(&mut lease, &limits, &preamble).await.map_err(Unanswered::Broken)?
+            }
         };
         let request = request.clone().map(|()| Upload::none().next_try(&clock));
-        let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits));
+        let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits), Memory::default());
         match flight.head().await {
             Ok(head) => {
                 let whole = flight.is_short(SHORT_ANSWER);
@@ -111,7 +116,7 @@ pub async fn touch(mut lease: Lease) -> Result<(), Unanswered> {
     touch_fresh(lease.dyno().address, limits.secured(), limits.connect).await
 }
 
-/// Asks a dyno that does not serve yet, over a connection of its own.
+/// Asks a dyno that does not serve yet, over a connection of its own, which begins with that header.
 ///
 /// # Errors
 /// Why there is no answer.
@@ -123,8 +128,10 @@ pub async fn ask_fresh(
     (protocol, secured): (Protocol, Option<&Secured>),
     request: &Request<()>,
     within: Duration,
+    header: ProxyHeader,
 ) -> Result<Answered, Unanswered> {
-    let stream = wire::connect(address, within, secured).await.map_err(Unanswered::Connect)?;
+    let preamble = preamble::of_router(header);
+    let stream = wire::connect(address, within, &preamble, secured).await.map_err(Unanswered::Connect)?;
     let mut conn = Conn::over(stream, protocol, secured).await.map_err(Unanswered::Broken)?;
     let request: Request<ToDyno> =
         request.clone().map(|()| Upload::none().next_try(&crate::clock::Clock::system()));
@@ -155,7 +162,7 @@ pub async fn touch_fresh(
     secured: Option<&Secured>,
     within: Duration,
 ) -> Result<(), Unanswered> {
-    wire::connect(address, within, secured).await.map(drop).map_err(Unanswered::Connect)
+    wire::connect(address, within, &[], secured).await.map(drop).map_err(Unanswered::Connect)
 }
 
 async fn read(conn: &mut Conn, body: &mut Incoming, beginning: &mut Vec<u8>) {

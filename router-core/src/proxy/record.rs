@@ -28,7 +28,7 @@ pub struct Record {
     pub host: Option<HeaderValue>,
     /// The `X-Request-Id` that the dyno got.
     pub request_id: Option<HeaderValue>,
-    /// The `X-Forwarded-For` that the dyno got.
+    /// The `X-Forwarded-For` that the dyno got; where proxies are trusted, the client's address alone.
     pub forwarded_for: Option<HeaderValue>,
     /// HTTP version of the client's side.
     pub protocol: Version,

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::HeaderMap;
@@ -14,12 +14,15 @@ use http_body_util::BodyExt;
 
 use crate::clock;
 use crate::fault::Fault;
+use crate::ids::AppId;
 use crate::proxy::answer::fault_page;
 use crate::proxy::body::Body;
 use crate::proxy::canary;
 use crate::proxy::forward::{Attempt, Failed, send};
 use crate::proxy::grpc::{self, Call};
 use crate::proxy::inspect::{self, Rules, Target};
+use crate::proxy::memory::Memory;
+use crate::proxy::origin::{Trust, as_value};
 use crate::proxy::record::{Hook, Open, Record};
 use crate::proxy::upload::{BoxError, ClientBody, Upload, bounded};
 use crate::proxy::{headers, http2, https, turn};
@@ -31,6 +34,29 @@ pub type Interim = Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
 /// Whether a connection may be used for a host.
 pub type Serves = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
+/// Asked about each request before it takes a place in line or its body is read. It must not block.
+pub type Guard = Arc<dyn Fn(&Asking<'_>) -> Result<(), Refusal> + Send + Sync>;
+
+/// A request before a [`Guard`].
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// The app it is for.
+    pub app: &'a AppId,
+    /// Its client's address.
+    pub address: IpAddr,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+}
+
+/// A request may not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub fault: Fault,
+    /// When it may come again, for faults that are over some time. Told in whole seconds, at least one.
+    pub retry_after: Duration,
+}
+
 /// Serves requests through a [`Router`]: the HTTP/1.1 client side. Cheap to clone.
 ///
 /// Make it inside a tokio runtime: it keeps one task there, for the end of quarantines, until its last clone is
@@ -39,6 +65,8 @@ pub type Serves = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 pub struct Proxy {
     router: Router,
     rules: Rules,
+    guard: Option<Guard>,
+    memory: Memory,
     hook: Arc<Hook>,
     _timekeeper: Arc<turn::Timekeeper>,
 }
@@ -46,11 +74,14 @@ pub struct Proxy {
 /// Who sent a request: one per connection.
 #[derive(Clone)]
 pub struct Client {
+    peer: SocketAddr,
+    local_ip: IpAddr,
     pub(crate) forwarded_for: HeaderValue,
     pub(crate) local_port: u16,
     pub(crate) tls: bool,
     pub(crate) serves: Option<Serves>,
     pub(crate) certificate: Option<Option<HeaderValue>>,
+    pub(crate) trust: Option<Trust>,
     interim: Option<Interim>,
     upgrades: bool,
     gone: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
@@ -64,7 +95,8 @@ impl Proxy {
     /// A proxy with the default rules and nobody who gets its records.
     pub fn new(router: Router) -> Self {
         let timekeeper = Arc::new(turn::Timekeeper::start(router.clone()));
-        Self { router, rules: Rules::default(), hook: Arc::new(Hook::new(|_| {})), _timekeeper: timekeeper }
+        let (rules, hook) = (Rules::default(), Arc::new(Hook::new(|_| {})));
+        Self { router, rules, guard: None, memory: Memory::default(), hook, _timekeeper: timekeeper }
     }
 
     /// What a request may look like.
@@ -72,6 +104,18 @@ impl Proxy {
     pub fn with_rules(mut self, rules: Rules) -> Self {
         self.rules = rules;
         self
+    }
+
+    /// Who may refuse a request.
+    #[must_use]
+    pub fn with_guard(mut self, guard: Guard) -> Self {
+        self.guard = Some(guard);
+        self
+    }
+
+    /// How many bytes of bodies it holds; its clones share the account.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Who gets the record of each request, once, when it is over. Called on the request's path: it must not block.
@@ -132,9 +176,10 @@ impl Proxy {
         received: Received,
         body: Option<ClientBody>,
     ) -> Result<Response<Body>, Aborted> {
-        let Received { mut open, head, accept, request_id, upgrade, call, trailers, inspected } = received;
+        let Received { mut open, head, accept, request_id, address, upgrade, call, trailers, inspected } =
+            received;
         let overdue = call.and_then(|call| self.router.clock().now().checked_add(call.timeout?));
-        let mut app = None;
+        let (mut app, mut retry_after) = (None, None);
         let answer = async {
             let target = inspected?;
             https::check(client, &target)?;
@@ -145,22 +190,27 @@ impl Proxy {
             if let Some(reply) = https::redirect(&limits, client, &target)? {
                 return Ok(reply);
             }
+            self.pass(&Asking { app: found.id(), address, headers: &head.headers })
+                .map_err(|refusal| refusal.tell(&mut retry_after))?;
             let upload = match body {
                 None => Upload::none(),
+                Some(_) if self.memory.is_full() => return Err(Fault::Memory),
                 Some(body) => {
                     let body = bounded(body, limits.body_max)?;
                     // A call may wait for its answer before it says more.
                     if call.is_some() {
                         Upload::streamed(body)
                     } else {
-                        Upload::read_ahead(body, limits.request_buffer, limits.idle).await?
+                        Upload::read_ahead(body, &limits, &self.memory).await?
                     }
                 }
             };
             let interim = client.interim.clone().filter(|_| head.version >= http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);
+            let ends = client.ends(address);
+            let (path, memory) = (target.path, self.memory.clone());
             let mut attempt =
-                Attempt { method, path: target.path, headers, upload, interim, upgrade, trailers };
+                Attempt { method, path, headers, upload, interim, upgrade, trailers, ends, memory };
             let mut entered = self.router.clock().now();
             let lane = found.lane(|canary| canary::carries(canary, &attempt.headers));
             let mut ticket = self.router.ticket_on(found, lane, attempt.upload.held())?; // 3
@@ -196,11 +246,24 @@ impl Proxy {
                 Ok(failed_call(fault, overdue, open))
             }
             Err(fault) => {
-                let mut page = page(fault, accept, &request_id, app.as_ref(), open);
+                let retry_after = retry_after.unwrap_or_else(|| app.as_ref().map_or(1, AppRef::retry_after));
+                let mut page = page(fault, accept, &request_id, retry_after, open);
                 app.iter().for_each(|app| https::promise(app, client, page.headers_mut()));
                 Ok(page)
             }
         }
+    }
+
+    fn pass(&self, asking: &Asking<'_>) -> Result<(), Refusal> {
+        self.guard.as_ref().map_or(Ok(()), |guard| guard(asking))
+    }
+}
+
+impl Refusal {
+    fn tell(self, retry_after: &mut Option<u64>) -> Fault {
+        let seconds = self.retry_after.as_secs() + u64::from(self.retry_after.subsec_nanos() > 0);
+        *retry_after = Some(seconds.max(1));
+        self.fault
     }
 }
 
@@ -210,6 +273,7 @@ struct Received {
     head: http::request::Parts,
     accept: Option<HeaderValue>,
     request_id: HeaderValue,
+    address: IpAddr,
     /// The protocols that the client would change to.
     upgrade: Option<HeaderValue>,
     call: Option<Call>,
@@ -232,13 +296,13 @@ impl Received {
         let upgrade = if client.upgrades { headers::upgrade(&head) } else { None };
         let trusted = proxy.rules.trusted_request_id;
         let known = headers::to_dyno(&mut head.headers, client, received, head.version, trusted);
-        let request_id = known.request_id.clone();
+        let (request_id, address) = (known.request_id.clone(), known.origin.address);
         open.note(|record| {
             record.received = received;
             record.request_id = Some(known.request_id);
-            record.forwarded_for = Some(known.forwarded_for);
+            record.forwarded_for = Some(known.origin.shown);
         });
-        Self { open, head, accept, request_id, upgrade, call, trailers, inspected }
+        Self { open, head, accept, request_id, address, upgrade, call, trailers, inspected }
     }
 }
 
@@ -261,12 +325,11 @@ fn page(
     fault: Fault,
     accept: Option<HeaderValue>,
     request_id: &HeaderValue,
-    app: Option<&AppRef>,
+    retry_after: u64,
     mut open: Open,
 ) -> Response<Body> {
     open.fault(fault);
     let wanted = HeaderMap::from_iter(accept.map(|accept| (http::header::ACCEPT, accept)));
-    let retry_after = app.map_or(1, AppRef::retry_after);
     let page = fault_page(fault, &wanted, request_id.to_str().unwrap_or_default(), retry_after);
     page.map(|text| Body::text(text, open))
 }
@@ -282,19 +345,36 @@ fn failed_call(fault: Fault, overdue: bool, mut open: Open) -> Response<Body> {
 impl Client {
     /// A client at that address, connected to that port of ours, without encryption.
     pub fn new(peer: SocketAddr, local_port: u16) -> Self {
-        let address = peer.ip().to_canonical().to_string();
-        let forwarded_for =
-            HeaderValue::try_from(address).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let (forwarded_for, local_ip) = (as_value(peer.ip()), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         Self {
+            peer,
+            local_ip,
             forwarded_for,
             local_port,
             tls: false,
+            trust: None,
             serves: None,
             certificate: None,
             interim: None,
             upgrades: false,
             gone: None,
         }
+    }
+
+    /// The address of ours that it is connected to: dynos hear of it by the PROXY protocol alone.
+    #[must_use]
+    pub fn with_local_ip(mut self, address: IpAddr) -> Self {
+        self.local_ip = address;
+        self
+    }
+
+    /// Which proxies are believed in what they say of their clients. Without it none is, and X-Forwarded-For is
+    /// passed on with the peer's address appended, as Heroku does.
+    #[must_use]
+    pub fn with_trust(mut self, trust: Trust) -> Self {
+        self.trust = Some(trust);
+        self
     }
 
     /// Whether its connection is encrypted.
@@ -339,6 +419,17 @@ impl Client {
     pub fn with_gone(mut self, gone: Arc<dyn Fn() -> bool + Send + Sync>) -> Self {
         self.gone = Some(gone);
         self
+    }
+
+    /// Who has connected.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.peer.ip()
+    }
+
+    /// The ends of the connection of a client at that address; a port that nobody has told is 0.
+    fn ends(&self, address: IpAddr) -> (SocketAddr, SocketAddr) {
+        let port = if address == self.peer.ip() { self.peer.port() } else { 0 };
+        (SocketAddr::new(address, port), SocketAddr::new(self.local_ip, self.local_port))
     }
 
     fn is_gone(&self) -> bool {

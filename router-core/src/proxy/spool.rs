@@ -14,15 +14,16 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use crate::fault::Fault;
+use crate::proxy::memory::Memory;
 use crate::proxy::record::Open;
 use crate::sync::Mutex;
 
-/// Makes a spool for up to `most` bytes.
-pub(crate) fn spool(most: usize) -> (Writer, Reader) {
+/// Makes a spool for up to `most` bytes, and for one frame while there is no memory for more.
+pub(crate) fn spool(most: usize, memory: Memory) -> (Writer, Reader) {
     let frames = VecDeque::new();
     let state = State { frames, bytes: 0, end: None, open: None, reader: None, writer: None, gone: false };
     let shared = Arc::new(Mutex::new(state));
-    (Writer { shared: Arc::clone(&shared), most: most.max(1) }, Reader { shared })
+    (Writer { shared: Arc::clone(&shared), most: most.max(1), memory }, Reader { shared })
 }
 
 struct State {
@@ -48,6 +49,7 @@ pub(crate) struct End {
 pub(crate) struct Writer {
     shared: Arc<Mutex<State>>,
     most: usize,
+    memory: Memory,
 }
 
 /// The client's side.
@@ -66,7 +68,8 @@ impl Writer {
         if state.gone {
             return Poll::Ready(Err(Gone));
         }
-        if state.bytes < self.most {
+        // With something in it, whoever reads that will wake us: memory that others free need not.
+        if state.bytes == 0 || (state.bytes < self.most && !self.memory.is_full()) {
             return Poll::Ready(Ok(()));
         }
         state.writer = Some(cx.waker().clone());
@@ -175,7 +178,7 @@ mod tests {
     #[test]
     fn a_full_spool_has_room_again_once_the_client_reads() {
         let cx = Context::from_waker(Waker::noop());
-        let (writer, reader) = spool(10);
+        let (writer, reader) = spool(10, Memory::default());
         assert_eq!(writer.poll_room(&cx), Poll::Ready(Ok(())));
         writer.push(data(12));
         assert!(writer.poll_room(&cx).is_pending());
@@ -184,9 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn without_memory_one_frame_at_a_time_is_kept() {
+        let cx = Context::from_waker(Waker::noop());
+        let memory = Memory::default();
+        memory.set_most(1);
+        let (writer, reader) = spool(1000, memory.clone());
+        writer.push(data(1));
+        assert_eq!(writer.poll_room(&cx), Poll::Ready(Ok(())));
+        let held = memory.hold(Bytes::from_static(b"elsewhere"));
+        assert!(writer.poll_room(&cx).is_pending());
+        assert!(matches!(reader.poll_next(&cx), Poll::Ready(Ok(_))));
+        assert_eq!(writer.poll_room(&cx), Poll::Ready(Ok(())));
+        drop(held);
+    }
+
+    #[test]
     fn what_was_pushed_before_the_end_is_read_before_the_end() {
         let cx = Context::from_waker(Waker::noop());
-        let (writer, reader) = spool(10);
+        let (writer, reader) = spool(10, Memory::default());
         writer.push(data(1));
         writer.end(End { service: Duration::ZERO, fault: Some(Fault::ServerInterrupted) });
         assert!(matches!(reader.poll_next(&cx), Poll::Ready(Ok(_))));
@@ -196,7 +214,7 @@ mod tests {
     #[test]
     fn the_writer_is_told_when_nobody_reads_any_more() {
         let cx = Context::from_waker(Waker::noop());
-        let (writer, reader) = spool(10);
+        let (writer, reader) = spool(10, Memory::default());
         assert!(writer.poll_gone(&cx).is_pending());
         drop(reader);
         assert_eq!(writer.poll_room(&cx), Poll::Ready(Err(Gone)));

@@ -1,10 +1,9 @@
 //! A request's body on its way to a dyno: read ahead up to a bound, the rest streamed while the dyno is held.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -14,6 +13,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::clock::Clock;
 use crate::fault::{BadRequest, Fault};
+use crate::limits::Limits;
+use crate::proxy::memory::{Charge, Memory};
 use crate::sync::Mutex;
 
 /// Any error of a body.
@@ -58,37 +59,41 @@ impl Upload {
         Self { ahead: Bytes::new(), trailers: None, rest: Some(body), length }
     }
 
-    /// Reads the body up to `most` bytes, waiting no longer than `idle` for each part.
+    /// Reads the body up to `request_buffer`, or until there is no memory for more, waiting no longer than `idle` for
+    /// each part and `body` for all of it.
     ///
     /// # Errors
     /// [`Fault::ClientIdle`], [`Fault::ClientInterrupted`], or [`Fault::BadRequest`] for broken chunks and
     /// for more than it may have.
-    pub(crate) async fn read_ahead(mut body: ClientBody, most: usize, idle: Duration) -> Result<Self, Fault> {
+    pub(crate) async fn read_ahead(
+        mut body: ClientBody,
+        limits: &Limits,
+        memory: &Memory,
+    ) -> Result<Self, Fault> {
+        let end = tokio::time::Instant::now() + limits.body;
         let length = body.size_hint().exact();
-        let mut parts = VecDeque::new();
-        let (mut read, mut trailers) = (0, None);
-        let mut rest = None;
+        let mut ahead = Ahead::new(memory);
+        let (mut rest, mut trailers) = (None, None);
         loop {
-            if read >= most && !body.is_end_stream() {
+            let enough = ahead.read >= limits.request_buffer || memory.is_full();
+            if enough && !body.is_end_stream() {
                 rest = Some(body);
                 break;
             }
-            let Ok(frame) = tokio::time::timeout(idle, body.frame()).await else {
+            let most = end.min(tokio::time::Instant::now() + limits.idle);
+            let Ok(frame) = tokio::time::timeout_at(most, body.frame()).await else {
                 return Err(Fault::ClientIdle);
             };
             match frame {
                 None => break,
                 Some(Err(error)) => return Err(client_fault(&error)),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        read += data.len();
-                        parts.push_back(data);
-                    }
+                    Ok(data) => ahead.push(data),
                     Err(frame) => trailers = frame.into_trailers().ok(),
                 },
             }
         }
-        Ok(Self { ahead: join(parts, read), trailers, rest, length })
+        Ok(Self { ahead: ahead.join(), trailers, rest, length })
     }
 
     /// Bytes held while the request waits.
@@ -257,16 +262,101 @@ fn is_io(error: &hyper::Error) -> bool {
     false
 }
 
-fn join(mut parts: VecDeque<Bytes>, length: usize) -> Bytes {
-    match parts.len() {
-        0 => Bytes::new(),
-        1 => parts.pop_front().unwrap_or_default(),
-        _ => {
-            let mut whole = BytesMut::with_capacity(length);
-            for part in parts {
-                whole.extend_from_slice(&part);
-            }
-            whole.freeze()
+/// What has been read of a body. One part is kept as it came; of more, the bytes are: a client that sends them one by
+/// one must not cost a buffer for each.
+struct Ahead {
+    first: Bytes,
+    all: BytesMut,
+    read: usize,
+    charge: Option<Charge>,
+}
+
+impl Ahead {
+    fn new(memory: &Memory) -> Self {
+        Self { first: Bytes::new(), all: BytesMut::new(), read: 0, charge: memory.charge() }
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if let Some(charge) = &mut self.charge {
+            charge.add(data.len());
         }
+        if self.read == 0 {
+            self.first = data;
+            self.read = self.first.len();
+            return;
+        }
+        self.read += data.len();
+        self.all.extend_from_slice(&std::mem::take(&mut self.first));
+        self.all.extend_from_slice(&data);
+    }
+
+    fn join(self) -> Bytes {
+        let bytes = if self.all.is_empty() { self.first } else { self.all.freeze() };
+        match self.charge {
+            Some(charge) if !bytes.is_empty() => charge.on(bytes),
+            _ => bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A body in parts; once they are out nothing more comes, ever, if it is to hang.
+    struct Parts(VecDeque<&'static str>, bool);
+
+    impl Body for Parts {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            match self.0.pop_front() {
+                None if self.1 => Poll::Pending,
+                part => Poll::Ready(part.map(|part| Ok(Frame::data(Bytes::from_static(part.as_bytes()))))),
+            }
+        }
+    }
+
+    fn body(parts: &[&'static str], hangs: bool) -> ClientBody {
+        Parts(parts.iter().copied().collect(), hangs).boxed_unsync()
+    }
+
+    fn memory(most: u64) -> Memory {
+        let memory = Memory::default();
+        memory.set_most(most);
+        memory
+    }
+
+    #[tokio::test]
+    async fn parts_become_one_and_are_charged_until_they_are_dropped() {
+        let memory = memory(1000);
+        let body = body(&["a", "bc", "", "def"], false);
+        let upload = Upload::read_ahead(body, &Limits::default(), &memory).await.unwrap();
+        assert_eq!((&upload.ahead[..], memory.held(), upload.is_whole()), (&b"abcdef"[..], 6, true));
+        drop(upload);
+        assert_eq!(memory.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn without_memory_nothing_more_is_read_ahead() {
+        let memory = memory(3);
+        let body = body(&["a", "bc", "def"], false);
+        let upload = Upload::read_ahead(body, &Limits::default(), &memory).await.unwrap();
+        assert_eq!((&upload.ahead[..], memory.held(), upload.is_whole()), (&b"abc"[..], 3, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_for_ever_is_waited_for_no_longer_than_a_body_may_take() {
+        let limits = Limits::default().with_body(Duration::from_secs(3));
+        let begun = tokio::time::Instant::now();
+        let upload = Upload::read_ahead(body(&["a"], true), &limits, &Memory::default()).await;
+        assert_eq!((upload.err(), begun.elapsed().as_secs()), (Some(Fault::ClientIdle), 3));
     }
 }

@@ -42,16 +42,24 @@ pub(crate) enum Wire {
     Tls(Box<dyn Carrier>),
 }
 
-/// Opens a connection, with its handshake if it has one.
+/// Opens a connection that begins with the preamble, with its handshake if it has one.
 pub(crate) async fn connect(
     address: Address,
     limit: Duration,
+    preamble: &[u8],
     secured: Option<&Secured>,
 ) -> io::Result<Wire> {
     let open = async {
         let stream = TcpStream::connect(address).await?;
         // Without it only latency suffers.
         let _ = stream.set_nodelay(true);
+        if !preamble.is_empty() {
+            stream.writable().await?;
+            // The buffer of a new socket has room for a hundred bytes.
+            if stream.try_write(preamble)? != preamble.len() {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
         let Some(secured) = secured else { return Ok(Wire::Tcp(stream)) };
         // Never without, if it is wanted.
         let connector = secured.connector::<Box<dyn Connector>>();

@@ -132,6 +132,30 @@ const PROSE: &[(&str, &str, &str)] = &[
         "Nothing, if it is rare: the client asks again on another connection (RFC 9110 section 15.5.20). If the host \
          is yours, add it to the certificate.",
     ),
+    (
+        "M10",
+        "The app's `rate_limit` allows no more requests now. `Retry-After` says when the next one is.",
+        "Nothing, if strangers send them. If they are your own, raise `rate_limit`, or count by something that tells \
+         your clients apart.",
+    ),
+    (
+        "M11",
+        "The app's `allow` and `deny` do not let the client's address in.",
+        "If it should be let in, change `allow` or `deny`. Behind a proxy every client has the proxy's address unless \
+         `server.trusted_proxies` names it.",
+    ),
+    (
+        "M12",
+        "The client's address has `server.max_connections_per_ip` connections already.",
+        "Nothing, if strangers open them. Behind a proxy, name it in `server.trusted_proxies`: then it is not counted.",
+    ),
+    (
+        "M13",
+        "The bodies of requests and answers that the router holds have reached `server.memory_max`, so it takes no \
+         request with a body.",
+        "Look for slow clients with large bodies. Lower `request_buffer` and `response_spool`, or raise \
+         `server.memory_max` if the machine has the memory.",
+    ),
 ];
 
 /// The page.

@@ -3,6 +3,7 @@
 mod admin;
 mod http2;
 mod tls;
+mod door;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -104,6 +105,8 @@ impl<'a> Checker<'a> {
                     .push(Problem::new(span, message).found(found).help("raise head_max, or lower this"));
             }
         }
+        let (trusted_proxies, proxy_protocol) = self.believed(file);
+        let (user, group) = self.user_and_group(file);
         Server {
             listen,
             handover: self.handover(&file.handover),
@@ -118,6 +121,12 @@ impl<'a> Checker<'a> {
             threads: count(&file.threads, default.threads),
             trusted_request_id: file.trusted_request_id.or(default.trusted_request_id),
             http2: file.http2.or(default.http2),
+            trusted_proxies,
+            proxy_protocol,
+            user,
+            group,
+            memory_max: file.memory_max.or(Size(default.memory_max)).0,
+            max_connections_per_ip: file.max_connections_per_ip.or(default.max_connections_per_ip),
         }
     }
 
@@ -243,9 +252,11 @@ impl<'a> Checker<'a> {
                 release: self.release(app),
                 limits: self.limits(app),
             };
-            let health = self.health(&app.health, &spec.hosts);
+            let health = self.health(app, &spec.hosts);
+            let admission = self.admission(app);
             let plan = app.deploy.plan(name, self.problems).with_rise(spec.limits.health_rise);
-            apps.push(App { spec, concurrency: app.concurrency.or(1), health, dynos, plan });
+            let concurrency = app.concurrency.or(1);
+            apps.push(App { spec, concurrency, health, dynos, plan, admission });
         }
         apps.sort_by(|a, b| a.spec.id.cmp(&b.spec.id));
         apps
@@ -332,7 +343,11 @@ impl<'a> Checker<'a> {
         false
     }
 
-    fn health(&mut self, file: &file::Health, hosts: &[String]) -> Health {
+    fn health(
+        &mut self,
+        file::App { health: file, proxy_protocol, .. }: &file::App,
+        hosts: &[String],
+    ) -> Health {
         let default = Health::default();
         let interval = file.interval.or(Period(default.interval)).0;
         let timeout = self.shorter(
@@ -356,6 +371,7 @@ impl<'a> Checker<'a> {
             status: status.unwrap_or(default.status),
             interval,
             timeout,
+            header: door::header_to_dynos(proxy_protocol.or(file::ProxyWord::Off)),
         }
     }
 
@@ -415,6 +431,7 @@ impl<'a> Checker<'a> {
             .with_stream_idle(or(&timeouts.stream_idle, default.stream_idle))
             .with_stream_drain(or(&app.deploy.drain_timeout, default.stream_drain))
             .with_streams(app.streams.or(default.streams))
+            .with_body(or(&timeouts.body, default.body))
             .with_linger(or(&timeouts.linger, default.linger))
             .with_keepalive(or(&timeouts.keepalive, default.keepalive))
             .with_max_tries(retry.max_tries.or(default.max_tries))
@@ -431,6 +448,7 @@ impl<'a> Checker<'a> {
             .with_protocol(protocol)
             .with_encryption(self.encryption(app))
             .with_close_frees_dyno(app.close_frees_dyno.or(default.close_frees_dyno))
+            .with_proxy_protocol(door::header_to_dynos(app.proxy_protocol.or(file::ProxyWord::Off)))
     }
 }
 

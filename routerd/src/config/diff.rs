@@ -9,18 +9,21 @@ use std::path::{Path, PathBuf};
 use router_core::change::Change;
 use router_core::dns::Families;
 use router_core::ids::AppId;
-use router_core::limits::{Order, Protocol};
+use router_core::limits::{Order, Protocol, ProxyHeader};
 
+use super::door::RateLimit;
 use super::edge::{ClientAuth, Edge, MinVersion, Unnamed};
 use super::health::{Health, ProbeWord};
 use super::units::{Period, Size};
 use super::upstream;
 use super::{
-    Admin, App, Audit, Config, Dns, Http2, Log, LogFormat, LogLevel, LogOutput, Server, State, Webhook,
+    Admin, Admission, App, Audit, Config, Dns, Http2, Log, LogFormat, LogLevel, LogOutput, ProxyProtocol,
+    Server, State, Webhook,
 };
 
 /// Keys that are read once, when the daemon starts.
-const AT_START: [&str; 4] = ["server.threads", "server.handover", "audit.file", "state.file"];
+const AT_START: [&str; 6] =
+    ["server.threads", "server.handover", "server.user", "server.group", "audit.file", "state.file"];
 
 /// What is different between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -251,7 +254,19 @@ fn server(server: &Server) -> Keys {
         threads,
         trusted_request_id,
         http2,
+        trusted_proxies,
+        proxy_protocol,
+        max_connections_per_ip,
+        memory_max,
+        user,
+        group,
     } = server;
+    let name = |name: &Option<String>| one(name.as_deref().unwrap_or("none"));
+    let header = match proxy_protocol {
+        ProxyProtocol::Off => "off",
+        ProxyProtocol::Optional => "optional",
+        ProxyProtocol::Required => "required",
+    };
     vec![
         ("server.listen", many(listen)),
         ("server.handover", one(handover)),
@@ -265,6 +280,15 @@ fn server(server: &Server) -> Keys {
         ("server.keepalive_requests", one(keepalive_requests)),
         ("server.threads", one(threads)),
         ("server.trusted_request_id", one(trusted_request_id)),
+        (
+            "server.trusted_proxies",
+            trusted_proxies.as_ref().map_or_else(|| one("none"), |nets| many(nets.as_slice())),
+        ),
+        ("server.proxy_protocol", one(header)),
+        ("server.max_connections_per_ip", one(max_connections_per_ip)),
+        ("server.memory_max", one(Size(*memory_max))),
+        ("server.user", name(user)),
+        ("server.group", name(group)),
         ("server.http2", one(http2)),
     ]
 }
@@ -402,8 +426,12 @@ fn trail(audit: Option<&Audit>, state: Option<&State>) -> Keys {
 }
 
 fn keys(app: &App) -> Keys {
-    let App { spec, concurrency, health, dynos, plan } = app;
-    let Health { probe, path, host, status, interval, timeout } = health;
+    let App { spec, concurrency, health, dynos, plan, admission } = app;
+    // What a probe begins with is what the app's connections begin with.
+    let Health { probe, path, host, status, interval, timeout, header: _ } = health;
+    let Admission { allow, deny, rate_limit } = admission;
+    let rate =
+        |key: &dyn Fn(&RateLimit) -> String| one(rate_limit.as_ref().map_or_else(|| "none".to_owned(), key));
     let probe = match probe {
         ProbeWord::Tcp => "tcp",
         ProbeWord::Http => "http",
@@ -425,6 +453,11 @@ fn keys(app: &App) -> Keys {
         // As above.
         Protocol::Http1 | _ => "http1",
     };
+    let header = match limits.proxy_protocol {
+        ProxyHeader::Off => "off",
+        ProxyHeader::V1 => "v1",
+        ProxyHeader::V2 => "v2",
+    };
     let mut keys = vec![
         ("hosts", many(&spec.hosts)),
         ("release", one(&spec.release)),
@@ -444,6 +477,12 @@ fn keys(app: &App) -> Keys {
         ("tls.to_dyno", one(limits.secured().is_some())),
         ("tls.name", or_none(name)),
         ("tls.ca", or_none(ca)),
+        ("proxy_protocol", one(header)),
+        ("allow", many(allow.as_slice())),
+        ("deny", many(deny.as_slice())),
+        ("rate_limit.per", rate(&|limit| limit.per.to_string())),
+        ("rate_limit.rate", rate(&|limit| limit.rate.to_string())),
+        ("rate_limit.burst", rate(&|limit| limit.burst.to_string())),
         ("queue.max_wait", one(Period(limits.queue_max_wait))),
         ("queue.max_requests_per_dyno", one(limits.queue_max_requests_per_dyno)),
         ("queue.max_bytes", one(Size(limits.queue_max_bytes))),
@@ -453,6 +492,7 @@ fn keys(app: &App) -> Keys {
         ("timeouts.first_byte", one(Period(limits.first_byte))),
         ("timeouts.idle", one(Period(limits.idle))),
         ("timeouts.stream_idle", one(Period(limits.stream_idle))),
+        ("timeouts.body", one(Period(limits.body))),
         ("timeouts.linger", one(Period(limits.linger))),
         ("timeouts.boot", one(Period(limits.boot))),
         ("timeouts.keepalive", one(Period(limits.keepalive))),

@@ -7,6 +7,7 @@
 mod health;
 mod http2;
 mod tls;
+mod door;
 mod trail;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use super::key::{Key, Text};
 use super::plan::Deploy;
 use super::units::{Period, Size};
 
+pub use self::door::{ProxyProtocol, ProxyWord, RateLimit};
 pub use self::health::{Health, ProbeWord};
 pub use self::http2::Http2;
 pub use self::tls::{ClientAuth, Edge, Https, MinVersion, ToDynos, Unnamed};
@@ -123,6 +125,36 @@ pub struct Server {
     /// Whether clients may speak HTTP/2 on these listeners too, from the first byte (prior knowledge).
     #[schemars(extend("default" = false))]
     pub http2: Key<bool>,
+    /// Addresses and networks of the proxies in front of this daemon, such as `["10.0.0.0/8"]`. What they say of their
+    /// clients is believed: X-Forwarded-For (the client is the right-most address that is no trusted proxy),
+    /// X-Forwarded-Proto, -Port and -Host and Forwarded are passed on; anybody else's are replaced or dropped. The
+    /// client's address stands in the log and is what limits count by. `[]` believes nobody. Without this key nobody
+    /// is believed and nothing dropped, as at Heroku: the peer's address is appended to any X-Forwarded-For.
+    #[schemars(extend("maxItems" = 1000, "x-unit" = "network"))]
+    pub trusted_proxies: Key<Vec<Text>>,
+    /// Whether connections begin with a header of the PROXY protocol, version 1 or 2, before TLS if there is TLS. It
+    /// comes within `header_timeout`, and only from `trusted_proxies`; a connection that breaks this is closed and
+    /// counted. The client that the header names is the peer from then on.
+    #[schemars(extend("default" = "off"))]
+    pub proxy_protocol: Key<ProxyProtocol>,
+    /// Connections at once from one address, of IPv6 from one network of 64 bits; 0 is no limit. Above it a connection
+    /// is answered with 429 (M12) and closed. Connections from `trusted_proxies` are not counted, unless a header of
+    /// the PROXY protocol says whose they are.
+    #[schemars(extend("default" = 0, "minimum" = 0, "maximum" = 10_000_000))]
+    pub max_connections_per_ip: Key<u32>,
+    /// How many bytes of bodies may be held, of all requests and answers together: in lines, in spools, and behind
+    /// slow clients; 0B is no bound. While there are as many, a request with a body is refused (M13), bodies are read
+    /// no further ahead, and of each answer one part at a time is kept: then slow clients hold dynos. Heads and the
+    /// program itself come on top.
+    #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "64GiB"))]
+    pub memory_max: Key<Size>,
+    /// The user that `routerd run` becomes when root has started it, once the listeners are open; empty: it stays root.
+    /// Everything else is read and written by that user, at reloads too. Who is not root stays who they are.
+    #[schemars(extend("default" = ""))]
+    pub user: Key<String>,
+    /// The group of that user's process; empty: the user's own. The user's further groups come with it.
+    #[schemars(extend("default" = ""))]
+    pub group: Key<String>,
 }
 
 /// `[admin]`
@@ -344,6 +376,19 @@ pub struct App {
     /// `false`: it works on, so it counts as busy until its answer has ended (at most `timeouts.linger`).
     #[schemars(extend("default" = false))]
     pub close_frees_dyno: Key<bool>,
+    /// The header of the PROXY protocol with which a connection to a dyno begins. It says whose request follows, so a
+    /// connection carries one request, whatever `timeouts.keepalive` says.
+    #[schemars(extend("default" = "off"))]
+    pub proxy_protocol: Key<ProxyWord>,
+    /// The addresses and networks whose requests are served, such as `["10.0.0.0/8"]`; empty: all. Others get 403
+    /// (M11).
+    #[schemars(extend("default" = [], "maxItems" = 1000, "x-unit" = "network"))]
+    pub allow: Key<Vec<Text>>,
+    /// Those whose requests are not served, even if `allow` has them: 403 (M11).
+    #[schemars(extend("default" = [], "maxItems" = 1000, "x-unit" = "network"))]
+    pub deny: Key<Vec<Text>>,
+    /// How often the app may be asked.
+    pub rate_limit: RateLimit,
 }
 
 /// Which idle dyno serves the next request.
@@ -412,6 +457,10 @@ pub struct Timeouts {
     /// begins it anew. Then both sides are closed, H15 (H28 if the client does not take what is there).
     #[schemars(extend("default" = "55s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
     pub stream_idle: Key<Period>,
+    /// The longest the part of a body that is read before a dyno is taken (`request_buffer`) may take to come,
+    /// however steadily. Then H28.
+    #[schemars(extend("default" = "5m", "x-floor" = "1ms", "x-ceiling" = "24h"))]
+    pub body: Key<Period>,
     /// How long a dyno counts as busy for a request that nobody waits for any more. Then its connection is
     /// closed and the dyno is free.
     #[schemars(extend("default" = "5m", "x-floor" = "1ms", "x-ceiling" = "24h"))]

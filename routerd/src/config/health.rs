@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use router_core::limits::ProxyHeader;
+
 pub use super::file::ProbeWord;
 
 /// How dynos are probed. The keys are described in [`super::file::Health`]; `rise`, `fall`, `eject_after` and
@@ -19,6 +21,8 @@ pub struct Health {
     pub status: Statuses,
     pub interval: Duration,
     pub timeout: Duration,
+    /// What a connection of a probe begins with: the app's `proxy_protocol`.
+    pub header: ProxyHeader,
 }
 
 /// One probe.
@@ -28,6 +32,8 @@ pub struct Probe {
     pub kind: ProbeKind,
     /// The longest it may take, the connection included.
     pub timeout: Duration,
+    /// What its connection begins with.
+    pub header: ProxyHeader,
 }
 
 /// What a probe does.
@@ -65,7 +71,7 @@ impl Health {
                 ProbeKind::Http { path: self.path.clone(), host: self.host.clone(), expect: self.status }
             }
         };
-        Probe { kind, timeout: self.timeout }
+        Probe { kind, timeout: self.timeout, header: self.header }
     }
 }
 
@@ -78,6 +84,7 @@ impl Default for Health {
             status: Statuses::default(),
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(5),
+            header: ProxyHeader::Off,
         }
     }
 }

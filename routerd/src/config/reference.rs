@@ -103,6 +103,7 @@ fn kind(schema: &Value) -> String {
                 Some("host") => "hosts",
                 Some("dyno") => "dynos",
                 Some("app") => "apps",
+                Some("network") => "networks",
                 _ if schema["items"]["type"] == "object" => "tables",
                 _ => "texts",
             };

@@ -28,7 +28,7 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// Serves a connection until it ends; during the drain, until its present request has ended.
 pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>) {
-    let client = met.client();
+    let client = met.client(terms);
     let (socket, side) = Socket::new(met.stream, Guard::new(terms.head_max));
     let client = with_hands(client, &side);
     let count = Count::default();

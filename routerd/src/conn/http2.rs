@@ -122,7 +122,7 @@ async fn begins_with_preface(stream: &TcpStream) -> std::io::Result<bool> {
 /// Serves a connection until it ends; during the drain, until the requests that are under way have ended.
 pub(super) async fn serve(met: Met, terms: Arc<Terms>, mut drain: watch::Receiver<Phase>) {
     let front = &terms.http2;
-    let client = met.client();
+    let client = met.client(&terms);
     let (socket, side) = Socket::new(met.stream, Guard::open());
     let gone = Arc::downgrade(&side);
     let client = client.with_gone(Arc::new(move || gone.upgrade().is_none_or(|side| side.is_gone())));

@@ -24,13 +24,15 @@ use super::trail::Trail;
 use super::{Shared, StartError, names};
 use crate::accept::{self, Connections};
 use crate::admin::{Access, Admin, AdminAddress, AdminError, AdminListener, LeaveFile, Readiness, Reloads};
+use crate::admission::Guards;
 use crate::config::diff::{AppChange, Diff};
 use crate::config::{self, AdminListen, Config, LogFormat, LogOutput};
-use crate::conn::{Door, Terms};
+use crate::conn::{Begins, Terms};
 use crate::deploys::book::Shelf;
 use crate::deploys::counts::Counts;
 use crate::deploys::grown::Grower;
 use crate::discover::Discoveries;
+use crate::door::Door;
 use crate::drain::Drain;
 use crate::gate::Gate;
 use crate::handover::Described;
@@ -50,6 +52,8 @@ pub(super) struct Lasting {
     pub(super) router: Router,
     /// Without the rules of any configuration.
     pub(super) proxy: Proxy,
+    pub(super) guards: Guards,
+    pub(super) door: Door,
     pub(super) meters: Meters,
     pub(super) counts: Counts,
     pub(super) shelf: Shelf,
@@ -91,7 +95,7 @@ pub(super) struct Live {
 struct Listening {
     /// As the configuration has it: port 0 is any free port.
     wanted: SocketAddr,
-    door: Door,
+    begins: Begins,
     address: SocketAddr,
     listener: Arc<TcpListener>,
     task: JoinHandle<()>,
@@ -119,7 +123,7 @@ struct RunningAdmin {
 /// What has been opened for a configuration that is not in place yet.
 #[derive(Default)]
 struct Opened {
-    listeners: Vec<(SocketAddr, Door, TcpListener)>,
+    listeners: Vec<(SocketAddr, Begins, TcpListener)>,
     tls: Option<tls::Terms>,
     admin: Option<(Place, AdminListener, OwnedFd)>,
     log: Option<AccessLog>,
@@ -143,7 +147,7 @@ impl Live {
             running.iter().for_each(|running| running.put(app));
         }
         let mut opened = Opened { inherited, ..Opened::default() };
-        doors(&config).try_for_each(|(address, door)| opened.listen(address, door))?;
+        doors(&config).try_for_each(|(address, begins)| opened.listen(address, begins))?;
         opened.admin(&config).await?;
         std::mem::take(&mut opened.inherited).close();
         let apps: Vec<_> = config.apps.iter().map(|app| Change::PutApp(app.spec.clone())).collect();
@@ -208,10 +212,10 @@ impl Live {
     /// Opens what the new configuration has and the old has not.
     async fn open(&self, diff: &Diff, new: &Config, lasting: &Lasting) -> Result<Opened, StartError> {
         let mut opened = Opened::default();
-        for (address, door) in doors(new).filter(|at| self.listener(*at).is_none()) {
-            // One that changes its door stays open.
+        for (address, begins) in doors(new).filter(|at| self.listener(*at).is_none()) {
+            // One that begins otherwise stays open.
             if address.port() == 0 || !self.listeners.iter().any(|it| it.wanted == address) {
-                opened.listen(address, door)?;
+                opened.listen(address, begins)?;
             }
         }
         opened.tls = lasting.secure(new)?;
@@ -229,7 +233,9 @@ impl Live {
         // Before a new admin listener answers, and without waiting for the old one to end.
         lasting.access.set(new.admin.as_ref());
         lasting.edge.set(new.tls.as_ref());
-        lasting.terms.store(Arc::new(Terms::new(lasting.proxy.clone(), &lasting.meters, new, opened.tls)));
+        lasting.guards.set(new, lasting.router.clock());
+        lasting.proxy.memory().set_most(new.server.memory_max);
+        lasting.terms.store(Arc::new(lasting.terms_of(new, opened.tls)));
         lasting.trail.set(new);
         if lasting.log_is_ours && changes_log(diff) {
             let old = lasting.log.swap(opened.log.map(Arc::new));
@@ -241,12 +247,12 @@ impl Live {
         }
         self.watch.set(names::health(new));
         self.listeners.retain_mut(|it| {
-            let stays = doors(new).any(|at| at == (it.wanted, it.door));
+            let stays = doors(new).any(|at| at == (it.wanted, it.begins));
             let other = doors(new).find(|at| at.0 == it.wanted && it.wanted.port() != 0);
-            if let Some((_, door)) = other.filter(|_| !stays) {
+            if let Some((_, begins)) = other.filter(|_| !stays) {
                 it.task.abort();
-                it.door = door;
-                it.task = lasting.accept(&it.listener, door);
+                it.begins = begins;
+                it.task = lasting.accept(&it.listener, begins);
             }
             stays || other.is_some()
         });
@@ -280,19 +286,19 @@ impl Live {
         }
     }
 
-    fn accept(&mut self, listeners: Vec<(SocketAddr, Door, TcpListener)>, lasting: &Lasting) {
-        for (wanted, door, listener) in listeners {
+    fn accept(&mut self, listeners: Vec<(SocketAddr, Begins, TcpListener)>, lasting: &Lasting) {
+        for (wanted, begins, listener) in listeners {
             let Ok(address) = listener.local_addr() else { continue };
             let listener = Arc::new(listener);
-            let task = lasting.accept(&listener, door);
-            self.listeners.push(Listening { wanted, door, address, listener, task });
+            let task = lasting.accept(&listener, begins);
+            self.listeners.push(Listening { wanted, begins, address, listener, task });
         }
         // Another process finds them in the order of the configuration, which tells two with port 0 apart.
-        self.listeners.sort_by_key(|it| it.door == Door::Tls);
+        self.listeners.sort_by_key(|it| it.begins == Begins::Tls);
     }
 
-    fn listener(&self, (wanted, door): (SocketAddr, Door)) -> Option<&Listening> {
-        self.listeners.iter().find(|it| it.wanted == wanted && it.door == door)
+    fn listener(&self, (wanted, begins): (SocketAddr, Begins)) -> Option<&Listening> {
+        self.listeners.iter().find(|it| it.wanted == wanted && it.begins == begins)
     }
 
     /// The listening sockets, for another process.
@@ -314,7 +320,7 @@ impl Live {
 
     pub(super) fn go_on(&mut self, lasting: &Lasting) {
         for it in &mut self.listeners {
-            it.task = lasting.accept(&it.listener, it.door);
+            it.task = lasting.accept(&it.listener, it.begins);
         }
         self.gate.open_all();
     }
@@ -325,9 +331,9 @@ impl Live {
     }
 
     /// Where it listens, in the order of the configuration.
-    pub(super) fn addresses(&self, door: Door) -> Vec<SocketAddr> {
-        let order = |it: &&Listening| doors(&self.config).position(|at| at == (it.wanted, it.door));
-        let mut listeners: Vec<_> = self.listeners.iter().filter(|it| it.door == door).collect();
+    pub(super) fn addresses(&self, begins: Begins) -> Vec<SocketAddr> {
+        let order = |it: &&Listening| doors(&self.config).position(|at| at == (it.wanted, it.begins));
+        let mut listeners: Vec<_> = self.listeners.iter().filter(|it| it.begins == begins).collect();
         listeners.sort_by_key(order);
         listeners.into_iter().map(|it| it.address).collect()
     }
@@ -346,13 +352,13 @@ impl Live {
 }
 
 impl Opened {
-    fn listen(&mut self, address: SocketAddr, door: Door) -> Result<(), StartError> {
+    fn listen(&mut self, address: SocketAddr, begins: Begins) -> Result<(), StartError> {
         let listener = match self.inherited.take(&Place::Tcp(address)) {
             Some(passed) => inherit::tcp(passed.socket),
             None => accept::listen(address),
         };
         let listener = listener.map_err(|error| StartError::Listen(address, error))?;
-        self.listeners.push((address, door, listener));
+        self.listeners.push((address, begins, listener));
         Ok(())
     }
 
@@ -405,22 +411,30 @@ impl Lasting {
         config.tls.as_ref().map(|tls| self.edge.terms(tls)).transpose().map_err(StartError::Tls)
     }
 
-    fn accept(&self, listener: &Arc<TcpListener>, door: Door) -> JoinHandle<()> {
+    /// What connections are served by under a configuration.
+    fn terms_of(&self, config: &Config, tls: Option<tls::Terms>) -> Terms {
+        Terms::new(self.proxy.clone(), &self.meters, config, self.door.clone(), tls)
+    }
+
+    fn accept(&self, listener: &Arc<TcpListener>, begins: Begins) -> JoinHandle<()> {
         let (terms, connections) = (Arc::clone(&self.terms), self.connections.clone());
-        tokio::spawn(accept::accept(Arc::clone(listener), door, terms, connections, self.drain.watch()))
+        tokio::spawn(accept::accept(Arc::clone(listener), begins, terms, connections, self.drain.watch()))
     }
 
     fn scraper(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
         let (router, meters, connections) =
             (self.router.clone(), self.meters.clone(), self.connections.clone());
         let (log, reloads, access) = (Arc::clone(&self.log), self.reloads.clone(), self.access.clone());
-        let (webhooks, edge) = (self.trail.webhooks().clone(), self.edge.clone());
+        let (webhooks, door, edge) = (self.trail.webhooks().clone(), self.door.clone(), self.edge.clone());
+        let memory = self.proxy.memory().clone();
         Arc::new(move || {
             let log = log.load();
             let account = reloads.account();
             meters.render(&Scrape {
                 snapshot: router.snapshot(),
                 connections: connections.open(),
+                connections_refused: door.account(),
+                buffered_bytes: memory.held(),
                 log_lines_lost: log.as_ref().map_or(0, |log| log.lost()),
                 log_write_errors: log.as_ref().map_or(0, |log| log.errors()),
                 reloads_done: account.done,
@@ -441,10 +455,10 @@ impl fmt::Debug for Live {
 }
 
 /// Where a configuration listens, in its order.
-fn doors(config: &Config) -> impl Iterator<Item = (SocketAddr, Door)> {
+fn doors(config: &Config) -> impl Iterator<Item = (SocketAddr, Begins)> {
     let secure = config.tls.iter().flat_map(|tls| &tls.listen);
-    let plain = config.server.listen.iter().map(|address| (*address, Door::Plain));
-    plain.chain(secure.map(|address| (*address, Door::Tls)))
+    let plain = config.server.listen.iter().map(|address| (*address, Begins::Http));
+    plain.chain(secure.map(|address| (*address, Begins::Tls)))
 }
 
 fn changes_log(diff: &Diff) -> bool {

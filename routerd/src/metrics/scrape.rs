@@ -19,6 +19,10 @@ pub struct Scrape {
     pub snapshot: Snapshot,
     /// Open connections of clients.
     pub connections: usize,
+    /// Connections that were turned away, by reason.
+    pub connections_refused: Vec<(&'static str, u64)>,
+    /// Bytes of bodies that are held.
+    pub buffered_bytes: u64,
     /// Lines of the access log lost so far.
     pub log_lines_lost: u64,
     /// Writes of the access log that failed so far.
@@ -66,6 +70,13 @@ impl Scrape {
         }
         single(text, &super::CONNECTIONS, &[], self.connections);
         self.write_tls(text);
+        if !self.connections_refused.is_empty() {
+            head(text, &super::CONNECTIONS_REFUSED);
+        }
+        for (reason, count) in &self.connections_refused {
+            sample(text, &super::CONNECTIONS_REFUSED, &[reason], count);
+        }
+        single(text, &super::BUFFERED_BYTES, &[], self.buffered_bytes);
         single(text, &super::LOG_LINES_LOST, &[], self.log_lines_lost);
         single(text, &super::LOG_WRITE_ERRORS, &[], self.log_write_errors);
         head(text, &super::RELOADS);

@@ -1,5 +1,6 @@
 //! What a probe says of servers that do everything wrong.
 
+use router_core::limits::ProxyHeader;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -8,7 +9,7 @@ use super::*;
 fn http(expect: &str) -> Probe {
     let (path, host) = ("/up?deep=1".to_owned(), Some("shop.test".to_owned()));
     let kind = ProbeKind::Http { path, host, expect: expect.parse().unwrap() };
-    Probe { kind, timeout: Duration::from_secs(5) }
+    Probe { kind, timeout: Duration::from_secs(5), header: ProxyHeader::Off }
 }
 
 fn quick(mut probe: Probe) -> Probe {
@@ -85,7 +86,7 @@ async fn what_is_no_answer_is_named() {
     let nobody = listener.local_addr().unwrap();
     drop(listener);
     for kind in [ProbeKind::Tcp, http("200").kind] {
-        let with = Probe { kind, timeout: Duration::from_secs(5) };
+        let with = Probe { kind, timeout: Duration::from_secs(5), header: ProxyHeader::Off };
         assert_eq!(probe(&with, (Protocol::Http1, None), nobody).await, Err("connection refused".to_owned()));
     }
 }
@@ -94,7 +95,7 @@ async fn what_is_no_answer_is_named() {
 async fn tcp_asks_for_a_connection_and_none_for_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let tcp = Probe { kind: ProbeKind::Tcp, timeout: Duration::from_secs(5) };
+    let tcp = Probe { kind: ProbeKind::Tcp, timeout: Duration::from_secs(5), header: ProxyHeader::Off };
     assert_eq!(probe(&tcp, (Protocol::Http1, None), address).await, Ok(()));
     let (mut stream, _) = listener.accept().await.unwrap();
     assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "it is closed, and nothing was sent");

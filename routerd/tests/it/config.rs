@@ -137,6 +137,12 @@ fn another(path: &str, schema: &Value) -> Value {
         "apps.shop.dynos" => return json!(["srv:_http._tcp.shop.internal"]),
         _ if path.ends_with(".ready_when") => return json!("80%"),
         _ if path.ends_with(".pace") => return json!("1 every 10s"),
+        _ if path.ends_with("_proxies") || path.ends_with(".allow") || path.ends_with(".deny") => {
+            return json!(["10.0.0.0/8"]);
+        }
+        "server.user" | "server.group" => return json!("nobody"),
+        _ if path.ends_with("rate_limit.per") => return json!("app"),
+        _ if path.ends_with("rate_limit.rate") => return json!("10/s"),
         _ if path.ends_with("health.path") => return json!("/up"),
         _ if path.ends_with("health.host") => return json!("up.test"),
         _ if path.ends_with("health.status") => return json!("204"),
@@ -182,6 +188,24 @@ fn each_key_is_live() {
         if name == "dns.min_ttl" {
             text = with(&path, json!("2s"));
         }
+        // What says nothing alone is tried beside what it belongs to.
+        let beside = match &*name {
+            "server.group" => Some("server.user = 'nobody'"),
+            "server.proxy_protocol" => Some("server.trusted_proxies = ['10.0.0.0/8']"),
+            "apps.shop.rate_limit.per" | "apps.shop.rate_limit.burst" => {
+                Some("apps.shop.rate_limit.rate = '9/s'")
+            }
+            "defaults.rate_limit.per" | "defaults.rate_limit.burst" => {
+                Some("defaults.rate_limit.rate = '9/s'")
+            }
+            _ => None,
+        };
+        let dotted = |path: &[String], value: &Value| format!("{} = {value}\n", path.join("."));
+        let mut base = base.clone();
+        if let Some(beside) = beside {
+            text = format!("{beside}\n{}apps.shop.release = 'v1'", dotted(&path, &another(&name, &schema)));
+            base = parse(&format!("{beside}\napps.shop.release = 'v1'")).unwrap();
+        }
         let config = parse(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_ne!(config, base, "{name} changes nothing");
     }
@@ -191,6 +215,10 @@ fn each_key_is_live() {
 fn each_documented_default_is_the_one_that_holds() {
     let base = parse("[admin]\n[audit]\n[state]\n[apps.shop]").unwrap();
     for (path, schema) in all_keys() {
+        // Not to write it is something of its own: nobody is believed, and nothing dropped.
+        if path.last().is_some_and(|name| name == "trusted_proxies") {
+            continue;
+        }
         let default =
             schema.get("default").unwrap_or_else(|| panic!("{} has no default", path.join("."))).clone();
         let config =

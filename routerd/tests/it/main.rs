@@ -10,6 +10,7 @@ mod control;
 mod deaths;
 mod deploys;
 mod dns;
+mod door;
 mod drain;
 mod heads;
 mod health;

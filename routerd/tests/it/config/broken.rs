@@ -118,6 +118,26 @@ fn what_two_keys_say_together_is_checked_with_the_place() {
 }
 
 #[test]
+fn what_the_keys_of_the_door_do_not_allow_is_said_with_the_place() {
+    for (text, says) in [
+        ("[apps.a]\nallow = ['10.0.0.1/8']", "2:10 allow: this is an address in the network 10.0.0.0/8"),
+        ("[apps.a]\n[server]\nuser = 'a b'", "3:8 server.user: this is no name"),
+        ("[apps.a]\n[server]\ngroup = 'www'", "3:9 server.group says nothing without server.user"),
+        ("[apps.a]\nrate_limit.rate = '10'", "2:19 rate_limit.rate: this is no rate"),
+        ("[apps.a]\nrate_limit.rate = '0/s'", "2:19 rate_limit.rate: the number is none from 1 to 1000000"),
+        ("[apps.a]\nrate_limit.per = 'cookie:a'", "2:18 rate_limit.per: this is nothing to count by"),
+        ("[apps.a]\n[server]\ntrusted_proxies = ['ten']", "3:20 server.trusted_proxies: this is no network"),
+        (
+            "[apps.a]\n[server]\nproxy_protocol = 'required'",
+            "3:18 server.proxy_protocol: nobody is trusted to send such headers",
+        ),
+    ] {
+        let found = wrong(text);
+        assert!(found.iter().any(|line| line == says), "{text}\nexpected {says}\nfound {found:#?}");
+    }
+}
+
+#[test]
 fn a_mistake_in_the_defaults_is_reported_once() {
     let apps = "[apps.a]\nhosts = ['a']\n[apps.b]\nhosts = ['b']";
     let text = &format!("[defaults.queue]\nmax_wait = '1s'\nstanding_wait = '2s'\n{apps}");

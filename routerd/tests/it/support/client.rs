@@ -70,6 +70,12 @@ impl Client {
         let _ = timeout(DEADLINE, self.stream.write_all(bytes.as_ref())).await.expect("it takes the bytes");
     }
 
+    /// Whether the other side has not ended it, as far as is known now.
+    pub(crate) fn is_open(&self) -> bool {
+        !matches!(self.stream.try_read(&mut [0; 64]), Ok(0))
+            && self.stream.take_error().is_ok_and(|error| error.is_none())
+    }
+
     /// Sends a request without a body.
     pub(crate) async fn ask(&mut self, method: &str, path: &str) {
         self.send(format!("{method} {path} HTTP/1.1\r\nHost: shop.test\r\n\r\n")).await;

@@ -29,8 +29,20 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(args: &[impl AsRef<OsStr>]) -> Self {
-        let mut child = Command::new(PROGRAM)
-            .args(args)
+        let mut command = Command::new(PROGRAM);
+        command.args(args);
+        Self::run(command)
+    }
+
+    /// The same with no more than so many open files.
+    pub(crate) fn with_files(most: u32, args: &[impl AsRef<OsStr>]) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\""), PROGRAM]).args(args);
+        Self::run(command)
+    }
+
+    fn run(mut command: Command) -> Self {
+        let mut child = command
             // Its hand-over socket, unless the configuration says where.
             .env("XDG_RUNTIME_DIR", std::env::temp_dir())
             .stdin(Stdio::null())
