@@ -10,7 +10,6 @@
 //! dyno to the next in line (loom: `a_granted_ticket_that_is_dropped_loses_no_dyno`).
 //! *Never:* a lost wake-up (loom: `check_in_meets_arrival`), a dyno granted twice (loom: all models).
 
-use std::any::Any;
 use std::sync::Arc as StdArc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
