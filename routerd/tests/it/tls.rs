@@ -381,6 +381,13 @@ fn what_is_wrong_is_told_with_its_line() {
         (format!("{good}\nclient_ca = '{}'", ca.display()), "clients are not asked"),
         (format!("{good}\nclient_auth = 'required'\nclient_ca = '{}'", garbage.display()), "no certificate"),
         (format!("{good}\nmin_version = '1.1'"), "min_version"),
+        (
+            format!(
+                "{good}\n[apps.two]\nprotocol = 'h2c'\ntls = {{ to_dyno = true, ca = '{}' }}",
+                ca.display()
+            ),
+            "is HTTP/2 without TLS",
+        ),
     ] {
         let error = Config::parse(&format!("[tls]\n{tls}\n[apps.shop]\n"), "x.toml").unwrap_err();
         assert!(error.to_string().contains(why), "{tls}: {error}");

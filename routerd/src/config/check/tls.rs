@@ -131,6 +131,14 @@ impl Checker<'_> {
             .with_redirect(self.https_redirect(&app.https))
             .with_hsts(hsts(&app.https))
             .with_dynos(self.secured(&app.tls));
+        if encryption.dynos.is_some()
+            && let Some(span) =
+                app.protocol.span().filter(|_| app.protocol.value() == Some(&file::Protocol::H2c))
+        {
+            let problem =
+                Problem::new(span, "protocol = \"h2c\" is HTTP/2 without TLS, and tls.to_dyno is true");
+            self.problem(problem.help("leave out one of them"));
+        }
         (encryption != Encryption::default()).then(|| Arc::new(encryption))
     }
 
