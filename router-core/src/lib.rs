@@ -72,7 +72,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `proxy.rs` | ring 3: the HTTP/1.1 client side |
+//! | `proxy.rs` | ring 3: the side towards dynos |
 //! | `proxy/request.rs` | the spine: steps 2 to 6 of one request |
 //! | `proxy/http2.rs` | step 2: a request that came over HTTP/2, in the words of HTTP/1.1 |
 //! | `proxy/https.rs` | what goes with HTTPS: redirects, promises, and for which hosts a connection is |

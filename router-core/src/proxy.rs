@@ -1,4 +1,4 @@
-//! Ring 3: the HTTP/1.1 client side, one request from its Host to the last byte of its answer.
+//! Ring 3: the side towards dynos, over HTTP/1.1 or HTTP/2: one request from its Host to the last byte of its answer.
 //!
 //! [`Proxy::serve`] is the door; `proxy/request.rs` is the spine that calls everything else in order. A request runs
 //! in the task that called `serve`, the dyno's connection included: no second task, no channel. A task of its own

@@ -126,17 +126,19 @@
 //! | `config/check/door.rs` | The keys of the door |
 //! | `config/deploy.rs` | How a deploy is to go, as text |
 //! | `config/diff.rs` | Two configurations compared |
+//! | `config/diff/app.rs` | The keys of an app, each with its value |
+//! | `config/diff/settings.rs` | The keys outside of apps, each with its value |
 //! | `config/door.rs` | Who may come in, how often, and who is believed |
 //! | `config/dyno.rs` | Where an app's dynos come from: an address, a name that is looked up, or an SRV record |
 //! | `config/edge.rs` | TLS in front of the apps |
 //! | `config/error.rs` | What is wrong with a configuration |
 //! | `config/event.rs` | What webhooks can be told of |
 //! | `config/file.rs` | The configuration as written: every key with its meaning, default, floor and ceiling |
+//! | `config/file/app.rs` | An app's table as written |
 //! | `config/file/health.rs` | How dynos are probed, as written |
 //! | `config/file/http2.rs` | The table about HTTP/2 as written |
 //! | `config/file/tls.rs` | The table about TLS in front, as written |
 //! | `config/file/door.rs` | The words of the door as written |
-//! | `config/file/health.rs` | How dynos are probed, as written |
 //! | `config/file/trail.rs` | The tables about changes as written |
 //! | `config/health.rs` | How the dynos of an app are probed |
 //! | `config/host.rs` | What names an app |

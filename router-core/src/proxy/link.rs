@@ -69,8 +69,9 @@ impl Common {
             }
             link.close().await;
         }
-        let stream =
-            connect(address, limits.connect, &[], None).await.map_err(|error| Fault::of_connect(&error))?;
+        let stream = connect(address, limits.connect, &[], limits.secured())
+            .await
+            .map_err(|error| Fault::of_connect(&error))?;
         let link = Arc::new(Link::over(stream).await?);
         *place = Some(Arc::clone(&link));
         Ok(link)

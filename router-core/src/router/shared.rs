@@ -311,8 +311,8 @@ impl SharedApp {
                 match op {
                     Op::Put(limits, release) => {
                         let before = self.limits.swap(StdArc::new((**limits).clone()));
-                        if before.protocol != limits.protocol {
-                            // What is open speaks the other one.
+                        if before.protocol != limits.protocol || before.secured() != limits.secured() {
+                            // What is open speaks the other one, or not as securely.
                             let open = state.parking.clear_all();
                             parcels.extend(open);
                         }

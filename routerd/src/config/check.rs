@@ -448,7 +448,7 @@ impl<'a> Checker<'a> {
             .with_protocol(protocol)
             .with_encryption(self.encryption(app))
             .with_close_frees_dyno(app.close_frees_dyno.or(default.close_frees_dyno))
-            .with_proxy_protocol(door::header_to_dynos(app.proxy_protocol.or(file::ProxyWord::Off)))
+            .with_proxy_protocol(self.header(app))
     }
 }
 

@@ -4,10 +4,11 @@
 //! reference (`docs/configure.md`), the bounds that `walk.rs` holds each value against, and what is
 //! read. A key that is not written is empty here; `check.rs` fills in what the key's default says.
 
+mod app;
+mod door;
 mod health;
 mod http2;
 mod tls;
-mod door;
 mod trail;
 
 use std::collections::BTreeMap;
@@ -19,9 +20,9 @@ use toml::Spanned;
 
 use super::access::Role;
 use super::key::{Key, Text};
-use super::plan::Deploy;
 use super::units::{Period, Size};
 
+pub use self::app::{App, Order, Protocol, Queue, Retry, Timeouts};
 pub use self::door::{ProxyProtocol, ProxyWord, RateLimit};
 pub use self::health::{Health, ProbeWord};
 pub use self::http2::Http2;
@@ -311,183 +312,6 @@ pub enum Family {
     PreferV6,
     /// All of them, each a dyno of its own: only where no process has an address in both families.
     Both,
-}
-
-/// `[apps.NAME]`
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct App {
-    /// What names the app: `"shop.test"`, `"*.shop.test"` (anything below it) or `"*"` (whatever no other app
-    /// takes), each also with a path prefix, as in `"shop.test/api"`. Needed, unless this is the only app: then
-    /// it is `["*"]`.
-    #[schemars(extend("default" = ["*"], "minItems" = 1, "maxItems" = 100_000, "x-unit" = "host"))]
-    pub hosts: Key<Vec<Text>>,
-    /// The release that the dynos run; stands in the log.
-    #[schemars(extend("default" = "v1"))]
-    pub release: Key<String>,
-    /// The dynos: an address such as `"127.0.0.1:3001"` or `"[::1]:3001"`, a name that is looked up, as in
-    /// `"dns:web.shop.internal:3000"`, or an SRV record, as in `"srv:_http._tcp.shop.internal"`. Without any,
-    /// requests are answered with H14.
-    #[schemars(extend("default" = [], "maxItems" = 10_000, "x-unit" = "dyno"))]
-    pub dynos: Key<Vec<Text>>,
-    /// Requests that one dyno serves at once.
-    #[schemars(extend("default" = 1, "minimum" = 1, "maximum" = 10_000))]
-    pub concurrency: Key<u32>,
-    /// Connections that have changed their protocol (WebSocket) that one dyno holds beside its requests, each over a
-    /// connection of its own to the dyno. What is more takes up the dyno as a request does until it ends. 0: all do,
-    /// and a dyno has one connection.
-    #[schemars(extend("default" = 0, "minimum" = 0, "maximum" = 10_000))]
-    pub streams: Key<u32>,
-    /// What the dynos speak. With `"h2c"` a dyno has one connection, however many requests it serves at once; gRPC
-    /// needs it. To close a request's stream is to such a dyno what closing the connection is to the others.
-    #[schemars(extend("default" = "http1"))]
-    pub protocol: Key<Protocol>,
-    /// Which idle dyno serves the next request.
-    #[schemars(extend("default" = "lifo"))]
-    pub order: Key<Order>,
-    /// What goes with HTTPS.
-    pub https: Https,
-    /// TLS on the way to the dynos.
-    pub tls: ToDynos,
-    /// The app's line.
-    pub queue: Queue,
-    /// How long each step of a request may take.
-    pub timeouts: Timeouts,
-    /// What happens when a dyno does not accept a connection.
-    pub retry: Retry,
-    /// How a new release replaces the present one. An app whose `release` or `dynos` change gets the new dynos
-    /// beside the old ones, and the old ones leave when the new ones are ready.
-    pub deploy: Deploy,
-    /// How it is found out that a dyno is not well, and what follows.
-    pub health: Health,
-    /// The longest body of a request; `"0B"` is any length. A longer one is answered with 413: at once if its length is
-    /// given, else when it has come to that, and then a dyno that has begun with it loses its connection.
-    #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "64GiB"))]
-    pub body_max: Key<Size>,
-    /// How much of a request body is read before a dyno is taken, so that a slow upload holds none. The rest is
-    /// streamed while the dyno is held.
-    #[schemars(extend("default" = "64KiB", "x-floor" = "0B", "x-ceiling" = "1GiB"))]
-    pub request_buffer: Key<Size>,
-    /// How much of an answer is kept for a slow client, so that the dyno is free at its last byte. Of a longer
-    /// answer the dyno is held until the client has read the rest.
-    #[schemars(extend("default" = "1MiB", "x-floor" = "0B", "x-ceiling" = "1GiB"))]
-    pub response_spool: Key<Size>,
-    /// `true`: a dyno frees itself when its connection is closed, so a request whose client is gone is cut.
-    /// `false`: it works on, so it counts as busy until its answer has ended (at most `timeouts.linger`).
-    #[schemars(extend("default" = false))]
-    pub close_frees_dyno: Key<bool>,
-    /// The header of the PROXY protocol with which a connection to a dyno begins. It says whose request follows, so a
-    /// connection carries one request, whatever `timeouts.keepalive` says.
-    #[schemars(extend("default" = "off"))]
-    pub proxy_protocol: Key<ProxyWord>,
-    /// The addresses and networks whose requests are served, such as `["10.0.0.0/8"]`; empty: all. Others get 403
-    /// (M11).
-    #[schemars(extend("default" = [], "maxItems" = 1000, "x-unit" = "network"))]
-    pub allow: Key<Vec<Text>>,
-    /// Those whose requests are not served, even if `allow` has them: 403 (M11).
-    #[schemars(extend("default" = [], "maxItems" = 1000, "x-unit" = "network"))]
-    pub deny: Key<Vec<Text>>,
-    /// How often the app may be asked.
-    pub rate_limit: RateLimit,
-}
-
-/// Which idle dyno serves the next request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Order {
-    /// The one that was busy last: warm caches, warm connections.
-    #[default]
-    Lifo,
-    /// The one that has been idle for the longest: all get the same share.
-    LeastRecentlyUsed,
-    /// Any of them.
-    Random,
-}
-
-/// What the dynos of an app speak.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// HTTP/1.1.
-    #[default]
-    Http1,
-    /// HTTP/2 without TLS, from the first byte (prior knowledge).
-    H2c,
-}
-
-/// `queue = { ... }` of an app.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Queue {
-    /// The longest a request waits for a dyno, all its waits together. One that is expected to wait longer is refused
-    /// at the door, one that has waited this long is taken out of the line: H11.
-    #[schemars(extend("default" = "5s", "x-floor" = "1ms", "x-ceiling" = "1h"))]
-    pub max_wait: Key<Period>,
-    /// Requests that may wait for each dyno of the app; 0: what cannot be served at once is refused. Above: H11.
-    #[schemars(extend("default" = 50, "minimum" = 0, "maximum" = 100_000))]
-    pub max_requests_per_dyno: Key<u32>,
-    /// Bytes of request bodies that may wait in the whole line. Above: H11.
-    #[schemars(extend("default" = "64MiB", "x-floor" = "0B", "x-ceiling" = "64GiB"))]
-    pub max_bytes: Key<Size>,
-    /// Once the line has not been empty for this long, no request waits longer than `standing_wait`.
-    #[schemars(extend("default" = "5s", "x-floor" = "1ms", "x-ceiling" = "1h"))]
-    pub standing_after: Key<Period>,
-    /// The longest a request waits while the line stands, then H11. It cannot be more than `max_wait`; the default
-    /// is `max_wait` where that is less.
-    #[schemars(extend("default" = "2500ms", "x-floor" = "1ms", "x-ceiling" = "1h"))]
-    pub standing_wait: Key<Period>,
-}
-
-/// `timeouts = { ... }` of an app.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Timeouts {
-    /// The longest the connection to a dyno may take to open. Then the dyno is quarantined and another one gets
-    /// the request, at last H19.
-    #[schemars(extend("default" = "5s", "x-floor" = "1ms", "x-ceiling" = "5m"))]
-    pub connect: Key<Period>,
-    /// From the last byte of the request to the first byte of the answer. Then H12, and the dyno lingers.
-    #[schemars(extend("default" = "30s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
-    pub first_byte: Key<Period>,
-    /// The longest silence once the answer has begun or while a body is sent; any byte begins it anew. Then H15
-    /// if the dyno is silent, H28 if the client is.
-    #[schemars(extend("default" = "55s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
-    pub idle: Key<Period>,
-    /// The longest silence on a connection that has changed its protocol (WebSocket); any byte in either direction
-    /// begins it anew. Then both sides are closed, H15 (H28 if the client does not take what is there).
-    #[schemars(extend("default" = "55s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
-    pub stream_idle: Key<Period>,
-    /// The longest the part of a body that is read before a dyno is taken (`request_buffer`) may take to come,
-    /// however steadily. Then H28.
-    #[schemars(extend("default" = "5m", "x-floor" = "1ms", "x-ceiling" = "24h"))]
-    pub body: Key<Period>,
-    /// How long a dyno counts as busy for a request that nobody waits for any more. Then its connection is
-    /// closed and the dyno is free.
-    #[schemars(extend("default" = "5m", "x-floor" = "1ms", "x-ceiling" = "24h"))]
-    pub linger: Key<Period>,
-    /// The longest a request waits while every dyno of the app is still booting. Then H20.
-    #[schemars(extend("default" = "75s", "x-floor" = "1ms", "x-ceiling" = "1h"))]
-    pub boot: Key<Period>,
-    /// How long an idle connection to a dyno may be used again; after that the next request opens a new one.
-    /// `"0s"` closes it after each request.
-    #[schemars(extend("default" = "90s", "x-floor" = "0s", "x-ceiling" = "24h"))]
-    pub keepalive: Key<Period>,
-}
-
-/// `retry = { ... }` of an app.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Retry {
-    /// How many dynos one request is offered to at the most, where offering it again is safe. Then H21 or H19.
-    #[schemars(extend("default" = 10, "minimum" = 1, "maximum" = 100))]
-    pub max_tries: Key<u32>,
-    /// How long a dyno that did not accept a connection is left alone. Doubles with each failure in a row, up to
-    /// `quarantine_max`. It cannot be more than that; the default is `quarantine_max` where that is less.
-    #[schemars(extend("default" = "5s", "x-floor" = "1ms", "x-ceiling" = "1h"))]
-    pub quarantine: Key<Period>,
-    /// The longest quarantine, after doubling.
-    #[schemars(extend("default" = "75s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
-    pub quarantine_max: Key<Period>,
 }
 
 /// The keys of an app that may stand in `[defaults]`.

@@ -198,7 +198,7 @@ async fn openssl_resumes_with_its_session() {
 }
 
 #[tokio::test]
-async fn only_http_1_is_offered_above_tls_and_keys_are_exchanged_as_the_client_likes_best() {
+async fn both_versions_of_http_are_offered_above_tls_and_keys_are_exchanged_as_the_client_likes_best() {
     let (authority, dyno) = (Authority::new(), Dyno::start().await);
     let issued = authority.issue("shop", &["shop.test"]);
     let (_rig, secure) = start(&dyno, &[&issued], "").await;
@@ -208,6 +208,9 @@ async fn only_http_1_is_offered_above_tls_and_keys_are_exchanged_as_the_client_l
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap();
     assert_eq!(group.name(), NamedGroup::X25519MLKEM768);
+    client.config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+    let stream = client.connect(secure, "shop.test").await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]), "the newer one is preferred");
     client.config.alpn_protocols = vec![b"spdy/3".to_vec()];
     let error = client.connect(secure, "shop.test").await.unwrap_err();
     assert_eq!(alert(&error), Some(AlertDescription::NoApplicationProtocol), "{error}");
@@ -290,7 +293,7 @@ async fn an_app_sends_plain_requests_to_https_and_promises_it() {
     let args =
         ["-sSiL", "--cacert", ca.to_str().unwrap(), "--resolve", &resolve[0], "--resolve", &resolve[1], &url];
     let said = says("curl", &args, "").await;
-    assert!(said.contains("HTTP/1.1 308") && said.contains("HTTP/1.1 200"), "{said}");
+    assert!(said.contains("HTTP/1.1 308") && said.contains("HTTP/2 200"), "{said}");
     assert!(said.contains("strict-transport-security: max-age=31536000; includeSubDomains"), "{said}");
     assert_eq!(dyno.seen().last().unwrap().path, "/x?y=z");
     plain.log.are(3).await;
@@ -378,6 +381,13 @@ fn what_is_wrong_is_told_with_its_line() {
         (format!("{good}\nclient_ca = '{}'", ca.display()), "clients are not asked"),
         (format!("{good}\nclient_auth = 'required'\nclient_ca = '{}'", garbage.display()), "no certificate"),
         (format!("{good}\nmin_version = '1.1'"), "min_version"),
+        (
+            format!(
+                "{good}\n[apps.two]\nprotocol = 'h2c'\ntls = {{ to_dyno = true, ca = '{}' }}",
+                ca.display()
+            ),
+            "is HTTP/2 without TLS",
+        ),
     ] {
         let error = Config::parse(&format!("[tls]\n{tls}\n[apps.shop]\n"), "x.toml").unwrap_err();
         assert!(error.to_string().contains(why), "{tls}: {error}");

@@ -77,6 +77,15 @@ impl Checker<'_> {
         }
         networks
     }
+
+    /// The header that an app's connections begin with.
+    pub(super) fn header(&mut self, app: &file::App) -> ProxyHeader {
+        let header = header_to_dynos(app.proxy_protocol.or(file::ProxyWord::Off));
+        if header != ProxyHeader::Off {
+            self.not_with_h2c(app, "shares a connection, and proxy_protocol says whose it is");
+        }
+        header
+    }
 }
 
 /// As the core has it.

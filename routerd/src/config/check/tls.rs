@@ -131,7 +131,18 @@ impl Checker<'_> {
             .with_redirect(self.https_redirect(&app.https))
             .with_hsts(hsts(&app.https))
             .with_dynos(self.secured(&app.tls));
+        if encryption.dynos.is_some() {
+            self.not_with_h2c(app, "is HTTP/2 without TLS, and tls.to_dyno is true");
+        }
         (encryption != Encryption::default()).then(|| Arc::new(encryption))
+    }
+
+    /// `why` stands for another key that the dynos of one shared connection cannot have.
+    pub(super) fn not_with_h2c(&mut self, app: &file::App, why: &str) {
+        if let Some(span) = app.protocol.span().filter(|_| app.protocol.value() == Some(&file::Protocol::H2c)) {
+            let problem = Problem::new(span, format!("protocol = \"h2c\" {why}"));
+            self.problem(problem.help("leave out one of them"));
+        }
     }
 
     fn secured(&mut self, file: &file::ToDynos) -> Option<Secured> {

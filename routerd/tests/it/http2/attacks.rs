@@ -293,7 +293,7 @@ async fn what_is_almost_the_preface_is_http1_that_cannot_be_read() {
     let rig = Rig::start_with(&[&dyno], "http2 = true", "").await;
     let mut client = rig.client().await;
     client.send("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n").await;
-    assert_eq!(client.answer().await.status, 400);
+    assert_eq!(client.answer().await.status, 505);
     // Byte by byte, the preface is one too.
     let mut frames = Frames::silent(rig.address).await;
     for byte in [PREFACE, &frame(SETTINGS, 0, 0, &[]), &frame(HEADERS, WHOLE, 1, &get("/slow"))].concat() {

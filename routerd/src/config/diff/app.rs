@@ -1,0 +1,98 @@
+//! The keys of an app, each with its value.
+
+use router_core::limits::{Order, Protocol, ProxyHeader};
+
+use super::{Keys, many, one, or_none};
+use crate::config::door::RateLimit;
+use crate::config::health::{Health, ProbeWord};
+use crate::config::units::{Period, Size};
+use crate::config::{Admission, App, plan, upstream};
+
+pub(super) fn keys(app: &App) -> Keys {
+    let App { spec, concurrency, health, dynos, plan, admission } = app;
+    // What a probe begins with is what the app's connections begin with.
+    let Health { probe, path, host, status, interval, timeout, header: _ } = health;
+    let Admission { allow, deny, rate_limit } = admission;
+    let rate =
+        |key: &dyn Fn(&RateLimit) -> String| one(rate_limit.as_ref().map_or_else(|| "none".to_owned(), key));
+    let probe = match probe {
+        ProbeWord::Tcp => "tcp",
+        ProbeWord::Http => "http",
+        ProbeWord::None => "none",
+    };
+    let limits = &spec.limits;
+    let encryption = limits.encryption.as_deref();
+    let (name, ca) = limits.secured().map(upstream::shown).unzip();
+    let redirect = encryption.and_then(|encryption| encryption.redirect);
+    let hsts = encryption.and_then(|encryption| encryption.hsts.as_ref());
+    let order = match limits.order {
+        Order::LeastRecentlyUsed => "least-recently-used",
+        Order::Random => "random",
+        // `Order` may grow; the default stands for what this version cannot write.
+        Order::Lifo | _ => "lifo",
+    };
+    let protocol = match limits.protocol {
+        Protocol::H2c => "h2c",
+        // As above.
+        Protocol::Http1 | _ => "http1",
+    };
+    let header = match limits.proxy_protocol {
+        ProxyHeader::Off => "off",
+        ProxyHeader::V1 => "v1",
+        ProxyHeader::V2 => "v2",
+    };
+    let mut keys = vec![
+        ("hosts", many(&spec.hosts)),
+        ("release", one(&spec.release)),
+        ("dynos", many(dynos)),
+        ("concurrency", one(concurrency)),
+        ("streams", one(limits.streams)),
+        ("protocol", one(protocol)),
+        ("order", one(order)),
+        ("body_max", one(Size(limits.body_max))),
+        ("request_buffer", one(Size(limits.request_buffer as u64))),
+        ("response_spool", one(Size(limits.response_spool as u64))),
+        ("close_frees_dyno", one(limits.close_frees_dyno)),
+        ("https.redirect", one(redirect.is_some())),
+        ("https.port", or_none(redirect)),
+        ("https.hsts", or_none(hsts)),
+        ("https.hsts_subdomains", one(hsts.is_some_and(|hsts| hsts.contains("Sub")))),
+        ("tls.to_dyno", one(limits.secured().is_some())),
+        ("tls.name", or_none(name)),
+        ("tls.ca", or_none(ca)),
+        ("proxy_protocol", one(header)),
+        ("allow", many(allow.as_slice())),
+        ("deny", many(deny.as_slice())),
+        ("rate_limit.per", rate(&|limit| limit.per.to_string())),
+        ("rate_limit.rate", rate(&|limit| limit.rate.to_string())),
+        ("rate_limit.burst", rate(&|limit| limit.burst.to_string())),
+        ("queue.max_wait", one(Period(limits.queue_max_wait))),
+        ("queue.max_requests_per_dyno", one(limits.queue_max_requests_per_dyno)),
+        ("queue.max_bytes", one(Size(limits.queue_max_bytes))),
+        ("queue.standing_after", one(Period(limits.standing_after))),
+        ("queue.standing_wait", one(Period(limits.standing_wait))),
+        ("timeouts.connect", one(Period(limits.connect))),
+        ("timeouts.first_byte", one(Period(limits.first_byte))),
+        ("timeouts.idle", one(Period(limits.idle))),
+        ("timeouts.stream_idle", one(Period(limits.stream_idle))),
+        ("timeouts.body", one(Period(limits.body))),
+        ("timeouts.linger", one(Period(limits.linger))),
+        ("timeouts.boot", one(Period(limits.boot))),
+        ("timeouts.keepalive", one(Period(limits.keepalive))),
+        ("retry.max_tries", one(limits.max_tries)),
+        ("retry.quarantine", one(Period(limits.quarantine))),
+        ("retry.quarantine_max", one(Period(limits.quarantine_max))),
+        ("health.probe", one(probe)),
+        ("health.path", one(path)),
+        ("health.host", one(host.as_deref().unwrap_or("the dyno's address"))),
+        ("health.status", one(status)),
+        ("health.interval", one(Period(*interval))),
+        ("health.timeout", one(Period(*timeout))),
+        ("health.rise", one(limits.health_rise)),
+        ("health.fall", one(limits.health_fall)),
+        ("health.eject_after", one(limits.eject_after)),
+        ("health.eject_max", one(limits.eject_max)),
+    ];
+    keys.extend(plan::keys(plan));
+    keys
+}
