@@ -33,6 +33,7 @@ mod turn;
 mod upgrade;
 mod upload;
 mod wire;
+mod wish;
 
 pub use answer::fault_page;
 pub use body::{Body, BrokenOff};

@@ -31,6 +31,9 @@ const BUFFER_MIN: usize = 8192;
 /// The headers that hyper takes unless told otherwise.
 const HYPER_HEADERS: usize = 100;
 
+/// In what time connections that have changed their protocol end when another process has taken over.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
 /// What clients begin with on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Begins {
@@ -202,6 +205,14 @@ pub(crate) async fn serve(
     } else {
         http1::serve(met, &terms, drain).await;
     }
+}
+
+/// In what time a connection that has changed its protocol is to end, once it is to.
+async fn leaving(shutdown_timeout: Duration, mut drain: watch::Receiver<Phase>) -> Duration {
+    reached(&mut drain, Phase::Leaving).await;
+    let another_serves = *drain.borrow() == Phase::Leaving;
+    // The other process waits for the dynos, and clients find it at the same address.
+    if another_serves { HAND_OVER.min(shutdown_timeout) } else { shutdown_timeout }
 }
 
 /// The TLS handshake. A drain that has to end cuts it.

@@ -57,6 +57,7 @@
 //! | `conn/http1.rs` | HTTP/1.1 in front |
 //! | `conn/http2.rs` | HTTP/2 in front |
 //! | `conn/http2/stream.rs` | One stream of HTTP/2 |
+//! | `conn/http2/tunnel.rs` | A stream of HTTP/2 that is to become a WebSocket (RFC 8441) |
 //! | `conn/enter.rs` | What comes before the first request: whose connection it is, and whether there is room for it |
 //! | `socket.rs` | A client's socket with two hands on it |
 //! | `guard.rs` | A guard over the bytes of an HTTP/1.1 client |

@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Frame;
 
 use crate::clock::Clock;
-use crate::fault::{Fault, Restriction};
+use crate::fault::{BadRequest, Fault, Restriction};
 use crate::limits::Protocol;
 use crate::policy::health::Outcome;
 use crate::proxy::body::Body;
@@ -25,6 +25,7 @@ use crate::proxy::request::Interim;
 use crate::proxy::spool::{Reader, spool};
 use crate::proxy::upgrade::{Switched, Upgrade};
 use crate::proxy::upload::{ToDyno, Upload};
+use crate::proxy::wish::Wish;
 use crate::router::Lease;
 
 /// The longest Set-Cookie line of an answer, in bytes.
@@ -40,8 +41,8 @@ pub(crate) struct Attempt {
     pub(crate) upload: Upload,
     /// Where interim answers go, if the client can take them.
     pub(crate) interim: Option<Interim>,
-    /// The protocols that the client would change to.
-    pub(crate) upgrade: Option<HeaderValue>,
+    /// What the client would change to.
+    pub(crate) upgrade: Option<Wish>,
     /// The client has said that it takes trailers. Only over HTTP/2 that goes on to the dyno: over HTTP/1.1 it would be
     /// one of the connection's own headers.
     pub(crate) trailers: bool,
@@ -142,15 +143,20 @@ async fn receive(
     mut head: http::response::Parts,
     mut flight: Flight,
     open: &mut Open,
-    asked: Option<&HeaderValue>,
+    asked: Option<&Wish>,
     (most, memory): (usize, Memory),
 ) -> Result<Reply, Fault> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(protocols) = asked.and_then(|asked| headers::consent(asked, &head.headers)) else {
+        let consent = |asked: &Wish| headers::consent(&asked.protocols, &head.headers);
+        let Some((asked, protocols)) = asked.and_then(|asked| Some((asked, consent(asked)?))) else {
             flight.fail();
             return Err(Fault::PoorlyFormatted);
         };
-        return switch(head, flight, open, protocols).await;
+        return switch(head, flight, open, asked, protocols).await;
+    }
+    if asked.is_some_and(|asked| asked.is_missed_by(head.status)) {
+        flight.abandon();
+        return Err(Fault::PoorlyFormatted);
     }
     if let Err(fault) = check_head(&head) {
         if fault == Fault::Restriction(Restriction::Cookie) {
@@ -182,6 +188,7 @@ async fn switch(
     mut head: http::response::Parts,
     flight: Flight,
     open: &mut Open,
+    asked: &Wish,
     protocols: HeaderValue,
 ) -> Result<Reply, Fault> {
     let (switched, service) = flight.switch(&protocols).await?;
@@ -189,7 +196,7 @@ async fn switch(
     for_client(&mut head);
     // A 101 has no body, whatever it says (RFC 9110 section 8.6).
     head.headers.remove(header::CONTENT_LENGTH);
-    headers::put_upgrade(&mut head.headers, protocols);
+    asked.comes_true(&mut head.status, &mut head.headers, protocols);
     Ok(Reply { head, rest: Rest::Upgraded(Box::new(switched)) })
 }
 
@@ -232,8 +239,11 @@ impl Attempt {
         *request.uri_mut() =
             Uri::builder().path_and_query(self.path.clone()).build().map_err(|_| Fault::Platform)?;
         match (protocol, &self.upgrade) {
-            (Protocol::Http1, Some(protocols)) => {
-                headers::put_upgrade(request.headers_mut(), protocols.clone());
+            (Protocol::Http1, Some(wish)) => {
+                headers::put_upgrade(request.headers_mut(), wish.protocols.clone());
+            }
+            (Protocol::H2c, Some(wish)) if wish.connects => {
+                return Err(Fault::BadRequest(BadRequest::Method));
             }
             (Protocol::H2c, _) if self.trailers => {
                 request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));

@@ -26,6 +26,7 @@ use crate::proxy::memory::Memory;
 use crate::proxy::origin::{Trust, as_value};
 use crate::proxy::record::{Hook, Open, Record};
 use crate::proxy::upload::{BoxError, ClientBody, Upload, bounded};
+use crate::proxy::wish::Wish;
 use crate::proxy::{headers, http2, https, turn};
 use crate::router::{AppRef, Lease, Router};
 
@@ -283,7 +284,7 @@ struct Received {
     request_id: HeaderValue,
     address: IpAddr,
     /// The protocols that the client would change to.
-    upgrade: Option<HeaderValue>,
+    upgrade: Option<Wish>,
     call: Option<Call>,
     /// The client takes trailers.
     trailers: bool,
@@ -300,8 +301,8 @@ impl Received {
         let call = grpc::call(&head);
         let trailers = head.version == http::Version::HTTP_2 && head.headers.contains_key(http::header::TE);
         let accept = head.headers.get(http::header::ACCEPT).cloned();
+        let upgrade = if client.upgrades { Wish::of(&mut head) } else { None };
         let inspected = plain.and_then(|()| inspect::inspect(&mut head, &proxy.rules));
-        let upgrade = if client.upgrades { headers::upgrade(&head) } else { None };
         let trusted = proxy.rules.trusted_request_id;
         let known = headers::to_dyno(&mut head.headers, client, received, head.version, trusted);
         let (request_id, address) = (known.request_id.clone(), known.origin.address);
@@ -416,6 +417,10 @@ impl Client {
 
     /// Whether its connection can change the protocol: then whoever serves it asks each answer for its
     /// [`Upgrade`](crate::proxy::Upgrade). Without it no dyno hears that the client would.
+    ///
+    /// Over HTTP/2 that is extended CONNECT (RFC 8441): a request with [`hyper::ext::Protocol`] `websocket` reaches the
+    /// dyno as the handshake of HTTP/1.1. Whoever serves it has put `Sec-WebSocket-Key` to it, and checks the answer's
+    /// `Sec-WebSocket-Accept`, because neither exists in HTTP/2.
     #[must_use]
     pub fn with_upgrades(mut self, upgrades: bool) -> Self {
         self.upgrades = upgrades;

@@ -154,6 +154,14 @@ impl Upgrade {
         .await;
     }
 
+    /// The dyno's consent is none, as whoever serves the client has found out: the client gets a fault of that status
+    /// (H17) instead, and the dyno is let go.
+    pub fn refuse(mut self) -> Fault {
+        let fault = Fault::PoorlyFormatted;
+        self.open.take().into_iter().for_each(|mut open| open.fault(fault));
+        fault
+    }
+
     /// Bytes both ways, until something ends it.
     async fn both_ways<C, L>(&mut self, client: &mut C, mut leaving: Pin<&mut L>) -> Turn
     where

@@ -18,13 +18,10 @@ use router_core::proxy::{Aborted, Body, Client, Upgrade};
 use router_core::sync::Mutex;
 use tokio::sync::watch;
 
-use super::{Met, Terms};
+use super::{Met, Terms, leaving};
 use crate::drain::{Phase, reached};
 use crate::guard::Guard;
 use crate::socket::{Side, Socket};
-
-/// In what time connections that have changed their protocol end when another process has taken over.
-const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// Serves a connection until it ends; during the drain, until its present request has ended.
 pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>) {
@@ -134,13 +131,7 @@ async fn upgraded(
     shutdown_timeout: Duration,
     mut drain: watch::Receiver<Phase>,
 ) {
-    let mut first = drain.clone();
-    let leaving = async move {
-        reached(&mut first, Phase::Leaving).await;
-        let another_serves = *first.borrow() == Phase::Leaving;
-        // The other process waits for the dynos, and clients find it at the same address.
-        if another_serves { HAND_OVER.min(shutdown_timeout) } else { shutdown_timeout }
-    };
+    let leaving = leaving(shutdown_timeout, drain.clone());
     tokio::select! {
         () = upgrade.run(socket, read, leaving) => {}
         () = reached(&mut drain, Phase::Cut) => {}

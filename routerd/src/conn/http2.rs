@@ -5,6 +5,7 @@
 //! resets it or the connection is over, and its request with it. *Never:* a stream that goes on after its connection.
 
 mod stream;
+mod tunnel;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -70,7 +71,8 @@ impl Front {
             .initial_window_size(http2.stream_window)
             .initial_connection_window_size(http2.connection_window)
             .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX))
-            .max_send_buffer_size(SEND_BUFFER);
+            .max_send_buffer_size(SEND_BUFFER)
+            .enable_connect_protocol();
         Self {
             builder,
             config: http2.clone(),
@@ -125,7 +127,9 @@ pub(super) async fn serve(met: Met, terms: Arc<Terms>, mut drain: watch::Receive
     let client = met.client(&terms);
     let (socket, side) = Socket::new(met.stream, Guard::open());
     let gone = Arc::downgrade(&side);
-    let client = client.with_gone(Arc::new(move || gone.upgrade().is_none_or(|side| side.is_gone())));
+    let client = client
+        .with_upgrades(true)
+        .with_gone(Arc::new(move || gone.upgrade().is_none_or(|side| side.is_gone())));
     let shaken = tokio::select! {
         biased;
         () = reached(&mut drain, Phase::Draining) => return,
@@ -133,8 +137,9 @@ pub(super) async fn serve(met: Met, terms: Arc<Terms>, mut drain: watch::Receive
     };
     match shaken {
         Ok(Ok(connection)) => {
-            let mut serving = Serving::new(connection, Arc::clone(&terms), client, Arc::clone(&side));
-            let talks = serving.run(drain.clone()).await;
+            let mut serving =
+                Serving::new(connection, Arc::clone(&terms), client, Arc::clone(&side), drain.clone());
+            let talks = serving.run().await;
             serving.over().await;
             if talks {
                 tokio::select! {
@@ -159,6 +164,7 @@ struct Serving {
     terms: Arc<Terms>,
     client: Client,
     side: Arc<Side>,
+    drain: watch::Receiver<Phase>,
     streams: JoinSet<Ended>,
     /// Runs out when nothing is under way for too long.
     idle: Pin<Box<Sleep>>,
@@ -191,19 +197,20 @@ impl Serving {
         terms: Arc<Terms>,
         client: Client,
         side: Arc<Side>,
+        drain: watch::Receiver<Phase>,
     ) -> Self {
         let idle = Box::pin(sleep(terms.http2.idle));
         let resets = Resets { since: Instant::now(), count: 0 };
         let streams = JoinSet::new();
         let (opened, ends, cut_off) = (0, false, false);
-        Self { connection, terms, client, side, streams, idle, opened, resets, ends, cut_off }
+        Self { connection, terms, client, side, drain, streams, idle, opened, resets, ends, cut_off }
     }
 
     /// Says whether the client may still read.
-    async fn run(&mut self, mut drain: watch::Receiver<Phase>) -> bool {
+    async fn run(&mut self) -> bool {
         let terms = Arc::clone(&self.terms);
         let mut silent = pin!(silent(self.connection.ping_pong(), &terms.http2.config));
-        let (mut left, mut leaving) = (false, drain.clone());
+        let (mut drain, mut left, mut leaving) = (self.drain.clone(), false, self.drain.clone());
         loop {
             let allowance = self.allowance();
             tokio::select! {
@@ -248,7 +255,7 @@ impl Serving {
             self.end();
         }
         let (terms, client, side) = (Arc::clone(&self.terms), self.client.clone(), Arc::clone(&self.side));
-        self.streams.spawn(stream::serve(terms, client, side, request, respond));
+        self.streams.spawn(stream::serve(terms, client, side, self.drain.clone(), request, respond));
     }
 
     fn ended(&mut self, ended: Ended) {

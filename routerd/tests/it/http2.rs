@@ -5,6 +5,7 @@ mod bounds;
 mod grpc;
 mod h2c;
 mod programs;
+mod tunnel;
 
 use bytes::Bytes;
 use h2::Reason;

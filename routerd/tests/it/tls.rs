@@ -1,6 +1,7 @@
 //! TLS in front: which certificate a client gets, how handshakes fail, what is kept over reloads and upgrades.
 
 mod auth;
+mod browser;
 mod dynos;
 mod files;
 mod flood;

@@ -1,7 +1,7 @@
 //! WebSockets: whole both ways, one thing at a time for each dyno, kept over what does not concern them, ended gently.
 
-mod leaving;
-mod peer;
+pub(crate) mod leaving;
+pub(crate) mod peer;
 mod programs;
 
 use std::time::Duration;

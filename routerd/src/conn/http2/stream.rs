@@ -17,9 +17,12 @@ use router_core::clock;
 use router_core::fault::{BadRequest, Fault};
 use router_core::proxy::{Body, Client};
 use router_core::sync::Mutex;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::conn::Terms;
+use super::tunnel::{Handshake, Tunnel};
+use crate::conn::{Terms, leaving};
+use crate::drain::Phase;
 use crate::socket::Side;
 
 /// How a stream ended.
@@ -42,7 +45,8 @@ pub(super) async fn serve(
     terms: Arc<Terms>,
     client: Client,
     side: Arc<Side>,
-    request: Request<RecvStream>,
+    drain: watch::Receiver<Phase>,
+    mut request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) -> Ended {
     if head_len(&request) > terms.http2.head_max {
@@ -54,7 +58,8 @@ pub(super) async fn serve(
     let interim = Arc::downgrade(&reply);
     let client =
         client.with_interim(Arc::new(move |status, headers| send_interim(&interim, status, headers)));
-    let request = upload(request, &reply, &side);
+    let handshake = Handshake::begun(&mut request);
+    let (request, tunnel) = upload(request, &reply, &side, handshake.is_some());
     let mut serving = pin!(terms.proxy.serve(&client, request));
     let answer = poll_fn(|cx| {
         // First: a request that is broken off already is served no further.
@@ -69,7 +74,18 @@ pub(super) async fn serve(
         reply.lock().send_reset(Reason::CANCEL);
         return Ended::Failed;
     };
-    let (head, body) = answer.into_parts();
+    let (head, mut body) = answer.into_parts();
+    if let (Some(handshake), Some(recv)) = (handshake, tunnel)
+        && let Some(upgrade) = body.take_upgrade()
+    {
+        let Some(head) = handshake.is_kept_by(head) else { return refused(&reply, upgrade.refuse()) };
+        let Ok(send) = reply.lock().send_response(dressed(head, &body), false) else {
+            return Ended::Failed;
+        };
+        let tunnel = Tunnel::new(recv, send, side);
+        Box::pin(upgrade.run(tunnel, Bytes::new(), leaving(terms.shutdown_timeout, drain))).await;
+        return Ended::Answered;
+    }
     let ends = is_head || body.is_end_stream();
     let head = dressed(head, &body);
     let sent = reply.lock().send_response(head, ends);
@@ -95,10 +111,20 @@ fn head_len(request: &Request<RecvStream>) -> usize {
 fn too_large(terms: &Terms, client: &Client, mut respond: SendResponse<Bytes>) -> Ended {
     let fault = Fault::BadRequest(BadRequest::HeaderTooLarge);
     terms.proxy.refuse_head(client, fault);
+    if respond.send_response(bare(fault), true).is_ok() { Ended::Answered } else { Ended::Failed }
+}
+
+/// A WebSocket whose dyno has not understood what it was asked.
+fn refused(reply: &Reply, fault: Fault) -> Ended {
+    if reply.lock().send_response(bare(fault), true).is_ok() { Ended::Answered } else { Ended::Failed }
+}
+
+/// A fault without a page.
+fn bare(fault: Fault) -> Response<()> {
     let mut answer = Response::new(());
-    *answer.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    *answer.status_mut() = StatusCode::from_u16(fault.status()).unwrap_or(StatusCode::BAD_REQUEST);
     answer.headers_mut().insert("x-router-fault", HeaderValue::from_static(fault.code()));
-    if respond.send_response(answer, true).is_ok() { Ended::Answered } else { Ended::Failed }
+    answer
 }
 
 /// Passes an interim answer on. 101 does not exist in HTTP/2 (RFC 9113 section 8.6).
@@ -126,18 +152,28 @@ fn dressed(mut head: http::response::Parts, body: &Body) -> Response<()> {
     Response::from_parts(head, ())
 }
 
-fn upload(request: Request<RecvStream>, reply: &Reply, side: &Arc<Side>) -> Request<Upload> {
+/// The request with its body. A stream that is to become a tunnel is none: it is handed back.
+fn upload(
+    request: Request<RecvStream>,
+    reply: &Reply,
+    side: &Arc<Side>,
+    is_tunnel: bool,
+) -> (Request<Upload>, Option<RecvStream>) {
     let length = request.headers().get(header::CONTENT_LENGTH);
     let left = length.and_then(|length| length.to_str().ok()?.parse().ok());
     let expect = request.headers().get(header::EXPECT);
     let expects = expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let expects = expects.then(|| Arc::downgrade(reply));
-    request.map(|recv| Upload { recv, left, expects, side: Arc::clone(side), at_trailers: false })
+    let (head, recv) = request.into_parts();
+    let (recv, tunnel) = if is_tunnel { (None, Some(recv)) } else { (Some(recv), None) };
+    let upload = Upload { recv, left, expects, side: Arc::clone(side), at_trailers: false };
+    (Request::from_parts(head, upload), tunnel)
 }
 
 /// A request's body.
 struct Upload {
-    recv: RecvStream,
+    /// `None`: there is no body.
+    recv: Option<RecvStream>,
     /// Bytes that are still to come, if that is known.
     left: Option<u64>,
     /// The client waits for a 100 before it sends anything.
@@ -155,8 +191,9 @@ impl http_body::Body for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         let this = &mut *self;
+        let Some(recv) = &mut this.recv else { return Poll::Ready(None) };
         while !this.at_trailers {
-            let data = match this.recv.poll_data(cx) {
+            let data = match recv.poll_data(cx) {
                 Poll::Ready(Some(data)) => data?,
                 Poll::Ready(None) => {
                     this.at_trailers = true;
@@ -170,19 +207,19 @@ impl http_body::Body for Upload {
                 }
             };
             // It is the reader's now: the client may send as much again.
-            let _ = this.recv.flow_control().release_capacity(data.len());
+            let _ = recv.flow_control().release_capacity(data.len());
             if !data.is_empty() {
                 this.side.of_use();
                 this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
         }
-        let trailers = ready!(this.recv.poll_trailers(cx))?;
+        let trailers = ready!(recv.poll_trailers(cx))?;
         Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.recv.is_end_stream()
+        self.recv.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

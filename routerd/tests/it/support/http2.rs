@@ -66,8 +66,19 @@ impl Http2 {
         read(answer).await
     }
 
+    /// Whether the server says that it takes extended CONNECT.
+    pub(crate) fn may_connect(&self) -> bool {
+        self.send.is_extended_connect_protocol_enabled()
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Result<Reply, h2::Error> {
         self.ask(request("GET", path, &[])).await
+    }
+
+    /// Ends the connection without a word.
+    pub(crate) async fn cut(self) {
+        self.driver.abort();
+        let _ = self.driver.await;
     }
 
     /// Waits until the connection is over.

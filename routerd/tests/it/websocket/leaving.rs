@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use router_core::change::{Change, DynoSpec};
 use router_core::snapshot::DynoState;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -21,7 +21,7 @@ fn remove(rig: &Rig, dyno: &WsDyno) {
 }
 
 /// Waits for the close frame and answers it. Says when it came.
-async fn goes_away(mut end: End) -> Instant {
+pub(crate) async fn goes_away<S: AsyncRead + AsyncWrite + Unpin>(mut end: End<S>) -> Instant {
     assert_eq!(end.next().await, Some(close(1001, "")));
     let when = Instant::now();
     end.send(&close(1001, "")).await;

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use data_encoding::BASE64;
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use router_core::sync::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -57,13 +59,13 @@ impl Frame {
 }
 
 /// One end of a WebSocket.
-pub(crate) struct End {
-    pub(crate) stream: TcpStream,
+pub(crate) struct End<S = TcpStream> {
+    pub(crate) stream: S,
     /// What it sends is masked: it is the client.
-    masks: bool,
+    pub(crate) masks: bool,
 }
 
-impl End {
+impl<S: AsyncRead + AsyncWrite + Unpin> End<S> {
     pub(crate) async fn send(&mut self, frame: &Frame) {
         let bytes = frame.bytes(self.masks);
         timeout(DEADLINE, self.stream.write_all(&bytes)).await.expect("somebody reads").unwrap();
@@ -87,7 +89,7 @@ impl End {
     }
 }
 
-async fn read_frame(stream: &mut TcpStream) -> Option<Frame> {
+async fn read_frame<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Frame> {
     let mut head = [0; 2];
     stream.read_exact(&mut head).await.ok()?;
     let length = match head[1] & 0x7F {
@@ -148,6 +150,10 @@ struct State {
     overlapped: AtomicBool,
     /// The close frames that it was sent, as code.
     closes: Mutex<Vec<u16>>,
+    /// What it was asked for.
+    asked: Mutex<Vec<String>>,
+    /// What is at `/page`.
+    page: Mutex<&'static str>,
 }
 
 impl State {
@@ -192,6 +198,16 @@ impl WsDyno {
         self.state.most_open.load(Ordering::SeqCst)
     }
 
+    /// The paths that it was asked for.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.state.asked.lock().clone()
+    }
+
+    /// From now on that is at `/page`.
+    pub(crate) fn shows(&self, page: &'static str) {
+        *self.state.page.lock() = page;
+    }
+
     pub(crate) fn closes(&self) -> Vec<u16> {
         self.state.closes.lock().clone()
     }
@@ -234,20 +250,45 @@ async fn connection(mut stream: TcpStream, state: Arc<State>) {
     while let Some(head) = read_head(&mut stream).await {
         let request = Counted::new(&state.requests, &state);
         let path = head.split(' ').nth(1).unwrap().to_owned();
+        state.asked.lock().push(path.clone());
+        if path.contains("/forbidden") {
+            drop(request);
+            let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await;
+            continue;
+        }
         if path.contains("/refuse") || !head.contains("upgrade: websocket") {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             drop(request);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            let page = if path == "/page" { *state.page.lock() } else { "ok" };
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\n\r\n",
+                page.len()
+            );
+            let _ = stream.write_all(format!("{head}{page}").as_bytes()).await;
             continue;
         }
         drop(request);
         let open = Counted::new(&state.open, &state);
-        let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        let key = if path.contains("/misheard") { "another" } else { header(&head, "sec-websocket-key") };
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {}\r\n\r\n",
+            accept(key)
+        );
         stream.write_all(answer.as_bytes()).await.unwrap();
         let end = End { stream, masks: false };
         return talk(end, &path, &state, open).await;
     }
+}
+
+fn header<'a>(head: &'a str, name: &str) -> &'a str {
+    let lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.filter(|(has, _)| has.eq_ignore_ascii_case(name)).map(|(_, value)| value).next().unwrap_or("")
+}
+
+fn accept(key: &str) -> String {
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    BASE64.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()).as_ref())
 }
 
 /// `_open` goes before the connection is closed: from then on the dyno may be asked for something else.
