@@ -39,7 +39,8 @@ const NO_PREFACE: &[u8; 17] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01";
 const SEND_BUFFER: usize = 64 << 10;
 /// The time in which `max_reset_streams` counts.
 const RESETS_WITHIN: Duration = Duration::from_secs(10);
-/// What a client may send without opening a stream, sending data or taking some, beside two heads, in bytes.
+/// What a client may send without opening a stream, sending data or taking some, beside two heads and what its windows
+/// allow, in bytes.
 const CONTROL_MAX: u64 = 256 << 10;
 /// How long a client may take to agree to the end of a connection on which nothing is under way.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -78,7 +79,8 @@ impl Front {
             config: http2.clone(),
             idle: server.header_timeout,
             head_max: server.head_max,
-            control_max: CONTROL_MAX + 2 * list as u64,
+            // Bodies of requests that wait in line come as far as the window lets them, and nobody reads on.
+            control_max: CONTROL_MAX + 2 * list as u64 + u64::from(http2.connection_window),
             meters,
         }
     }

@@ -47,8 +47,12 @@ pub(super) async fn serve(
     side: Arc<Side>,
     drain: watch::Receiver<Phase>,
     mut request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Bytes>,
 ) -> Ended {
+    if Handshake::is_malformed(&request) {
+        respond.send_reset(Reason::PROTOCOL_ERROR);
+        return Ended::Reset;
+    }
     if head_len(&request) > terms.http2.head_max {
         return too_large(&terms, &client, respond);
     }

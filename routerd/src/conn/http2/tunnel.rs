@@ -28,6 +28,13 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
+    /// Whether it has a `:protocol` that does not belong there: h2 lets it pass, once extended CONNECT is allowed.
+    pub(super) fn is_malformed(request: &Request<RecvStream>) -> bool {
+        let Some(_) = request.extensions().get::<h2::ext::Protocol>() else { return false };
+        let target = request.uri();
+        *request.method() != Method::CONNECT || target.scheme().is_none() || target.path_and_query().is_none()
+    }
+
     /// Begins one if the client wants a WebSocket.
     pub(super) fn begun(request: &mut Request<RecvStream>) -> Option<Self> {
         let to = request.extensions().get::<h2::ext::Protocol>()?;

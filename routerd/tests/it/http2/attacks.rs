@@ -163,8 +163,23 @@ fn heads() -> Vec<Case> {
         ("a length and no body", with(&[("content-length", "5")]), MALFORMED),
         ("CONNECT", of(&[(":method", "CONNECT"), authority]), &["501"]),
         (
-            "CONNECT with :protocol",
+            "CONNECT with a :protocol of no name",
             of(&[(":method", "CONNECT"), (":protocol", "x"), scheme, authority, path]),
+            &["501"],
+        ),
+        (
+            "CONNECT with :protocol and no path",
+            of(&[(":method", "CONNECT"), (":protocol", "websocket"), scheme, authority]),
+            MALFORMED,
+        ),
+        (
+            "CONNECT with :protocol and no scheme",
+            of(&[(":method", "CONNECT"), (":protocol", "websocket"), path, authority]),
+            MALFORMED,
+        ),
+        (
+            "GET with :protocol",
+            of(&[(":method", "GET"), (":protocol", "websocket"), scheme, authority, path]),
             MALFORMED,
         ),
         ("Expect that nobody meets", with(&[("expect", "a miracle")]), &["417"]),
@@ -216,7 +231,7 @@ fn floods() -> Vec<Case> {
     let pair =
         |stream: u32| [frame(HEADERS, WHOLE, stream, &get("/fine")), frame(RST_STREAM, 0, stream, &[0; 4])];
     let resets = (0..2000).flat_map(|n| pair(n * 2 + 1)).flatten().collect();
-    let empty = [open(1), frame(DATA, 0, 1, b"").repeat(150_000)].concat();
+    let empty = [open(1), frame(DATA, 0, 1, b"").repeat(200_000)].concat();
     vec![
         ("rapid reset", resets, CALM),
         (
@@ -225,16 +240,16 @@ fn floods() -> Vec<Case> {
                 .concat(),
             CALM,
         ),
-        ("PING", frame(PING, 0, 0, &[0; 8]).repeat(60_000), CALM),
-        ("SETTINGS", setting(4, 70_000).repeat(60_000), CALM),
-        ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 7]).repeat(60_000), CALM),
+        ("PING", frame(PING, 0, 0, &[0; 8]).repeat(110_000), CALM),
+        ("SETTINGS", setting(4, 70_000).repeat(120_000), CALM),
+        ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 7]).repeat(130_000), CALM),
         (
             "WINDOW_UPDATE",
             [open(1), frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]).repeat(150_000)].concat(),
             CALM,
         ),
         ("empty DATA", empty, CALM),
-        ("frames nobody knows", frame(0xee, 0, 0, &[0; 100]).repeat(8_000), CALM),
+        ("frames nobody knows", frame(0xee, 0, 0, &[0; 100]).repeat(17_000), CALM),
     ]
 }
 

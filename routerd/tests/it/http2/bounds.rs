@@ -101,6 +101,31 @@ async fn the_last_request_of_a_connection_is_served_and_the_next_goes_elsewhere(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_that_wait_in_line_up_to_their_windows_are_no_flood() {
+    let dyno = Dyno::start().await;
+    let config = format!(
+        "[server]\nlisten = ['127.0.0.1:0']\nhttp2 = true\n[http2]\nstream_window = '1MiB'\n\
+         connection_window = '4MiB'\n[apps.shop]\ndynos = ['{}']\n",
+        dyno.address
+    );
+    let rig = Rig::from_toml(&config).await;
+    let client = Http2::connect(rig.address).await;
+    let (first, _) = client.send(request("GET", "/?ms=700", &[]), true).await;
+    rig.are(1, DynoState::Busy).await;
+    let mut answers = vec![first];
+    for number in 0..6 {
+        let (answer, mut body) = client.send(request("POST", &format!("/?n={number}"), &[]), false).await;
+        // What the windows have no room for waits at the client.
+        body.send_data(vec![b'x'; 1_000_000].into(), true).unwrap();
+        answers.push(answer);
+    }
+    for answer in answers {
+        assert_eq!(read(answer).await.unwrap().head.status, 200);
+    }
+    assert_eq!(dyno.asked(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_lets_streams_end_and_cuts_those_that_do_not() {
     let dyno = Dyno::start().await;
     let mut rig = rig(&dyno, "", "").await;
