@@ -114,6 +114,7 @@
 //! | `durable.rs` | What files that have to survive a power cut are written with |
 //! | `tls.rs` | TLS in front: handshakes, how much they may take from other work, and what has become of them |
 //! | `tls/files.rs` | Certificate files under watch |
+//! | `tls/last_word.rs` | The last word to a client whose handshake fails |
 //! | `tls/store.rs` | Which certificate a client gets |
 //! | `watch.rs` | Notices that a file has been written anew |
 //! | `drain.rs` | One signal for everything that runs: go on, let connections end, finish what is running, stop now |

@@ -5,6 +5,7 @@
 //! flood of handshakes is served by what time there is left, and as many as may wait do; the others are closed.
 
 mod files;
+mod last_word;
 mod store;
 
 use std::io;
@@ -17,20 +18,19 @@ use http::HeaderValue;
 use router_core::sync::Mutex;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::CertificateDer;
-use rustls::server::{Acceptor, NoServerSessionStorage, ProducesTickets, ResolvesServerCertUsingSni};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCertUsingSni};
 use rustls::sign::SingleCertAndKey;
 use rustls::{HandshakeKind, ServerConfig};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::timeout;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::files::Files;
 pub use self::files::Held;
+use self::last_word::Broken;
 use self::store::Store;
 use crate::config;
 use crate::config::cert::Certificate;
@@ -38,14 +38,6 @@ use crate::config::edge::{ClientAuth, Unnamed};
 
 /// Handshakes that may wait for their turn, for every core.
 const WAITING: usize = 100;
-/// The fatal alert `unrecognized_name` (RFC 6066 section 3), which the library does not send.
-const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-/// To a client that has not begun with TLS.
-const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
-    connection: close\r\ncontent-length: 38\r\n\r\nthis port speaks TLS: ask with https:\n\n";
-/// How much of what a client still sends is read, and for how long, so that it gets to read why there is no connection.
-const REST_MAX: u64 = 64 << 10;
-const REST: Duration = Duration::from_secs(1);
 
 /// The protocols that are offered above TLS (RFC 7301), the preferred one first.
 pub(crate) fn alpn() -> Vec<Vec<u8>> {
@@ -170,46 +162,47 @@ impl Terms {
     /// The handshake of one connection. What fails is counted.
     pub(crate) async fn shake(&self, stream: TcpStream) -> Option<Secured> {
         let result = timeout(self.timeout, self.try_shake(stream)).await;
-        let (end, secured) = match result.unwrap_or(Err(Failed(End::Timeout, String::new()))) {
-            Ok(secured) => match secured.stream.get_ref().1.handshake_kind() {
-                Some(HandshakeKind::Resumed) => (End::Resumed, Some(secured)),
-                _ => (End::Full, Some(secured)),
-            },
-            Err(Failed(end, why)) => {
-                tracing::debug!("a TLS handshake has failed: {} {why}", end.as_str());
-                (end, None)
+        match result.unwrap_or_else(|_| Err(Failed::new(End::Timeout, None))) {
+            Ok(secured) => {
+                let resumed = secured.stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+                self.edge.0.counts.add(if resumed { End::Resumed } else { End::Full });
+                Some(secured)
             }
-        };
-        self.edge.0.counts.add(end);
-        secured
+            Err(Failed { end, why, stream }) => {
+                tracing::debug!("a TLS handshake has failed: {} {why}", end.as_str());
+                self.edge.0.counts.add(end);
+                if let Some(stream) = stream {
+                    last_word::linger(stream).await;
+                }
+                None
+            }
+        }
     }
 
     async fn try_shake(&self, mut stream: TcpStream) -> Result<Secured, Failed> {
         let mut first = [0];
         if stream.peek(&mut first).await? == 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            return Err(Failed::new(End::Gone, None));
         }
         if first[0].is_ascii_uppercase() {
-            answer_plain(&mut stream).await?;
-            return Err(Failed(End::Plain, String::new()));
+            last_word::answer_plain(&mut stream).await?;
+            return Err(Failed::new(End::Plain, Some(stream)));
         }
         let address = stream.local_addr()?.ip().to_canonical();
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let start = last_word::hello(stream).await?;
         let hello = start.client_hello();
         let name = hello.server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
         let found = self.edge.0.store.find(&hello, name.as_deref(), address, self.unnamed);
         let Some(certificate) = found else {
-            let mut stream = start.io;
-            stream.write_all(&UNRECOGNIZED_NAME).await?;
-            let why = name.as_deref().unwrap_or("(no name)").to_owned();
-            linger(&mut stream).await;
-            return Err(Failed(End::UnknownName, why));
+            let (why, mut stream) = (name.as_deref().unwrap_or("(no name)").to_owned(), start.io);
+            last_word::unrecognized_name(&mut stream).await?;
+            return Err(Failed { why, ..Failed::new(End::UnknownName, Some(stream)) });
         };
         let mut server = ServerConfig::clone(&self.server);
         server.cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(certificate.signed())));
         let accept = {
             let Some(_waits) = Waits::enter(&self.edge.0.waiting, self.waiting) else {
-                return Err(Failed(End::Crowded, String::new()));
+                return Err(Failed::new(End::Crowded, None));
             };
             // It is never closed; were it, there would be no bound.
             let _turn = self.edge.0.turns.acquire().await;
@@ -217,7 +210,7 @@ impl Terms {
             yield_now().await;
             accept
         };
-        let stream = accept.await?;
+        let stream = last_word::handshake(accept).await?;
         let chain = stream.get_ref().1.peer_certificates();
         let shown = self.asks.then(|| chain.and_then(|chain| chain.first()).and_then(client_cert));
         Ok(Secured { stream, name, certificate, shown })
@@ -227,22 +220,6 @@ impl Terms {
 /// A byte sequence as structured fields have it (RFC 9440 section 2.1).
 fn client_cert(der: &CertificateDer<'_>) -> Option<HeaderValue> {
     HeaderValue::try_from(format!(":{}:", BASE64.encode(der))).ok()
-}
-
-/// Says in the client's own words that this is the wrong port.
-async fn answer_plain(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(PLAIN).await?;
-    linger(stream).await;
-    Ok(())
-}
-
-/// Ends a connection so that the other side gets to read what was written: closed with something unread, the kernel
-/// would take it back.
-async fn linger(stream: &mut TcpStream) {
-    if stream.shutdown().await.is_ok() {
-        let (mut rest, mut nowhere) = (stream.take(REST_MAX), tokio::io::sink());
-        let _ = timeout(REST, tokio::io::copy(&mut rest, &mut nowhere)).await;
-    }
 }
 
 /// One of those that compute or wait for it.
@@ -263,10 +240,27 @@ impl Drop for Waits<'_> {
 }
 
 /// Why there is no connection.
-struct Failed(End, String);
+struct Failed {
+    end: End,
+    why: String,
+    /// The client may not have read the last word yet.
+    stream: Option<TcpStream>,
+}
+
+impl Failed {
+    fn new(end: End, stream: Option<TcpStream>) -> Self {
+        Self { end, why: String::new(), stream }
+    }
+}
 
 impl From<io::Error> for Failed {
     fn from(error: io::Error) -> Self {
+        (error, None).into()
+    }
+}
+
+impl From<Broken> for Failed {
+    fn from((error, stream): Broken) -> Self {
         use rustls::Error;
         let end = match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
             None => End::Gone,
@@ -275,7 +269,7 @@ impl From<io::Error> for Failed {
             Some(Error::AlertReceived(_)) => End::Refused,
             Some(_) => End::Protocol,
         };
-        Self(end, error.to_string())
+        Self { end, why: error.to_string(), stream }
     }
 }
 

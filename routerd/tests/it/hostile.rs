@@ -4,6 +4,7 @@
 mod cases;
 mod dyno;
 mod peers;
+mod tls;
 
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! HTTP/2 in front: each stream is a request as any other, with its own ticket, record and fault.
 
-mod attacks;
+pub(crate) mod attacks;
 mod bounds;
 mod grpc;
 mod h2c;

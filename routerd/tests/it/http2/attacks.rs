@@ -9,7 +9,7 @@ use crate::support::frames::{
 use crate::support::{Dyno, Rig, until};
 
 /// What is sent behind preface and settings, and what may come back.
-type Case = (&'static str, Vec<u8>, &'static [&'static str]);
+pub(crate) type Case = (&'static str, Vec<u8>, &'static [&'static str]);
 
 const PROTOCOL: &[&str] = &["GOAWAY 1"];
 const FLOW: &[&str] = &["GOAWAY 3", "GOAWAY 1"];
@@ -250,6 +250,17 @@ fn floods() -> Vec<Case> {
         ),
         ("empty DATA", empty, CALM),
         ("frames nobody knows", frame(0xee, 0, 0, &[0; 100]).repeat(17_000), CALM),
+    ]
+}
+
+/// All of them, by what they have in common.
+pub(crate) fn groups() -> [(&'static str, Vec<Case>); 5] {
+    [
+        ("frames of no stream", frames_of_no_stream()),
+        ("frames of a stream", frames_of_a_stream()),
+        ("heads", heads()),
+        ("bodies and blocks", bodies_and_blocks()),
+        ("floods", floods()),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! A client that writes frames of HTTP/2 by hand, good ones and others, and says what comes back.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -139,6 +140,19 @@ fn huffman_digits(text: &[u8]) -> String {
         }
     }
     digits
+}
+
+/// What comes back in words, one of each kind in a row, without what says nothing; and whether the connection ends.
+pub(crate) async fn judge(frames: &mut Frames, silence: Duration) -> (Vec<String>, bool) {
+    let mut words: Vec<String> = Vec::new();
+    loop {
+        let Ok(next) = timeout(silence, frames.read()).await else { return (words, false) };
+        let Some(frame) = next else { return (words, true) };
+        let word = frame.word();
+        if !word.starts_with("frame ") && words.last() != Some(&word) {
+            words.push(word);
+        }
+    }
 }
 
 /// A connection on which frames are written.
