@@ -34,8 +34,11 @@ use crate::encryption::{Encryption, Secured};
 /// | [`health_rise`](Self::health_rise) | 1 | 100 | the dyno gets requests again |
 /// | [`health_fall`](Self::health_fall) | 3 | 100 | the dyno gets no more requests |
 /// | [`body_max`](Self::body_max) | 0: any length | 64 GiB | refused: H26 with 413 |
-/// | [`request_buffer`](Self::request_buffer) | 64 KiB | 1 GiB | the rest is streamed while the dyno is held |
-/// | [`response_spool`](Self::response_spool) | 1 MiB | 1 GiB | the dyno is held until the client reads |
+/// | [`request_buffer`](Self::request_buffer) | 64 KiB | 1 GiB | to disk, else streamed while the dyno is held |
+/// | [`response_spool`](Self::response_spool) | 1 MiB | 1 GiB | to disk, else the dyno is held until the client reads |
+/// | [`request_disk`](Self::request_disk) | 0 | 1 TiB | the rest is streamed while the dyno is held |
+/// | [`response_disk`](Self::response_disk) | 0 | 1 TiB | the dyno is held until the client reads |
+/// | [`disk_max`](Self::disk_max) | 1 GiB | 64 TiB | as if there were no disk |
 ///
 /// ```
 /// use router_core::limits::Limits;
@@ -102,6 +105,12 @@ pub struct Limits {
     pub request_buffer: usize,
     /// How much of an answer is kept for a slow client so that the dyno is free, in bytes.
     pub response_spool: usize,
+    /// How much more of a request body is kept on disk before a dyno is taken, in bytes.
+    pub request_disk: u64,
+    /// How much more of an answer is kept on disk for a slow client, in bytes.
+    pub response_disk: u64,
+    /// How many bytes all bodies of the app together may have on disk.
+    pub disk_max: u64,
     /// Which idle dyno serves next.
     pub order: Order,
     /// What the dynos speak.
@@ -188,6 +197,9 @@ impl Default for Limits {
             body_max: 0,
             request_buffer: 64 << 10,
             response_spool: 1 << 20,
+            request_disk: 0,
+            response_disk: 0,
+            disk_max: 1 << 30,
             order: Order::Lifo,
             protocol: Protocol::Http1,
             close_frees_dyno: false,
@@ -242,6 +254,9 @@ setters! {
     with_body_max sets body_max: u64;
     with_request_buffer sets request_buffer: usize;
     with_response_spool sets response_spool: usize;
+    with_request_disk sets request_disk: u64;
+    with_response_disk sets response_disk: u64;
+    with_disk_max sets disk_max: u64;
     with_order sets order: Order;
     with_protocol sets protocol: Protocol;
     with_close_frees_dyno sets close_frees_dyno: bool;

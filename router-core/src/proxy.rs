@@ -8,10 +8,12 @@
 //! What is deliberately absent: a connection pool (a dyno has one connection, and it travels in the lease),
 //! timers that decide who is served (the policy does, from the clock), and retries that might run a request twice.
 
+mod ahead;
 mod answer;
 mod body;
 mod canary;
 mod dial;
+mod disk;
 mod flight;
 mod forward;
 mod frames;
@@ -36,6 +38,7 @@ mod wire;
 
 pub use answer::fault_page;
 pub use body::{Body, BrokenOff};
+pub use disk::Disk;
 pub use inspect::Rules;
 pub use memory::Memory;
 pub use origin::Trust;

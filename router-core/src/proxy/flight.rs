@@ -202,9 +202,9 @@ impl Flight {
 
     /// Reads the rest of the answer into the spool, in a task of its own, so that the dyno is free at its last byte
     /// however slowly the client reads.
-    pub(crate) fn pump(mut self, writer: Writer) {
+    pub(crate) fn pump(mut self, mut writer: Writer) {
         tokio::spawn(async move {
-            let fault = self.pump_all(&writer).await;
+            let fault = self.pump_all(&mut writer).await;
             let service = self.0.as_ref().map(Parts::service).unwrap_or_default();
             match fault {
                 None => self.served(),
@@ -212,17 +212,19 @@ impl Flight {
                 Some(Fault::IdleConnection | Fault::ClientIdle | Fault::ClientInterrupted) => self.abandon(),
                 Some(_) => self.fail(),
             }
-            writer.end(End { service, fault });
+            writer.end(End { service, fault }).await;
         });
     }
 
-    async fn pump_all(&mut self, writer: &Writer) -> Option<Fault> {
+    async fn pump_all(&mut self, writer: &mut Writer) -> Option<Fault> {
         let Some(parts) = &mut self.0 else { return Some(Fault::Platform) };
         let mut timer = pin!(sleep(parts.limits.idle));
         poll_fn(|cx| {
             loop {
                 match writer.poll_room(cx) {
                     Poll::Ready(Err(Gone)) => return Poll::Ready(Some(Fault::ClientInterrupted)),
+                    // The disk is slow, not the client.
+                    Poll::Pending if writer.is_writing() => return Poll::Pending,
                     Poll::Pending => {
                         let late = timer.as_mut().poll(cx).is_ready();
                         return if late { Poll::Ready(Some(Fault::ClientIdle)) } else { Poll::Pending };
@@ -239,6 +241,7 @@ impl Flight {
                         parts.park(cx);
                         return Poll::Ready(None);
                     }
+                    Poll::Pending if writer.flush() => {}
                     Poll::Pending => {
                         if writer.poll_gone(cx).is_ready() {
                             return Poll::Ready(Some(Fault::ClientInterrupted));

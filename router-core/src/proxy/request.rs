@@ -18,6 +18,7 @@ use crate::ids::AppId;
 use crate::proxy::answer::fault_page;
 use crate::proxy::body::Body;
 use crate::proxy::canary;
+use crate::proxy::disk::{Disk, Share};
 use crate::proxy::forward::{Attempt, Failed, send};
 use crate::proxy::grpc::{self, Call};
 use crate::proxy::inspect::{self, Rules, Target};
@@ -67,6 +68,7 @@ pub struct Proxy {
     rules: Rules,
     guard: Option<Guard>,
     memory: Memory,
+    disk: Disk,
     hook: Arc<Hook>,
     _timekeeper: Arc<turn::Timekeeper>,
 }
@@ -96,7 +98,8 @@ impl Proxy {
     pub fn new(router: Router) -> Self {
         let timekeeper = Arc::new(turn::Timekeeper::start(router.clone()));
         let (rules, hook) = (Rules::default(), Arc::new(Hook::new(|_| {})));
-        Self { router, rules, guard: None, memory: Memory::default(), hook, _timekeeper: timekeeper }
+        let (memory, disk) = (Memory::default(), Disk::default());
+        Self { router, rules, guard: None, memory, disk, hook, _timekeeper: timekeeper }
     }
 
     /// What a request may look like.
@@ -116,6 +119,12 @@ impl Proxy {
     /// How many bytes of bodies it holds; its clones share the account.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Where bodies go that memory has no room for; its clones share it. What an app may have there is in its
+    /// [`Limits`](crate::limits::Limits), and nothing by default.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// Who gets the record of each request, once, when it is over. Called on the request's path: it must not block.
@@ -201,16 +210,17 @@ impl Proxy {
                     if call.is_some() {
                         Upload::streamed(body)
                     } else {
-                        Upload::read_ahead(body, &limits, &self.memory).await?
+                        let share = Share::new(&self.disk, found.id(), limits.request_disk, limits.disk_max);
+                        Upload::read_ahead(body, &limits, &self.memory, share).await?
                     }
                 }
             };
             let interim = client.interim.clone().filter(|_| head.version >= http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);
             let ends = client.ends(address);
-            let (path, memory) = (target.path, self.memory.clone());
+            let (path, memory, disk) = (target.path, self.memory.clone(), self.disk.clone());
             let mut attempt =
-                Attempt { method, path, headers, upload, interim, upgrade, trailers, ends, memory };
+                Attempt { method, path, headers, upload, interim, upgrade, trailers, ends, memory, disk };
             let mut entered = self.router.clock().now();
             let lane = found.lane(|canary| canary::carries(canary, &attempt.headers));
             let mut ticket = self.router.ticket_on(found, lane, attempt.upload.held())?; // 3
