@@ -20,6 +20,7 @@ pub mod http2;
 pub mod key;
 pub mod plan;
 pub mod reference;
+mod spool;
 mod trail;
 pub mod tls;
 pub mod token;
@@ -119,6 +120,10 @@ pub struct Server {
     pub max_connections_per_ip: u32,
     /// In bytes; 0: any number.
     pub memory_max: u64,
+    /// Where bodies on disk are.
+    pub spool_dir: PathBuf,
+    /// In bytes; 0: any number.
+    pub disk_max: u64,
     /// Whom root becomes; `None`: it stays root.
     pub user: Option<String>,
     /// `None`: the user's own.
@@ -366,6 +371,8 @@ impl Default for Server {
             proxy_protocol: ProxyProtocol::Off,
             max_connections_per_ip: 0,
             memory_max: 0,
+            spool_dir: spool::folder(),
+            disk_max: 0,
             user: None,
             group: None,
         }

@@ -98,7 +98,9 @@ impl Ahead {
 
     /// No more is read ahead.
     pub(crate) async fn keep(mut self) -> Kept {
-        let Some(mut beyond) = self.beyond.take() else { return Kept { first: self.join(), ..Kept::default() } };
+        let Some(mut beyond) = self.beyond.take() else {
+            return Kept { first: self.join(), ..Kept::default() };
+        };
         beyond.write(&self.memory).await;
         let Beyond { share, file, written, gathered, .. } = beyond;
         let stored = file.map(|file| Arc::new(Stored { file, length: written, _share: share }));
@@ -195,7 +197,8 @@ impl Replay {
         let Some(stored) = self.stored.as_ref().filter(|stored| self.at < stored.length) else {
             return Poll::Ready(Ok(std::mem::take(&mut self.last)));
         };
-        let reading = self.reading.get_or_insert_with(|| stored.file.read(self.at, stored.length - self.at).1);
+        let reading =
+            self.reading.get_or_insert_with(|| stored.file.read(self.at, stored.length - self.at).1);
         let read = ready!(Pin::new(reading).poll(cx));
         self.reading = None;
         let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -253,7 +256,7 @@ mod tests {
     #[tokio::test]
     async fn memory_first_then_disk_and_it_can_be_sent_more_than_once() {
         let (disk, folder, memory) = (Disk::default(), tempfile::tempdir().unwrap(), Memory::default());
-        disk.set(folder.path(), 0);
+        disk.set(folder.path(), 0, 0);
         memory.set_most(1 << 30);
         for (most, app_most, length, stored, fallbacks) in [
             (1 << 20, 1 << 20, 300_000, 240_000, 0),
@@ -284,6 +287,6 @@ mod tests {
         let (kept, read) = read(ahead).await;
         assert_eq!((read.len(), kept.in_memory(), memory.held()), (150_000, 150_000, 150_000));
         assert!(all(&kept).await == read);
-        assert_eq!(disk.fallbacks()[2], ("no_space", 1));
+        assert_eq!(disk.fallbacks()[3], ("no_space", 1));
     }
 }

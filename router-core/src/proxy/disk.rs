@@ -1,8 +1,8 @@
 //! Bodies on disk: files without a name, how many bytes are in them, and how many may be.
 //!
 //! *Shared:* one [`Disk`] between all requests. *Lock:* its own, for a sum. *Never:* a file that is touched by a thread
-//! of the runtime: opening, writing, reading and closing are left to tokio's threads for what may block. *Never:* a file
-//! that is left behind: none has a name, so the kernel takes it back however the process ends.
+//! of the runtime: opening, writing, reading and closing are left to tokio's threads for what may block. *Never:* a
+//! file that is left behind: none has a name, so the kernel takes it back however the process ends.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -38,6 +38,8 @@ struct Shared {
     folder: Mutex<PathBuf>,
     /// 0: there is no bound.
     most: AtomicU64,
+    /// 0: there is no bound.
+    files_most: AtomicU64,
     files: AtomicU64,
     held: Mutex<Held>,
     fallbacks: [AtomicU64; Fallback::ALL.len()],
@@ -58,6 +60,8 @@ pub(crate) enum Fallback {
     AppFull,
     /// All apps together have.
     AllFull,
+    /// There are as many files as there may be.
+    Files,
     /// The disk has no room, or a quota is used up.
     NoSpace,
     /// The disk fails.
@@ -69,6 +73,7 @@ impl Default for Disk {
         Self(Arc::new(Shared {
             folder: Mutex::new(std::env::temp_dir()),
             most: AtomicU64::new(0),
+            files_most: AtomicU64::new(0),
             files: AtomicU64::new(0),
             held: Mutex::default(),
             fallbacks: Default::default(),
@@ -78,11 +83,13 @@ impl Default for Disk {
 }
 
 impl Disk {
-    /// In which folder files are made from now on (the default is that of [`std::env::temp_dir`]), and how many bytes
-    /// all of them together may have; 0 (the default) is no bound. Files that are there stay.
-    pub fn set(&self, folder: impl Into<PathBuf>, most: u64) {
+    /// In which folder files are made from now on (the default is that of [`std::env::temp_dir`]), how many bytes all
+    /// of them together may have, and how many files there may be at once; 0 (the default) is no bound. Files that are
+    /// there stay.
+    pub fn set(&self, folder: impl Into<PathBuf>, most: u64, files_most: u64) {
         *self.0.folder.lock() = folder.into();
         self.0.most.store(most, Ordering::Relaxed);
+        self.0.files_most.store(files_most, Ordering::Relaxed);
     }
 
     /// Tries whether a file can be made in a folder and written to. It may block.
@@ -138,7 +145,8 @@ fn create(folder: &Path) -> io::Result<File> {
 }
 
 impl Fallback {
-    pub(crate) const ALL: [Self; 4] = [Self::AppFull, Self::AllFull, Self::NoSpace, Self::Failed];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::AppFull, Self::AllFull, Self::Files, Self::NoSpace, Self::Failed];
 
     pub(crate) fn of(error: &io::Error) -> Self {
         match error.kind() {
@@ -151,6 +159,7 @@ impl Fallback {
         match self {
             Self::AppFull => "app_full",
             Self::AllFull => "server_full",
+            Self::Files => "files",
             Self::NoSpace => "no_space",
             Self::Failed => "error",
         }
@@ -194,6 +203,10 @@ impl Share {
             return Ok(());
         }
         let most = self.disk.0.most.load(Ordering::Relaxed);
+        let files_most = self.disk.0.files_most.load(Ordering::Relaxed);
+        if self.bytes == 0 && files_most > 0 && self.disk.files() >= files_most {
+            return Err(Fallback::Files);
+        }
         let mut held = self.disk.0.held.lock();
         let of_app = held.apps.get(&self.app).copied().unwrap_or_default();
         if of_app.saturating_add(more) > self.app_most {
@@ -301,7 +314,7 @@ pub(crate) mod tests {
     #[test]
     fn an_app_and_all_together_have_no_more_than_they_may_and_give_it_back() {
         let disk = Disk::default();
-        disk.set("/nowhere", 30);
+        disk.set("/nowhere", 30, 0);
         let share = |app: &str| Share::new(&disk, &app.into(), 100, 20).unwrap();
         let (mut one, mut two, mut other) = (share("a"), share("a"), share("b"));
         assert_eq!((one.reach(15), one.reach(10), disk.held()), (Ok(()), Ok(()), 15));
@@ -317,13 +330,15 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn what_is_written_is_read_and_the_file_has_no_name() {
         let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
-        disk.set(folder.path(), 0);
+        disk.set(folder.path(), 0, 1);
         let parts = vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")];
         let file = Scratch::write(None, &disk, 5, parts).await.unwrap().unwrap();
         let (length, task) = file.read(6, 4);
         assert_eq!((length, &task.await.unwrap().unwrap()[..]), (4, &b"netw"[..]));
         assert_eq!(file.file().unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!((folder.path().read_dir().unwrap().count(), disk.files()), (0, 1));
+        let second = Share::new(&disk, &"shop".into(), 9, 9).unwrap().reach(1);
+        assert_eq!(second, Err(Fallback::Files), "one file is all there may be");
         let beyond = file.read(9, 4).1.await.unwrap();
         assert_eq!(beyond.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         drop(file);
@@ -333,14 +348,14 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn what_goes_wrong_is_told_apart_and_counted() {
         let disk = Disk::default();
-        disk.set("/nowhere/at/all", 0);
+        disk.set("/nowhere/at/all", 0, 0);
         let nowhere = Scratch::write(None, &disk, 0, Vec::new()).await.unwrap().err().unwrap();
         let part = vec![Bytes::from_static(b"one")];
         let no_room = Scratch::write(Some(full(&disk)), &disk, 0, part).await.unwrap().err().unwrap();
         for error in [&nowhere, &no_room] {
             disk.falls_back(Fallback::of(error), Some(error));
         }
-        assert_eq!(counted(&disk), [0, 0, 1, 1]);
+        assert_eq!(counted(&disk), [0, 0, 0, 1, 1]);
         assert!(Disk::probe(Path::new("/nowhere/at/all")).is_err());
         assert!(Disk::probe(&std::env::temp_dir()).is_ok());
     }

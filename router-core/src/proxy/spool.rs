@@ -1,8 +1,8 @@
 //! An answer between a dyno and a slower client: kept up to a bound, so that the dyno is free at its last byte.
 //!
 //! What there is no room for in memory goes to disk, in the order in which it came, and is read back at the client's
-//! pace. A client that keeps up gets each part from memory as soon as it is there: nothing is held back for more to come,
-//! except behind what the client has not taken yet.
+//! pace. A client that keeps up gets each part from memory as soon as it is there: nothing is held back for more to
+//! come, except behind what the client has not taken yet.
 //!
 //! *Shared:* one [`Spool`] between the task that reads the dyno and the client's connection. *Lock:* its own, for a
 //! push or a pop. *Wakes:* the reader when there is something, the writer when there is room again or nobody reads
@@ -176,8 +176,8 @@ impl Spill {
 }
 
 impl Writer {
-    /// Ready when a frame may be pushed, or when nobody reads any more. [`is_writing`](Self::is_writing) says whether it
-    /// is the disk that is waited for.
+    /// Ready when a frame may be pushed, or when nobody reads any more. [`is_writing`](Self::is_writing) says whether
+    /// it is the disk that is waited for.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         loop {
             let mut state = self.shared.lock();
@@ -354,7 +354,9 @@ impl Reader {
                 let read = ready!(Pin::new(&mut reading.task).poll(cx));
                 let place = reading.place;
                 self.reading = None;
-                return Poll::Ready(self.read(place, read.unwrap_or_else(|error| Err(io::Error::other(error)))));
+                return Poll::Ready(
+                    self.read(place, read.unwrap_or_else(|error| Err(io::Error::other(error)))),
+                );
             }
             let mut state = self.shared.lock();
             let file = state.stored.as_ref().and_then(|stored| stored.file.as_ref());
@@ -390,7 +392,9 @@ impl Reader {
             }
         };
         match state.parts.front_mut() {
-            Some(Part::Disk(at, length)) if *length > place.1 => (*at, *length) = (*at + place.1, *length - place.1),
+            Some(Part::Disk(at, length)) if *length > place.1 => {
+                (*at, *length) = (*at + place.1, *length - place.1)
+            }
             Some(Part::Disk(..) | Part::Memory(_)) | None => drop(state.parts.pop_front()),
         }
         let given_up = state.stored.as_mut().and_then(|stored| {

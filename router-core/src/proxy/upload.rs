@@ -172,7 +172,9 @@ impl Body for ToDyno {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.left() == 0 && self.trailers.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        self.ahead.left() == 0
+            && self.trailers.is_none()
+            && self.rest.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -322,7 +324,10 @@ mod tests {
         let memory = memory(1000);
         let body = body(&["a", "bc", "", "def"], false);
         let mut upload = Upload::read_ahead(body, &Limits::default(), &memory, None).await.unwrap();
-        assert_eq!((&sent(&mut upload).await[..], memory.held(), upload.is_whole()), (&b"abcdef"[..], 6, true));
+        assert_eq!(
+            (&sent(&mut upload).await[..], memory.held(), upload.is_whole()),
+            (&b"abcdef"[..], 6, true)
+        );
         drop(upload);
         assert_eq!(memory.held(), 0);
     }
@@ -338,7 +343,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_streamed_or_on_disk_is_known_to_be_sent_when_it_is() {
         let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
-        disk.set(folder.path(), 0);
+        disk.set(folder.path(), 0, 0);
         let limits = Limits::default().with_request_buffer(2);
         for (most, whole) in [(100, true), (2, false)] {
             let share = Share::new(&disk, &"shop".into(), most, 100);

@@ -1,9 +1,10 @@
 //! From the file as written to the checked configuration: what one key alone cannot show to be wrong.
 
 mod admin;
-mod http2;
-mod tls;
 mod door;
+mod http2;
+mod spool;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -126,6 +127,8 @@ impl<'a> Checker<'a> {
             user,
             group,
             memory_max: file.memory_max.or(Size(default.memory_max)).0,
+            spool_dir: self.spool_dir(file),
+            disk_max: file.disk_max.or(Size(default.disk_max)).0,
             max_connections_per_ip: file.max_connections_per_ip.or(default.max_connections_per_ip),
         }
     }
@@ -416,7 +419,7 @@ impl<'a> Checker<'a> {
             ("retry.quarantine", &retry.quarantine, default.quarantine),
             ("retry.quarantine_max", &retry.quarantine_max, quarantine_max),
         );
-        Limits::default()
+        self.disk(app, default.clone())
             .with_queue_max_wait(max_wait)
             .with_queue_max_requests_per_dyno(
                 queue.max_requests_per_dyno.or(default.queue_max_requests_per_dyno),

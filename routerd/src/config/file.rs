@@ -149,6 +149,14 @@ pub struct Server {
     /// program itself come on top.
     #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "64GiB"))]
     pub memory_max: Key<Size>,
+    /// The folder for bodies on disk (`request_disk` and `response_disk` of an app), relative to this file's folder;
+    /// empty: `$TMPDIR`, or `/var/tmp`, which in contrast to `/tmp` is rarely in memory. The files have no name and end
+    /// with their requests, or with the process. A folder that cannot be written to is an error, if an app needs one.
+    #[schemars(extend("default" = ""))]
+    pub spool_dir: Key<String>,
+    /// How many bytes bodies may have on disk, of all apps together; 0B: each app's `disk_max` is bound enough.
+    #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "65536GiB"))]
+    pub disk_max: Key<Size>,
     /// The user that `routerd run` becomes when root has started it, once the listeners are open; empty: it stays root.
     /// Everything else is read and written by that user, at reloads too. Who is not root stays who they are.
     #[schemars(extend("default" = ""))]

@@ -23,7 +23,7 @@ fn cx() -> Context<'static> {
 /// The disk in a folder of its own, which goes with the second.
 fn disk() -> (Disk, tempfile::TempDir) {
     let (disk, folder) = (Disk::default(), tempfile::tempdir().unwrap());
-    disk.set(folder.path(), 0);
+    disk.set(folder.path(), 0, 0);
     (disk, folder)
 }
 
@@ -128,7 +128,7 @@ async fn what_memory_has_no_room_for_goes_to_disk_and_comes_back_in_order() {
 #[tokio::test]
 async fn a_client_that_keeps_up_never_meets_the_disk() {
     let disk = Disk::default();
-    disk.set("/nowhere/at/all", 0);
+    disk.set("/nowhere/at/all", 0, 0);
     let (mut writer, mut reader) = spool(10, Memory::default(), share(&disk, 1000, 1000));
     for _ in 0..100 {
         push(&mut writer, data(20)).await;
@@ -220,7 +220,7 @@ async fn room_or_wait(writer: &mut Writer) {
 async fn a_disk_that_is_full_or_not_there_loses_nothing_and_is_not_asked_again() {
     for there in [true, false] {
         let disk = Disk::default();
-        disk.set("/nowhere/at/all", 0);
+        disk.set("/nowhere/at/all", 0, 0);
         let (mut writer, mut reader) = spool(10, Memory::default(), share(&disk, 1000, 1000));
         writer.shared.lock().stored.as_mut().unwrap().file = there.then(|| full(&disk));
         push(&mut writer, data(11)).await;
@@ -230,7 +230,10 @@ async fn a_disk_that_is_full_or_not_there_loses_nothing_and_is_not_asked_again()
         room_or_wait(&mut writer).await;
         assert!(poll_fn(|cx| Poll::Ready(writer.poll_room(cx))).await.is_pending(), "the client has to read");
         let name = if there { "no_space" } else { "error" };
-        assert_eq!(disk.fallbacks().into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>(), [(name, 1)]);
+        assert_eq!(
+            disk.fallbacks().into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>(),
+            [(name, 1)]
+        );
         assert_eq!((disk.held(), disk.files()), (0, 0));
         writer.end(OVER).await;
         assert_eq!(rest(&mut reader).await.len(), 36);
@@ -263,8 +266,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever is pushed and read in whatever order, under whatever bounds: the bytes come out as they went in, and the
-    /// bounds hold.
+    /// Whatever is pushed and read in whatever order, under whatever bounds: the bytes come out as they went in, and
+    /// the bounds hold.
     #[test]
     fn what_goes_in_comes_out(
         steps in prop::collection::vec(step(), 1..120),

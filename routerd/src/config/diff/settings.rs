@@ -44,6 +44,8 @@ fn server(server: &Server) -> Keys {
         proxy_protocol,
         max_connections_per_ip,
         memory_max,
+        spool_dir,
+        disk_max,
         user,
         group,
     } = server;
@@ -73,6 +75,8 @@ fn server(server: &Server) -> Keys {
         ("server.proxy_protocol", one(header)),
         ("server.max_connections_per_ip", one(max_connections_per_ip)),
         ("server.memory_max", one(Size(*memory_max))),
+        ("server.spool_dir", one(spool_dir.display())),
+        ("server.disk_max", one(Size(*disk_max))),
         ("server.user", name(user)),
         ("server.group", name(group)),
         ("server.http2", one(http2)),
