@@ -82,6 +82,7 @@
 //! | `proxy/origin.rs` | who a request comes from, and whom to believe about it |
 //! | `proxy/upload.rs` | a request's body on its way to a dyno |
 //! | `proxy/ahead.rs` | what is read of it before a dyno is taken, in memory and on disk |
+//! | `proxy/pace.rs` | the least pace of a client that sends while it holds a dyno |
 //! | `proxy/canary.rs` | step 3: does a request carry what makes it the canary's |
 //! | `proxy/turn.rs` | step 3: waits for a ticket, keeps the alarm |
 //! | `proxy/probe.rs` | asks a dyno how it is |

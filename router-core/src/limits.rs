@@ -24,6 +24,7 @@ use crate::encryption::{Encryption, Secured};
 /// | [`stream_drain`](Self::stream_drain) | 5 min | 24 h | the upgraded connections of a dyno that leaves are closed |
 /// | [`streams`](Self::streams) | 0 | 10,000 | further upgraded connections take up the dyno's slots |
 /// | [`body`](Self::body) | 5 min | 24 h | H28 |
+/// | [`body_rate_min`](Self::body_rate_min) | 240 B/s | 1 GiB/s | H28 |
 /// | [`linger`](Self::linger) | 5 min | 24 h | the connection is closed, the dyno is free |
 /// | [`keepalive`](Self::keepalive) | 90 s | 24 h | a new connection for the next request; 0: always |
 /// | [`max_tries`](Self::max_tries) | 10 | 100 | H21 or H19 |
@@ -77,8 +78,12 @@ pub struct Limits {
     pub stream_drain: Duration,
     /// How many upgraded connections a dyno holds beside its requests; what is more takes up its slots. 0: all do.
     pub streams: u32,
-    /// The longest the part of a body that is read before a dyno is taken (`request_buffer`) may take to come.
+    /// The longest the part of a body that is read before a dyno is taken (`request_buffer`, `request_disk`) may take
+    /// to come, and what its bytes may take at `body_rate_min`.
     pub body: Duration,
+    /// What a client must send of a body in a second, on average after 5 s, while it holds a dyno, in bytes. It also
+    /// earns time beyond `body` with it. 0: any pace will do. Calls of gRPC are left alone.
+    pub body_rate_min: u64,
     /// How long a dyno counts as busy for a request that nobody waits for any more.
     pub linger: Duration,
     /// How long an idle connection to a dyno may be used again; zero closes it after each request.
@@ -185,6 +190,7 @@ impl Default for Limits {
             stream_drain: Duration::from_secs(300),
             streams: 0,
             body: Duration::from_secs(300),
+            body_rate_min: 240,
             linger: Duration::from_secs(300),
             keepalive: Duration::from_secs(90),
             max_tries: 10,
@@ -242,6 +248,7 @@ setters! {
     with_stream_drain sets stream_drain: Duration;
     with_streams sets streams: u32;
     with_body sets body: Duration;
+    with_body_rate_min sets body_rate_min: u64;
     with_linger sets linger: Duration;
     with_keepalive sets keepalive: Duration;
     with_max_tries sets max_tries: u32;

@@ -51,6 +51,11 @@ impl Ahead {
         Self { first: Bytes::new(), all: BytesMut::new(), read: 0, most, charge, memory, beyond }
     }
 
+    /// So much has come.
+    pub(crate) fn length(&self) -> u64 {
+        self.read as u64 + self.beyond.as_ref().map_or(0, Beyond::length)
+    }
+
     /// Whether more may be read.
     pub(crate) fn has_room(&self) -> bool {
         self.has_memory() || self.beyond.as_ref().is_some_and(Beyond::has_room)

@@ -149,10 +149,8 @@ impl Fallback {
         [Self::AppFull, Self::AllFull, Self::Files, Self::NoSpace, Self::Failed];
 
     pub(crate) fn of(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
-            _ => Self::Failed,
-        }
+        let no_space = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if no_space { Self::NoSpace } else { Self::Failed }
     }
 
     fn as_str(self) -> &'static str {

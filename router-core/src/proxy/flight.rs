@@ -25,6 +25,7 @@ use crate::limits::{Limits, ProxyHeader};
 use crate::policy::health::Outcome;
 use crate::proxy::dial::{Conn, Head, Unsent};
 use crate::proxy::memory::Memory;
+use crate::proxy::pace::GRACE;
 use crate::proxy::spool::{End, Gone, Writer};
 use crate::proxy::upgrade::Switched;
 use crate::proxy::upload::{Progress, ToDyno, Waits};
@@ -364,7 +365,7 @@ impl Parts {
         self.conn.parked = keep.then(|| self.lease.app().shared().now());
     }
 
-    /// How much longer to wait for the head; zero: no longer.
+    /// When to look again whether to wait for the head; zero: no longer.
     fn patience(&self) -> Duration {
         let left = |since: std::time::Instant, most: Duration| {
             most.saturating_sub(self.lease.app().shared().now().duration_since(since))
@@ -372,7 +373,11 @@ impl Parts {
         match self.progress.as_ref().map(|progress| progress.waits()) {
             None => left(self.sent, self.limits.first_byte),
             Some(Waits::Done(at)) => left(at, self.limits.first_byte),
-            Some(Waits::ForClient(at) | Waits::ForDyno(at)) => left(at, self.limits.idle),
+            Some(Waits::ForDyno(at)) => left(at, self.limits.idle).min(GRACE),
+            Some(Waits::ForClient(at)) => {
+                let pace = self.progress.as_ref().and_then(|progress| progress.patience());
+                left(at, self.limits.idle).min(pace.unwrap_or(GRACE)).min(GRACE)
+            }
         }
     }
 

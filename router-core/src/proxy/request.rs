@@ -24,8 +24,8 @@ use crate::proxy::grpc::{self, Call};
 use crate::proxy::inspect::{self, Rules, Target};
 use crate::proxy::memory::Memory;
 use crate::proxy::origin::{Trust, as_value};
-use crate::proxy::record::{Hook, Open, Record};
-use crate::proxy::upload::{BoxError, ClientBody, Upload, bounded};
+use crate::proxy::record::{Hook, Open, Record, Stalled};
+use crate::proxy::upload::{BoxError, ClientBody, Upload};
 use crate::proxy::{headers, http2, https, turn};
 use crate::router::{AppRef, Lease, Router};
 
@@ -87,6 +87,7 @@ pub struct Client {
     interim: Option<Interim>,
     upgrades: bool,
     gone: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+    stalled: Option<Stalled>,
 }
 
 /// The request cannot be answered, because its client is gone or has fallen silent: close the connection.
@@ -201,20 +202,8 @@ impl Proxy {
             }
             self.pass(&Asking { app: found.id(), address, headers: &head.headers })
                 .map_err(|refusal| refusal.tell(&mut retry_after))?;
-            let upload = match body {
-                None => Upload::none(),
-                Some(_) if self.memory.is_full() => return Err(Fault::Memory),
-                Some(body) => {
-                    let body = bounded(body, limits.body_max)?;
-                    // A call may wait for its answer before it says more.
-                    if call.is_some() {
-                        Upload::streamed(body)
-                    } else {
-                        let share = Share::new(&self.disk, found.id(), limits.request_disk, limits.disk_max);
-                        Upload::read_ahead(body, &limits, &self.memory, share).await?
-                    }
-                }
-            };
+            let share = Share::new(&self.disk, found.id(), limits.request_disk, limits.disk_max);
+            let upload = Upload::take_up(body, call.is_some(), &limits, &self.memory, share).await?;
             let interim = client.interim.clone().filter(|_| head.version >= http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);
             let ends = client.ends(address);
@@ -297,6 +286,7 @@ impl Received {
         let received = clock::wall();
         // Opened first: it closes on drop, whatever happens, and calls the hook (step 7).
         let mut open = Open::new(Record::default(), proxy.router.clock(), &proxy.hook);
+        open.asks(client.stalled.clone());
         let plain = http2::plain(&mut head);
         open.note(|record| describe(record, &head, client));
         let call = grpc::call(&head);
@@ -369,6 +359,7 @@ impl Client {
             interim: None,
             upgrades: false,
             gone: None,
+            stalled: None,
         }
     }
 
@@ -428,6 +419,13 @@ impl Client {
     #[must_use]
     pub fn with_gone(mut self, gone: Arc<dyn Fn() -> bool + Send + Sync>) -> Self {
         self.gone = Some(gone);
+        self
+    }
+
+    /// How to ask why its connection has ended: because it took nothing for too long (H28), or for another reason.
+    #[must_use]
+    pub fn with_stalled(mut self, stalled: Stalled) -> Self {
+        self.stalled = Some(stalled);
         self
     }
 

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -17,6 +17,7 @@ use crate::limits::Limits;
 use crate::proxy::ahead::{Ahead, Kept, Lost, Replay};
 use crate::proxy::disk::Share;
 use crate::proxy::memory::Memory;
+use crate::proxy::pace::{self, Pace};
 use crate::sync::Mutex;
 
 /// Any error of a body.
@@ -28,7 +29,7 @@ pub(crate) type ClientBody = UnsyncBoxBody<Bytes, BoxError>;
 ///
 /// # Errors
 /// [`BadRequest::BodyTooLarge`] if it says so beforehand.
-pub(crate) fn bounded(body: ClientBody, most: u64) -> Result<ClientBody, Fault> {
+fn bounded(body: ClientBody, most: u64) -> Result<ClientBody, Fault> {
     let length = body.size_hint();
     if most == 0 || length.exact().is_some_and(|length| length <= most) {
         return Ok(body);
@@ -47,27 +48,48 @@ pub(crate) struct Upload {
     /// What has not, if the body is longer than what may be read ahead.
     rest: Option<ClientBody>,
     length: Option<u64>,
+    /// What is to come of it in a second, in bytes, while a dyno waits for it; 0: any number.
+    rate_min: u64,
 }
 
 impl Upload {
     /// No body.
     pub(crate) fn none() -> Self {
-        Self { ahead: Kept::default(), trailers: None, rest: None, length: Some(0) }
+        Self { ahead: Kept::default(), trailers: None, rest: None, length: Some(0), rate_min: 0 }
     }
 
-    /// A body that is sent on as it comes.
-    pub(crate) fn streamed(body: ClientBody) -> Self {
-        let length = body.size_hint().exact();
-        Self { ahead: Kept::default(), trailers: None, rest: Some(body), length }
+    /// Takes a request's body in before a dyno is taken. That of a `call` is sent on as it comes, at any pace: a call
+    /// may wait for its answer before it says more.
+    ///
+    /// # Errors
+    /// [`Fault::Memory`], [`BadRequest::BodyTooLarge`], and what [`read_ahead`](Self::read_ahead) says.
+    pub(crate) async fn take_up(
+        body: Option<ClientBody>,
+        call: bool,
+        limits: &Limits,
+        memory: &Memory,
+        share: Option<Share>,
+    ) -> Result<Self, Fault> {
+        let Some(body) = body else { return Ok(Self::none()) };
+        if memory.is_full() {
+            return Err(Fault::Memory);
+        }
+        let body = bounded(body, limits.body_max)?;
+        if call {
+            let length = body.size_hint().exact();
+            return Ok(Self { rest: Some(body), length, ..Self::none() });
+        }
+        Self::read_ahead(body, limits, memory, share).await
     }
 
     /// Reads the body up to `request_buffer`, or until there is no memory for more, and then to disk as far as `share`
-    /// has room there, waiting no longer than `idle` for each part and `body` for all of it.
+    /// has room there, waiting no longer than `idle` for each part and `body` for all of it, and what it
+    /// needs at `body_rate_min`.
     ///
     /// # Errors
     /// [`Fault::ClientIdle`], [`Fault::ClientInterrupted`], or [`Fault::BadRequest`] for broken chunks and
     /// for more than it may have.
-    pub(crate) async fn read_ahead(
+    async fn read_ahead(
         mut body: ClientBody,
         limits: &Limits,
         memory: &Memory,
@@ -82,7 +104,8 @@ impl Upload {
                 rest = Some(body);
                 break;
             }
-            let most = end.min(tokio::time::Instant::now() + limits.idle);
+            let earned = pace::time_for(ahead.length(), limits.body_rate_min).unwrap_or_default();
+            let most = (end + earned).min(tokio::time::Instant::now() + limits.idle);
             let Ok(frame) = tokio::time::timeout_at(most, body.frame()).await else {
                 return Err(Fault::ClientIdle);
             };
@@ -95,7 +118,8 @@ impl Upload {
                 },
             }
         }
-        Ok(Self { ahead: ahead.keep().await, trailers, rest, length })
+        let rate_min = limits.body_rate_min;
+        Ok(Self { ahead: ahead.keep().await, trailers, rest, length, rate_min })
     }
 
     /// Bytes held in memory while the request waits.
@@ -114,7 +138,7 @@ impl Upload {
         let rest = self.rest.take();
         // What is in memory alone is the dyno's as soon as it takes it.
         let lasts = rest.is_some() || self.ahead.is_stored();
-        let progress = lasts.then(|| Arc::new(Progress::new(clock)));
+        let progress = lasts.then(|| Arc::new(Progress::new(clock, self.rate_min)));
         let trailers = self.trailers.clone();
         ToDyno { ahead: self.ahead.replay(), trailers, rest, length: self.length, progress }
     }
@@ -148,7 +172,7 @@ impl ToDyno {
             return self.ahead.poll_next(cx).map(|data| Some(data.map(Frame::data).map_err(Into::into)));
         }
         if let (Some(rest), Some(progress)) = (&mut self.rest, &self.progress) {
-            progress.waits_for_client(true);
+            progress.waits_for_client();
             return Pin::new(rest).poll_frame(cx);
         }
         Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
@@ -199,6 +223,7 @@ struct Stage {
     waits_for_client: bool,
     done: bool,
     fault: Option<Fault>,
+    pace: Pace,
 }
 
 /// What a streamed upload waits for.
@@ -213,8 +238,9 @@ pub(crate) enum Waits {
 }
 
 impl Progress {
-    fn new(clock: &Clock) -> Self {
-        let stage = Stage { touched: clock.now(), waits_for_client: false, done: false, fault: None };
+    fn new(clock: &Clock, rate_min: u64) -> Self {
+        let pace = Pace::new(rate_min);
+        let stage = Stage { touched: clock.now(), waits_for_client: false, done: false, fault: None, pace };
         Self { clock: clock.clone(), state: Mutex::new(stage) }
     }
 
@@ -227,13 +253,20 @@ impl Progress {
         }
     }
 
+    /// How much longer the client may be waited for because of its pace; `None`: as long as it likes.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.state.lock().pace.left(self.clock.now())
+    }
+
     /// Why the client's body broke off, if it did.
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.state.lock().fault
     }
 
-    fn waits_for_client(&self, waits: bool) {
-        self.state.lock().waits_for_client = waits;
+    fn waits_for_client(&self) {
+        let mut stage = self.state.lock();
+        stage.waits_for_client = true;
+        stage.pace.waits(|| self.clock.now());
     }
 
     fn moved(&self, frame: &Option<Result<Frame<Bytes>, BoxError>>, over: bool) {
@@ -241,6 +274,8 @@ impl Progress {
         let mut stage = self.state.lock();
         stage.touched = now;
         stage.waits_for_client = false;
+        let sent = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+        stage.pace.moved(now, sent.map_or(0, Bytes::len));
         match frame {
             None => stage.done = true,
             Some(Ok(frame)) => stage.done = over || frame.is_trailers(),
@@ -282,7 +317,6 @@ fn is_io(error: &hyper::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::time::Duration;
 
     use super::*;
     use crate::proxy::disk::Disk;

@@ -99,6 +99,10 @@ pub struct Server {
     /// be silent between two requests. Then the connection is closed.
     #[schemars(extend("default" = "60s", "x-floor" = "10ms", "x-ceiling" = "1h"))]
     pub header_timeout: Key<Period>,
+    /// The longest a client may take nothing of what was sent to it, because it does not read or is not there any more,
+    /// over HTTP/1.1, HTTP/2 and TLS. Then its connection is closed (H28), with all that was kept for it.
+    #[schemars(extend("default" = "60s", "x-floor" = "10ms", "x-ceiling" = "1h"))]
+    pub send_timeout: Key<Period>,
     /// The longest request line: method, target and version. A longer one is answered with 414.
     #[schemars(extend("default" = "8KiB", "x-floor" = "256B", "x-ceiling" = "1MiB"))]
     pub request_line_max: Key<Size>,

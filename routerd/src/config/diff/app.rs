@@ -1,6 +1,6 @@
 //! The keys of an app, each with its value.
 
-use router_core::limits::{Order, Protocol, ProxyHeader};
+use router_core::limits::{Limits, Order, Protocol, ProxyHeader};
 
 use super::{Keys, many, one, or_none};
 use crate::config::door::RateLimit;
@@ -49,12 +49,6 @@ pub(super) fn keys(app: &App) -> Keys {
         ("streams", one(limits.streams)),
         ("protocol", one(protocol)),
         ("order", one(order)),
-        ("body_max", one(Size(limits.body_max))),
-        ("request_buffer", one(Size(limits.request_buffer as u64))),
-        ("response_spool", one(Size(limits.response_spool as u64))),
-        ("request_disk", one(Size(limits.request_disk))),
-        ("response_disk", one(Size(limits.response_disk))),
-        ("disk_max", one(Size(limits.disk_max))),
         ("close_frees_dyno", one(limits.close_frees_dyno)),
         ("https.redirect", one(redirect.is_some())),
         ("https.port", or_none(redirect)),
@@ -69,6 +63,39 @@ pub(super) fn keys(app: &App) -> Keys {
         ("rate_limit.per", rate(&|limit| limit.per.to_string())),
         ("rate_limit.rate", rate(&|limit| limit.rate.to_string())),
         ("rate_limit.burst", rate(&|limit| limit.burst.to_string())),
+    ];
+    keys.extend(bodies(limits));
+    keys.extend(steps(limits));
+    keys.extend([
+        ("health.probe", one(probe)),
+        ("health.path", one(path)),
+        ("health.host", one(host.as_deref().unwrap_or("the dyno's address"))),
+        ("health.status", one(status)),
+        ("health.interval", one(Period(*interval))),
+        ("health.timeout", one(Period(*timeout))),
+        ("health.rise", one(limits.health_rise)),
+        ("health.fall", one(limits.health_fall)),
+        ("health.eject_after", one(limits.eject_after)),
+        ("health.eject_max", one(limits.eject_max)),
+    ]);
+    keys.extend(plan::keys(plan));
+    keys
+}
+
+fn bodies(limits: &Limits) -> Keys {
+    vec![
+        ("body_max", one(Size(limits.body_max))),
+        ("body_rate_min", one(Size(limits.body_rate_min))),
+        ("request_buffer", one(Size(limits.request_buffer as u64))),
+        ("response_spool", one(Size(limits.response_spool as u64))),
+        ("request_disk", one(Size(limits.request_disk))),
+        ("response_disk", one(Size(limits.response_disk))),
+        ("disk_max", one(Size(limits.disk_max))),
+    ]
+}
+
+fn steps(limits: &Limits) -> Keys {
+    vec![
         ("queue.max_wait", one(Period(limits.queue_max_wait))),
         ("queue.max_requests_per_dyno", one(limits.queue_max_requests_per_dyno)),
         ("queue.max_bytes", one(Size(limits.queue_max_bytes))),
@@ -85,17 +112,5 @@ pub(super) fn keys(app: &App) -> Keys {
         ("retry.max_tries", one(limits.max_tries)),
         ("retry.quarantine", one(Period(limits.quarantine))),
         ("retry.quarantine_max", one(Period(limits.quarantine_max))),
-        ("health.probe", one(probe)),
-        ("health.path", one(path)),
-        ("health.host", one(host.as_deref().unwrap_or("the dyno's address"))),
-        ("health.status", one(status)),
-        ("health.interval", one(Period(*interval))),
-        ("health.timeout", one(Period(*timeout))),
-        ("health.rise", one(limits.health_rise)),
-        ("health.fall", one(limits.health_fall)),
-        ("health.eject_after", one(limits.eject_after)),
-        ("health.eject_max", one(limits.eject_max)),
-    ];
-    keys.extend(plan::keys(plan));
-    keys
+    ]
 }

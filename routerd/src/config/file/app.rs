@@ -61,6 +61,11 @@ pub struct App {
     /// given, else when it has come to that, and then a dyno that has begun with it loses its connection.
     #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "64GiB"))]
     pub body_max: Key<Size>,
+    /// The least that a client sends of a body in a second, on average and but for the first 5 s, while a dyno waits
+    /// for it; slower, it gets H28 and the dyno is free. `"0B"`: any pace will do, so long as it is never silent for
+    /// `timeouts.idle`. Calls of gRPC, which may have nothing to say, are left alone.
+    #[schemars(extend("default" = "240B", "x-floor" = "0B", "x-ceiling" = "1GiB"))]
+    pub body_rate_min: Key<Size>,
     /// How much of a request body is read before a dyno is taken, so that a slow upload holds none. What `request_disk`
     /// has no room for either is streamed while the dyno is held.
     #[schemars(extend("default" = "64KiB", "x-floor" = "0B", "x-ceiling" = "1GiB"))]
@@ -168,8 +173,8 @@ pub struct Timeouts {
     /// begins it anew. Then both sides are closed, H15 (H28 if the client does not take what is there).
     #[schemars(extend("default" = "55s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
     pub stream_idle: Key<Period>,
-    /// The longest the part of a body that is read before a dyno is taken (`request_buffer`) may take to come,
-    /// however steadily. Then H28.
+    /// The longest the part of a body that is read before a dyno is taken (`request_buffer` and `request_disk`) may
+    /// take to come, and as much longer as its bytes need at `body_rate_min`. Then H28.
     #[schemars(extend("default" = "5m", "x-floor" = "1ms", "x-ceiling" = "24h"))]
     pub body: Key<Period>,
     /// How long a dyno counts as busy for a request that nobody waits for any more. Then its connection is

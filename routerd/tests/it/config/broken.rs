@@ -102,12 +102,6 @@ fn what_two_keys_say_together_is_checked_with_the_place() {
             "server = { request_line_max = '65KiB' }\n[apps.a]",
             "1:31 server.request_line_max is more than server.head_max",
         ),
-        ("[apps.a]\nresponse_disk = '2MiB'\ndisk_max = '1MiB'", "3:12 disk_max is less than response_disk"),
-        (
-            "[apps.a]\nrequest_disk = '2GiB'\n[defaults]\ndisk_max = '1GiB'",
-            "4:12 disk_max is less than request_disk",
-        ),
-        ("[apps.a]\nresponse_disk = '1025GiB'", "2:17 apps.a.response_disk: the value is above the ceiling"),
         ("[defaults]\nhosts = ['*']\n[apps.a]", "2:1 unknown key `hosts` in [defaults]"),
         (
             "[apps.a]\nconcurrency = 9999999999999999999999999999999999999999",
@@ -141,6 +135,22 @@ fn what_the_keys_of_the_door_do_not_allow_is_said_with_the_place() {
         let found = wrong(text);
         assert!(found.iter().any(|line| line == says), "{text}\nexpected {says}\nfound {found:#?}");
     }
+}
+
+#[test]
+fn an_app_has_as_much_room_on_disk_as_one_body_of_its_own_may_take() {
+    for (text, says) in [
+        ("[apps.a]\nresponse_disk = '2MiB'\ndisk_max = '1MiB'", "3:12 disk_max is less than response_disk"),
+        (
+            "[apps.a]\nrequest_disk = '2GiB'\n[defaults]\ndisk_max = '1GiB'",
+            "4:12 disk_max is less than request_disk",
+        ),
+        ("[apps.a]\nresponse_disk = '1025GiB'", "2:17 apps.a.response_disk: the value is above the ceiling"),
+    ] {
+        assert_eq!(wrong(text), [says], "{text}");
+    }
+    let config = parse("[apps.a]\nresponse_disk = '2GiB'").unwrap();
+    assert_eq!(config.apps[0].spec.limits.disk_max, 2 << 30, "the default gives way");
 }
 
 #[test]

@@ -110,6 +110,14 @@ impl Client {
         self.answer().await
     }
 
+    /// Takes what is there, and no more than that, without waiting.
+    pub(crate) fn take(&mut self, most: usize) {
+        let mut part = vec![0; most];
+        if let Ok(read) = self.stream.try_read(&mut part) {
+            self.read.extend_from_slice(&part[..read]);
+        }
+    }
+
     /// Reads something more; false at the end.
     async fn more(&mut self) -> bool {
         let read = timeout(DEADLINE, self.stream.read_buf(&mut self.read)).await.expect("something to read");
