@@ -29,6 +29,9 @@ use crate::tls;
 /// hyper does not go below this for its buffer of one connection.
 const BUFFER_MIN: usize = 8192;
 
+/// How much the kernel takes of what it cannot send yet, in bytes.
+const UNSENT: u32 = 128 << 10;
+
 /// The headers that hyper takes unless told otherwise.
 const HYPER_HEADERS: usize = 100;
 
@@ -181,6 +184,9 @@ pub(crate) async fn serve(
     // The kernel alone knows what the client has taken: what we have written may be in its buffers, megabytes of it.
     // Without it the other bounds remain.
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(terms.send_timeout));
+    // Else it says that there is room only once a large part of them is free: of a slow client nothing is heard for
+    // minutes, and what is there for it is charged to nobody.
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let mut ends = drain.clone();
     let entered = tokio::select! {
         biased;

@@ -120,11 +120,13 @@ impl Disk {
     pub(crate) fn falls_back(&self, why: Fallback, error: Option<&io::Error>) {
         self.0.fallbacks[why as usize].fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
-        let told = &mut self.0.warned.lock()[why as usize];
-        if told.is_some_and(|told| now.duration_since(told) < QUIET) {
-            return;
+        {
+            let told = &mut self.0.warned.lock()[why as usize];
+            if told.is_some_and(|told| now.duration_since(told) < QUIET) {
+                return;
+            }
+            *told = Some(now);
         }
-        *told = Some(now);
         let error = error.map(|error| format!(": {error}")).unwrap_or_default();
         tracing::warn!("a body is not kept on disk ({}){error}; slow clients may hold dynos", why.as_str());
     }
@@ -222,6 +224,9 @@ impl Share {
     /// The file is gone.
     pub(crate) fn clear(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
+        if bytes == 0 {
+            return;
+        }
         let mut held = self.disk.0.held.lock();
         held.all -= bytes;
         if let Entry::Occupied(mut of_app) = held.apps.entry(self.app.clone()) {

@@ -220,6 +220,7 @@ impl Flight {
     async fn pump_all(&mut self, writer: &mut Writer) -> Option<Fault> {
         let Some(parts) = &mut self.0 else { return Some(Fault::Platform) };
         let mut timer = pin!(sleep(parts.limits.idle));
+        let mut taken = 0;
         poll_fn(|cx| {
             loop {
                 match writer.poll_room(cx) {
@@ -227,6 +228,10 @@ impl Flight {
                     // The disk is slow, not the client.
                     Poll::Pending if writer.is_writing() => return Poll::Pending,
                     Poll::Pending => {
+                        let before = std::mem::replace(&mut taken, writer.taken());
+                        if before < taken {
+                            timer.as_mut().reset(Instant::now() + parts.limits.idle);
+                        }
                         let late = timer.as_mut().poll(cx).is_ready();
                         return if late { Poll::Ready(Some(Fault::ClientIdle)) } else { Poll::Pending };
                     }

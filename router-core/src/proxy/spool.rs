@@ -32,6 +32,9 @@ use crate::proxy::memory::Memory;
 use crate::proxy::record::Open;
 use crate::sync::Mutex;
 
+/// A frame is given to the client in parts of this length, in bytes, so that it shows how far it is.
+const PART: usize = 64 << 10;
+
 /// Makes a spool for up to `most` bytes in memory, and for one frame while there is no memory for more; the rest goes
 /// to disk as far as `share` has room there.
 pub(crate) fn spool(most: usize, memory: Memory, share: Option<Share>) -> (Writer, Reader) {
@@ -47,6 +50,8 @@ struct State {
     parts: VecDeque<Part>,
     /// In memory.
     bytes: usize,
+    /// Bytes that the client's connection has taken.
+    taken: u64,
     /// What is on disk, if anything may be.
     stored: Option<Stored>,
     end: Option<End>,
@@ -124,8 +129,17 @@ pub(crate) struct Gone;
 
 impl State {
     fn push(&mut self, frame: Frame<Bytes>) {
-        self.bytes += frame.data_ref().map_or(0, Bytes::len);
-        self.parts.push_back(Part::Memory(frame));
+        let last = match frame.into_data() {
+            Ok(mut data) => {
+                self.bytes += data.len();
+                while data.len() > PART {
+                    self.parts.push_back(Part::Memory(Frame::data(data.split_to(PART))));
+                }
+                Frame::data(data)
+            }
+            Err(frame) => frame,
+        };
+        self.parts.push_back(Part::Memory(last));
     }
 
     fn push_stored(&mut self, (at, length): (u64, u64)) {
@@ -201,6 +215,11 @@ impl Writer {
         let (Some(spill), Some(stored)) = (&self.spill, &state.stored) else { return in_memory };
         let on_disk = !spill.blocked && spill.bytes < WRITE && stored.ring.room().1 > spill.bytes as u64;
         spill.writing.is_none() && (on_disk || (in_memory && spill.batch.is_empty()))
+    }
+
+    /// Bytes that the client's connection has taken so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.shared.lock().taken
     }
 
     /// Whether the disk is waited for.
@@ -373,7 +392,9 @@ impl Reader {
                 return Poll::Pending;
             };
             let Part::Memory(frame) = part else { return Poll::Ready(Err(lost(&state))) };
-            state.bytes -= frame.data_ref().map_or(0, Bytes::len);
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            state.bytes -= length;
+            state.taken += length as u64;
             let waker = state.writer.take();
             drop(state);
             wake(waker);
@@ -397,6 +418,7 @@ impl Reader {
             }
             Some(Part::Disk(..) | Part::Memory(_)) | None => drop(state.parts.pop_front()),
         }
+        state.taken += place.1;
         let given_up = state.stored.as_mut().and_then(|stored| {
             stored.ring.release(place);
             stored.settle()

@@ -83,6 +83,30 @@ async fn a_client_that_reads_slowly_gets_all_of_its_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_is_one_cut_that_reads_steadily_while_its_dyno_waits() {
+    let dyno = Dyno::start().await;
+    let rig = Rig::start(&[&dyno], "response_spool = '64KiB'\ntimeouts = { idle = '1s' }").await;
+    let mut client = Client::small(rig.address).await;
+    client.ask("GET", "/?body=9000000").await;
+    let mut answer = client.head().await;
+    let begun = Instant::now();
+    let mut taken = 0;
+    while begun.elapsed() < Duration::from_secs(4) {
+        client.stream.readable().await.unwrap();
+        // 300,000 bytes a second.
+        if taken < begun.elapsed().as_millis() as usize * 300 {
+            taken += client.take(10_000);
+        } else {
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+    assert!(taken > 600_000, "{taken}");
+    assert_eq!((rig.count(DynoState::Busy), rig.log.codes()), (1, vec![]));
+    client.body(&mut answer).await;
+    assert!(answer.whole && answer.body.len() == 9_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_trickles_loses_its_dyno_and_one_that_is_slow_does_not() {
     let dynos = Dyno::several(2).await;
     let rig = Rig::start(&dynos.iter().collect::<Vec<_>>(), "request_buffer = '0B'").await;

@@ -110,12 +110,12 @@ impl Client {
         self.answer().await
     }
 
-    /// Takes what is there, and no more than that, without waiting.
-    pub(crate) fn take(&mut self, most: usize) {
+    /// Takes what is there, and no more than that, without waiting. Says how much it was.
+    pub(crate) fn take(&mut self, most: usize) -> usize {
         let mut part = vec![0; most];
-        if let Ok(read) = self.stream.try_read(&mut part) {
-            self.read.extend_from_slice(&part[..read]);
-        }
+        let read = self.stream.try_read(&mut part).unwrap_or_default();
+        self.read.extend_from_slice(&part[..read]);
+        read
     }
 
     /// Reads something more; false at the end.
