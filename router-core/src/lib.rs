@@ -81,6 +81,8 @@
 //! | `proxy/grpc.rs` | which requests are gRPC, and faults as gRPC tells them |
 //! | `proxy/origin.rs` | who a request comes from, and whom to believe about it |
 //! | `proxy/upload.rs` | a request's body on its way to a dyno |
+//! | `proxy/ahead.rs` | what is read of it before a dyno is taken, in memory and on disk |
+//! | `proxy/pace.rs` | the least pace of a client that sends while it holds a dyno |
 //! | `proxy/canary.rs` | step 3: does a request carry what makes it the canary's |
 //! | `proxy/turn.rs` | step 3: waits for a ticket, keeps the alarm |
 //! | `proxy/probe.rs` | asks a dyno how it is |
@@ -95,8 +97,10 @@
 //! | `proxy/splice.rs` | bytes both ways between a client and a dyno |
 //! | `proxy/frames.rs` | where a frame of a WebSocket ends |
 //! | `proxy/spool.rs` | an answer between a dyno and a slower client |
+//! | `proxy/spool/ring.rs` | where in its file the next bytes of an answer go |
 //! | `proxy/body.rs` | an answer's body on its way to the client |
 //! | `proxy/answer.rs` | a fault as an HTTP answer |
+//! | `proxy/disk.rs` | bodies on disk: files, and how many bytes there may be |
 //! | `proxy/memory.rs` | how many bytes of bodies are held, and how many may be |
 //! | `proxy/record.rs` | step 7: what is known of one request |
 //! | `dns.rs` | ring 3: asks for the names of an app |

@@ -24,6 +24,7 @@ use crate::encryption::{Encryption, Secured};
 /// | [`stream_drain`](Self::stream_drain) | 5 min | 24 h | the upgraded connections of a dyno that leaves are closed |
 /// | [`streams`](Self::streams) | 0 | 10,000 | further upgraded connections take up the dyno's slots |
 /// | [`body`](Self::body) | 5 min | 24 h | H28 |
+/// | [`body_rate_min`](Self::body_rate_min) | 240 B/s | 1 GiB/s | H28 |
 /// | [`linger`](Self::linger) | 5 min | 24 h | the connection is closed, the dyno is free |
 /// | [`keepalive`](Self::keepalive) | 90 s | 24 h | a new connection for the next request; 0: always |
 /// | [`max_tries`](Self::max_tries) | 10 | 100 | H21 or H19 |
@@ -34,8 +35,11 @@ use crate::encryption::{Encryption, Secured};
 /// | [`health_rise`](Self::health_rise) | 1 | 100 | the dyno gets requests again |
 /// | [`health_fall`](Self::health_fall) | 3 | 100 | the dyno gets no more requests |
 /// | [`body_max`](Self::body_max) | 0: any length | 64 GiB | refused: H26 with 413 |
-/// | [`request_buffer`](Self::request_buffer) | 64 KiB | 1 GiB | the rest is streamed while the dyno is held |
-/// | [`response_spool`](Self::response_spool) | 1 MiB | 1 GiB | the dyno is held until the client reads |
+/// | [`request_buffer`](Self::request_buffer) | 64 KiB | 1 GiB | to disk, else streamed while the dyno is held |
+/// | [`response_spool`](Self::response_spool) | 1 MiB | 1 GiB | to disk, else the dyno is held until the client reads |
+/// | [`request_disk`](Self::request_disk) | 0 | 1 TiB | the rest is streamed while the dyno is held |
+/// | [`response_disk`](Self::response_disk) | 0 | 1 TiB | the dyno is held until the client reads |
+/// | [`disk_max`](Self::disk_max) | 1 GiB | 64 TiB | as if there were no disk |
 ///
 /// ```
 /// use router_core::limits::Limits;
@@ -74,8 +78,12 @@ pub struct Limits {
     pub stream_drain: Duration,
     /// How many upgraded connections a dyno holds beside its requests; what is more takes up its slots. 0: all do.
     pub streams: u32,
-    /// The longest the part of a body that is read before a dyno is taken (`request_buffer`) may take to come.
+    /// The longest the part of a body that is read before a dyno is taken (`request_buffer`, `request_disk`) may take
+    /// to come, and what its bytes may take at `body_rate_min`.
     pub body: Duration,
+    /// What a client must send of a body in a second, on average after 5 s, while it holds a dyno, in bytes. It also
+    /// earns time beyond `body` with it. 0: any pace will do. Calls of gRPC are left alone.
+    pub body_rate_min: u64,
     /// How long a dyno counts as busy for a request that nobody waits for any more.
     pub linger: Duration,
     /// How long an idle connection to a dyno may be used again; zero closes it after each request.
@@ -102,6 +110,12 @@ pub struct Limits {
     pub request_buffer: usize,
     /// How much of an answer is kept for a slow client so that the dyno is free, in bytes.
     pub response_spool: usize,
+    /// How much more of a request body is kept on disk before a dyno is taken, in bytes.
+    pub request_disk: u64,
+    /// How much more of an answer is kept on disk for a slow client, in bytes.
+    pub response_disk: u64,
+    /// How many bytes all bodies of the app together may have on disk.
+    pub disk_max: u64,
     /// Which idle dyno serves next.
     pub order: Order,
     /// What the dynos speak.
@@ -176,6 +190,7 @@ impl Default for Limits {
             stream_drain: Duration::from_secs(300),
             streams: 0,
             body: Duration::from_secs(300),
+            body_rate_min: 240,
             linger: Duration::from_secs(300),
             keepalive: Duration::from_secs(90),
             max_tries: 10,
@@ -188,6 +203,9 @@ impl Default for Limits {
             body_max: 0,
             request_buffer: 64 << 10,
             response_spool: 1 << 20,
+            request_disk: 0,
+            response_disk: 0,
+            disk_max: 1 << 30,
             order: Order::Lifo,
             protocol: Protocol::Http1,
             close_frees_dyno: false,
@@ -230,6 +248,7 @@ setters! {
     with_stream_drain sets stream_drain: Duration;
     with_streams sets streams: u32;
     with_body sets body: Duration;
+    with_body_rate_min sets body_rate_min: u64;
     with_linger sets linger: Duration;
     with_keepalive sets keepalive: Duration;
     with_max_tries sets max_tries: u32;
@@ -242,6 +261,9 @@ setters! {
     with_body_max sets body_max: u64;
     with_request_buffer sets request_buffer: usize;
     with_response_spool sets response_spool: usize;
+    with_request_disk sets request_disk: u64;
+    with_response_disk sets response_disk: u64;
+    with_disk_max sets disk_max: u64;
     with_order sets order: Order;
     with_protocol sets protocol: Protocol;
     with_close_frees_dyno sets close_frees_dyno: bool;

@@ -8,10 +8,12 @@
 //! What is deliberately absent: a connection pool (a dyno has one connection, and it travels in the lease),
 //! timers that decide who is served (the policy does, from the clock), and retries that might run a request twice.
 
+mod ahead;
 mod answer;
 mod body;
 mod canary;
 mod dial;
+mod disk;
 mod flight;
 mod forward;
 mod frames;
@@ -23,6 +25,7 @@ mod inspect;
 mod link;
 mod memory;
 mod origin;
+mod pace;
 mod preamble;
 pub mod probe;
 mod record;
@@ -37,11 +40,12 @@ mod wish;
 
 pub use answer::fault_page;
 pub use body::{Body, BrokenOff};
+pub use disk::Disk;
 pub use inspect::Rules;
 pub use memory::Memory;
 pub use origin::Trust;
 pub use preamble::SIGNATURE as PROXY_SIGNATURE;
-pub use record::{End, Record, Upgraded};
+pub use record::{End, Record, Stalled, Upgraded};
 pub use request::{Aborted, Asking, Client, Guard, Interim, Proxy, Refusal, Serves};
 pub use upgrade::Upgrade;
 pub use wire::{Carrier, Connecting, Connector, secured};

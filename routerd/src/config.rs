@@ -20,6 +20,7 @@ pub mod http2;
 pub mod key;
 pub mod plan;
 pub mod reference;
+mod spool;
 mod trail;
 pub mod tls;
 pub mod token;
@@ -103,6 +104,7 @@ pub struct Server {
     pub shutdown_timeout: Duration,
     pub max_connections: usize,
     pub header_timeout: Duration,
+    pub send_timeout: Duration,
     pub request_line_max: usize,
     pub header_line_max: usize,
     pub headers_max: usize,
@@ -119,6 +121,10 @@ pub struct Server {
     pub max_connections_per_ip: u32,
     /// In bytes; 0: any number.
     pub memory_max: u64,
+    /// Where bodies on disk are.
+    pub spool_dir: PathBuf,
+    /// In bytes; 0: any number.
+    pub disk_max: u64,
     /// Whom root becomes; `None`: it stays root.
     pub user: Option<String>,
     /// `None`: the user's own.
@@ -354,6 +360,7 @@ impl Default for Server {
             shutdown_timeout: Duration::from_secs(30),
             max_connections: 100_000,
             header_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(60),
             request_line_max: 8 << 10,
             header_line_max: 8 << 10,
             headers_max: 1000,
@@ -366,6 +373,8 @@ impl Default for Server {
             proxy_protocol: ProxyProtocol::Off,
             max_connections_per_ip: 0,
             memory_max: 0,
+            spool_dir: spool::folder(),
+            disk_max: 0,
             user: None,
             group: None,
         }

@@ -13,6 +13,7 @@ use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioTimer;
 use router_core::fault::Fault;
 use router_core::proxy::{Client, Proxy, Rules, Trust};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -27,6 +28,9 @@ use crate::tls;
 
 /// hyper does not go below this for its buffer of one connection.
 const BUFFER_MIN: usize = 8192;
+
+/// How much the kernel takes of what it cannot send yet, in bytes.
+const UNSENT: u32 = 128 << 10;
 
 /// The headers that hyper takes unless told otherwise.
 const HYPER_HEADERS: usize = 100;
@@ -66,6 +70,7 @@ pub(crate) struct Terms {
     per_ip: u32,
     proxy_protocol: ProxyProtocol,
     header_timeout: Duration,
+    send_timeout: Duration,
     /// Which proxies are believed, if it is said.
     trust: Option<Trust>,
     pub(crate) door: Door,
@@ -110,6 +115,7 @@ impl Terms {
             per_ip: server.max_connections_per_ip,
             proxy_protocol: server.proxy_protocol,
             header_timeout: server.header_timeout,
+            send_timeout: server.send_timeout,
             trust: trust.map(|networks| -> Trust { Arc::new(move |address| networks.has(address)) }),
             door,
         }
@@ -178,6 +184,12 @@ pub(crate) async fn serve(
 ) {
     // Without it only latency suffers.
     let _ = stream.set_nodelay(true);
+    // The kernel alone knows what the client has taken: what we have written may be in its buffers, megabytes of it.
+    // Without it the other bounds remain.
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(terms.send_timeout));
+    // Else it says that there is room only once a large part of them is free: of a slow client nothing is heard for
+    // minutes, and what is there for it is charged to nobody.
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let mut ends = drain.clone();
     let entered = tokio::select! {
         biased;

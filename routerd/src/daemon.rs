@@ -7,6 +7,7 @@ mod names;
 mod offer;
 mod orders;
 mod release;
+mod spool;
 mod succeed;
 mod trail;
 
@@ -137,7 +138,8 @@ impl Daemon {
         let (guards, door) = (Guards::default(), Door::default());
         guards.set(first, router.clock());
         let proxy = proxy(router, &meters, &counts, &log, &guards);
-        proxy.memory().set_most(first.server.memory_max);
+        spool::check(first).await?;
+        spool::set(&proxy, first);
         let book = before.as_ref().map(|before| before.estate.book.clone());
         let (trail, shelf) = Trail::open(first, book).await.map_err(StartError::Trail)?;
         let edge = Edge::new();

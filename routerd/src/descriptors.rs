@@ -1,5 +1,5 @@
 //! How many files this process may have open, and how many of them clients may take: the rest is kept for dynos, so
-//! that those who are let in can be served.
+//! that those who are let in can be served. Where bodies go to disk, they get as many as clients do.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -34,9 +34,18 @@ pub fn warn(config: &Config) {
 
 /// How many connections clients may have.
 pub(crate) fn for_clients(config: &Config) -> usize {
+    config.server.max_connections.min(usize::try_from(of_strangers(config)).unwrap_or(usize::MAX))
+}
+
+/// How many bodies may be on disk.
+pub(crate) fn for_bodies(config: &Config) -> u64 {
+    if config.needs_disk() { of_strangers(config) } else { 0 }
+}
+
+fn of_strangers(config: &Config) -> u64 {
     let limit = getrlimit(Resource::Nofile).current;
     let most = limit.map_or(u64::MAX, |limit| share(limit, for_dynos(config)));
-    config.server.max_connections.min(usize::try_from(most).unwrap_or(usize::MAX))
+    if config.needs_disk() { (most / 2).max(1) } else { most }
 }
 
 fn for_dynos(config: &Config) -> u64 {

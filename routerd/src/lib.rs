@@ -48,6 +48,7 @@
 //! | `daemon/release.rs` | Releases of a running daemon |
 //! | `daemon/release/follow.rs` | What file and decisions want, and what an app runs |
 //! | `daemon/release/words.rs` | The words of releases |
+//! | `daemon/spool.rs` | How many bytes of bodies may be in memory and on disk, and where on disk |
 //! | `daemon/trail.rs` | What is written down and told of changes |
 //! | `upgrade.rs` | Starts this program anew |
 //! | `systemd.rs` | What systemd is told of this process |
@@ -126,6 +127,7 @@
 //! | `config/check/tls.rs` | TLS in front |
 //! | `config/cert.rs` | A certificate of the edge with its key |
 //! | `config/check/door.rs` | The keys of the door |
+//! | `config/check/spool.rs` | The keys of bodies on disk |
 //! | `config/deploy.rs` | How a deploy is to go, as text |
 //! | `config/diff.rs` | Two configurations compared |
 //! | `config/diff/app.rs` | The keys of an app, each with its value |
@@ -149,6 +151,7 @@
 //! | `config/plan.rs` | How a new release replaces the present one |
 //! | `config/reference.rs` | The reference of the configuration, made from the schema: `docs/configure.md` |
 //! | `config/trail.rs` | Where changes are recorded, kept and told |
+//! | `config/spool.rs` | Where bodies on disk are, and whether anybody has any |
 //! | `config/tls.rs` | Certificate and key of the admin listener, read from their files |
 //! | `config/token.rs` | Tokens of the admin interface |
 //! | `config/units.rs` | Durations as `"5s"` and sizes as `"1MiB"`: read from text, shown as text |

@@ -118,6 +118,12 @@ metrics_table! {
         "Connections of clients that were turned away before their first request.";
     BUFFERED_BYTES = "routerd_buffered_bytes", Gauge, "bytes", [],
         "Bytes of bodies that are held for requests and answers; always 0 without `server.memory_max`.";
+    DISK_BYTES = "routerd_disk_bytes", Gauge, "bytes", [],
+        "Bytes of bodies that are on disk, of requests and answers.";
+    DISK_FILES = "routerd_disk_files", Gauge, "files", [],
+        "Files without a name that bodies are in, one a body.";
+    DISK_FALLBACKS = "routerd_disk_fallbacks_total", Counter, "bodies", ["reason"],
+        "Bodies that were not kept on disk, or not all of them, though they might have been: slow clients held dynos.";
     LOG_LINES_LOST = "routerd_log_lines_lost_total", Counter, "lines", [],
         "Lines of the access log that were lost because the output could not keep up or failed.";
     LOG_WRITE_ERRORS = "routerd_log_write_errors_total", Counter, "errors", [],
@@ -169,7 +175,9 @@ pub fn documentation() -> String {
            handshakes full or resumed, or why there is no connection: gone, timeout, crowded, plain_http,\n  \
            unknown_name, client_certificate, incompatible, refused (by the client), protocol.\n\
          - `name`, `cert`: the first name in a certificate, and its file.\n\
-         - `reason`: of the admin listener no_token, wrong_token, expired, browser; of connections max_connections,\n  \
+         - `reason`: of bodies on disk app_full (`disk_max` of the app), server_full (`server.disk_max`), files\n  \
+           (descriptors), no_space, error;\n  \
+           of the admin listener no_token, wrong_token, expired, browser; of connections max_connections,\n  \
            max_connections_per_ip, descriptors, proxy_header (missing, wrong, or from somebody who is not trusted).\n\
          - `kind`: rapid_reset (too many requests broken off), control_flood (frames that carry nothing),\n  \
            stalled (an answer that the client did not take), silent (no answer to a PING), bad_preface, or the\n  \

@@ -41,6 +41,8 @@ pub(crate) struct Side {
     refused: AtomicBool,
     /// Bytes read since the last of them was of use.
     useless: AtomicU64,
+    /// The kernel has given the connection up: the client took nothing for `send_timeout`.
+    stalled: AtomicBool,
 }
 
 struct Wire {
@@ -91,6 +93,7 @@ impl Socket {
             ended: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             useless: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
         });
         (Self(Arc::clone(&side)), side)
     }
@@ -126,6 +129,21 @@ impl Side {
     /// Bytes that were read since [`Side::of_use`] was last said.
     pub(crate) fn useless(&self) -> u64 {
         self.useless.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection has ended because the client took nothing for too long.
+    pub(crate) fn has_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// Notes why the connection has ended.
+    fn noted<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &result
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            self.stalled.store(true, Ordering::Relaxed);
+        }
+        result
     }
 
     /// What has been read so far was worth it.
@@ -326,7 +344,7 @@ impl Wire {
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let result = self.0.wire.lock().poll_read(cx, buf);
+        let result = self.0.noted(self.0.wire.lock().poll_read(cx, buf));
         let read = buf.filled().len() - before;
         if result.is_ready() && read == 0 {
             self.0.ended.store(true, Ordering::Relaxed);
@@ -339,7 +357,7 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut wire = self.0.wire.lock();
-        wire.poll_write(cx, &[io::IoSlice::new(buf)], |stream, cx| stream.poll_write(cx, buf))
+        self.0.noted(wire.poll_write(cx, &[io::IoSlice::new(buf)], |stream, cx| stream.poll_write(cx, buf)))
     }
 
     fn poll_write_vectored(
@@ -348,7 +366,7 @@ impl AsyncWrite for Socket {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut wire = self.0.wire.lock();
-        wire.poll_write(cx, bufs, |stream, cx| stream.poll_write_vectored(cx, bufs))
+        self.0.noted(wire.poll_write(cx, bufs, |stream, cx| stream.poll_write_vectored(cx, bufs)))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -358,10 +376,10 @@ impl AsyncWrite for Socket {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut wire = self.0.wire.lock();
         if !wire.keeps {
-            ready!(wire.poll_interim(cx))?;
+            ready!(self.0.noted(wire.poll_interim(cx)))?;
         }
         wire.unflushed = false;
-        ready!(Pin::new(&mut wire.stream).poll_flush(cx))?;
+        ready!(self.0.noted(Pin::new(&mut wire.stream).poll_flush(cx)))?;
         if wire.refusal == Stage::Reached {
             wire.refusal = Stage::Written;
             cx.waker().wake_by_ref();

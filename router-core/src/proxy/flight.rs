@@ -25,6 +25,7 @@ use crate::limits::{Limits, ProxyHeader};
 use crate::policy::health::Outcome;
 use crate::proxy::dial::{Conn, Head, Unsent};
 use crate::proxy::memory::Memory;
+use crate::proxy::pace::GRACE;
 use crate::proxy::spool::{End, Gone, Writer};
 use crate::proxy::upgrade::Switched;
 use crate::proxy::upload::{Progress, ToDyno, Waits};
@@ -202,9 +203,9 @@ impl Flight {
 
     /// Reads the rest of the answer into the spool, in a task of its own, so that the dyno is free at its last byte
     /// however slowly the client reads.
-    pub(crate) fn pump(mut self, writer: Writer) {
+    pub(crate) fn pump(mut self, mut writer: Writer) {
         tokio::spawn(async move {
-            let fault = self.pump_all(&writer).await;
+            let fault = self.pump_all(&mut writer).await;
             let service = self.0.as_ref().map(Parts::service).unwrap_or_default();
             match fault {
                 None => self.served(),
@@ -212,18 +213,25 @@ impl Flight {
                 Some(Fault::IdleConnection | Fault::ClientIdle | Fault::ClientInterrupted) => self.abandon(),
                 Some(_) => self.fail(),
             }
-            writer.end(End { service, fault });
+            writer.end(End { service, fault }).await;
         });
     }
 
-    async fn pump_all(&mut self, writer: &Writer) -> Option<Fault> {
+    async fn pump_all(&mut self, writer: &mut Writer) -> Option<Fault> {
         let Some(parts) = &mut self.0 else { return Some(Fault::Platform) };
         let mut timer = pin!(sleep(parts.limits.idle));
+        let mut taken = 0;
         poll_fn(|cx| {
             loop {
                 match writer.poll_room(cx) {
                     Poll::Ready(Err(Gone)) => return Poll::Ready(Some(Fault::ClientInterrupted)),
+                    // The disk is slow, not the client.
+                    Poll::Pending if writer.is_writing() => return Poll::Pending,
                     Poll::Pending => {
+                        let before = std::mem::replace(&mut taken, writer.taken());
+                        if before < taken {
+                            timer.as_mut().reset(Instant::now() + parts.limits.idle);
+                        }
                         let late = timer.as_mut().poll(cx).is_ready();
                         return if late { Poll::Ready(Some(Fault::ClientIdle)) } else { Poll::Pending };
                     }
@@ -239,6 +247,7 @@ impl Flight {
                         parts.park(cx);
                         return Poll::Ready(None);
                     }
+                    Poll::Pending if writer.flush() => {}
                     Poll::Pending => {
                         if writer.poll_gone(cx).is_ready() {
                             return Poll::Ready(Some(Fault::ClientInterrupted));
@@ -361,7 +370,7 @@ impl Parts {
         self.conn.parked = keep.then(|| self.lease.app().shared().now());
     }
 
-    /// How much longer to wait for the head; zero: no longer.
+    /// When to look again whether to wait for the head; zero: no longer.
     fn patience(&self) -> Duration {
         let left = |since: std::time::Instant, most: Duration| {
             most.saturating_sub(self.lease.app().shared().now().duration_since(since))
@@ -369,7 +378,11 @@ impl Parts {
         match self.progress.as_ref().map(|progress| progress.waits()) {
             None => left(self.sent, self.limits.first_byte),
             Some(Waits::Done(at)) => left(at, self.limits.first_byte),
-            Some(Waits::ForClient(at) | Waits::ForDyno(at)) => left(at, self.limits.idle),
+            Some(Waits::ForDyno(at)) => left(at, self.limits.idle).min(GRACE),
+            Some(Waits::ForClient(at)) => {
+                let pace = self.progress.as_ref().and_then(|progress| progress.patience());
+                left(at, self.limits.idle).min(pace.unwrap_or(GRACE)).min(GRACE)
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use crate::limits::Protocol;
 use crate::policy::health::Outcome;
 use crate::proxy::body::Body;
 use crate::proxy::dial::Conn;
+use crate::proxy::disk::{Disk, Share};
 use crate::proxy::flight::{Collected, Flight, Trouble};
 use crate::proxy::headers;
 use crate::proxy::memory::Memory;
@@ -49,6 +50,7 @@ pub(crate) struct Attempt {
     /// The ends of the client's connection: it, and we.
     pub(crate) ends: (SocketAddr, SocketAddr),
     pub(crate) memory: Memory,
+    pub(crate) disk: Disk,
 }
 
 /// How a try went wrong.
@@ -86,11 +88,12 @@ pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Ope
             }
         };
         let request = attempt.request(&clock, limits.protocol).map_err(Failed::Over)?;
+        let share = Share::new(&attempt.disk, lease.app().id(), limits.response_disk, limits.disk_max);
         let mut flight = Flight::start(lease, conn_now, request, Arc::clone(&limits), attempt.memory.clone());
         match flight.head().await {
             Ok(head) => {
                 let asked = attempt.upgrade.as_ref();
-                let most = (limits.response_spool, attempt.memory.clone());
+                let most = (limits.response_spool, attempt.memory.clone(), share);
                 return receive(head, flight, open, asked, most).await.map_err(Failed::Over);
             }
             Err(Trouble::Over(fault)) => return Err(Failed::Over(fault)),
@@ -144,7 +147,7 @@ async fn receive(
     mut flight: Flight,
     open: &mut Open,
     asked: Option<&Wish>,
-    (most, memory): (usize, Memory),
+    (most, memory, share): (usize, Memory, Option<Share>),
 ) -> Result<Reply, Fault> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let consent = |asked: &Wish| headers::consent(&asked.protocols, &head.headers);
@@ -175,7 +178,7 @@ async fn receive(
         open.note(|record| record.service = service);
         return Ok(Reply { head, rest: Rest::Whole(frames) });
     }
-    let (writer, reader) = spool(most, memory);
+    let (mut writer, reader) = spool(most, memory, share);
     for frame in frames {
         writer.push(frame);
     }

@@ -12,6 +12,9 @@ use crate::fault::Fault;
 use crate::ids::AppId;
 use crate::policy::dyno::DynoInfo;
 
+/// Whether a client has taken nothing of what there is for it for too long.
+pub type Stalled = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// One request, from its arrival to its last byte.
 ///
 /// Fields that come from the request share its buffer, so making a record copies no text.
@@ -152,12 +155,19 @@ pub(crate) struct Open {
     started: Instant,
     clock: Clock,
     hook: Arc<Hook>,
+    /// What is asked if it is dropped before its end.
+    stalled: Option<Stalled>,
 }
 
 impl Open {
     pub(crate) fn new(record: Record, clock: &Clock, hook: &Arc<Hook>) -> Self {
         let (started, clock, hook) = (clock.now(), clock.clone(), Arc::clone(hook));
-        Self { record: Some(Box::new(record)), started, clock, hook }
+        Self { record: Some(Box::new(record)), started, clock, hook, stalled: None }
+    }
+
+    /// Whom to ask, if it is dropped before its end, whether that was the client's silence.
+    pub(crate) fn asks(&mut self, stalled: Option<Stalled>) {
+        self.stalled = stalled;
     }
 
     /// Writes something down.
@@ -184,12 +194,13 @@ impl Open {
 
     /// Why a request is dropped before its end.
     pub(crate) fn interruption(&self) -> Fault {
-        self.hook.interruption()
+        let stalled = self.stalled.as_ref().is_some_and(|stalled| stalled());
+        if stalled { Fault::ClientIdle } else { self.hook.interruption() }
     }
 
     /// The request is dropped before its end.
     pub(crate) fn interrupted(&mut self) {
-        self.fault(self.hook.interruption());
+        self.fault(self.interruption());
     }
 
     /// Whether a status was noted: the client got, or is about to get, an answer.

@@ -15,17 +15,17 @@ use http_body_util::BodyExt;
 use crate::clock;
 use crate::fault::Fault;
 use crate::ids::AppId;
-use crate::limits::Limits;
 use crate::proxy::answer::fault_page;
 use crate::proxy::body::Body;
 use crate::proxy::canary;
+use crate::proxy::disk::{Disk, Share};
 use crate::proxy::forward::{Attempt, Failed, send};
 use crate::proxy::grpc::{self, Call};
 use crate::proxy::inspect::{self, Rules, Target};
 use crate::proxy::memory::Memory;
 use crate::proxy::origin::{Trust, as_value};
-use crate::proxy::record::{Hook, Open, Record};
-use crate::proxy::upload::{BoxError, ClientBody, Upload, bounded};
+use crate::proxy::record::{Hook, Open, Record, Stalled};
+use crate::proxy::upload::{BoxError, ClientBody, Upload};
 use crate::proxy::wish::Wish;
 use crate::proxy::{headers, http2, https, turn};
 use crate::router::{AppRef, Lease, Router};
@@ -69,6 +69,7 @@ pub struct Proxy {
     rules: Rules,
     guard: Option<Guard>,
     memory: Memory,
+    disk: Disk,
     hook: Arc<Hook>,
     _timekeeper: Arc<turn::Timekeeper>,
 }
@@ -87,6 +88,7 @@ pub struct Client {
     interim: Option<Interim>,
     upgrades: bool,
     gone: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+    stalled: Option<Stalled>,
 }
 
 /// The request cannot be answered, because its client is gone or has fallen silent: close the connection.
@@ -98,7 +100,8 @@ impl Proxy {
     pub fn new(router: Router) -> Self {
         let timekeeper = Arc::new(turn::Timekeeper::start(router.clone()));
         let (rules, hook) = (Rules::default(), Arc::new(Hook::new(|_| {})));
-        Self { router, rules, guard: None, memory: Memory::default(), hook, _timekeeper: timekeeper }
+        let (memory, disk) = (Memory::default(), Disk::default());
+        Self { router, rules, guard: None, memory, disk, hook, _timekeeper: timekeeper }
     }
 
     /// What a request may look like.
@@ -118,6 +121,12 @@ impl Proxy {
     /// How many bytes of bodies it holds; its clones share the account.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Where bodies go that memory has no room for; its clones share it. What an app may have there is in its
+    /// [`Limits`](crate::limits::Limits), and nothing by default.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// Who gets the record of each request, once, when it is over. Called on the request's path: it must not block.
@@ -194,13 +203,14 @@ impl Proxy {
             }
             self.pass(&Asking { app: found.id(), address, headers: &head.headers })
                 .map_err(|refusal| refusal.tell(&mut retry_after))?;
-            let upload = self.upload(body, &limits, call.is_some()).await?;
+            let share = Share::new(&self.disk, found.id(), limits.request_disk, limits.disk_max);
+            let upload = Upload::take_up(body, call.is_some(), &limits, &self.memory, share).await?;
             let interim = client.interim.clone().filter(|_| head.version >= http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);
             let ends = client.ends(address);
-            let (path, memory) = (target.path, self.memory.clone());
+            let (path, memory, disk) = (target.path, self.memory.clone(), self.disk.clone());
             let mut attempt =
-                Attempt { method, path, headers, upload, interim, upgrade, trailers, ends, memory };
+                Attempt { method, path, headers, upload, interim, upgrade, trailers, ends, memory, disk };
             let mut entered = self.router.clock().now();
             let lane = found.lane(|canary| canary::carries(canary, &attempt.headers));
             let mut ticket = self.router.ticket_on(found, lane, attempt.upload.held())?; // 3
@@ -244,25 +254,6 @@ impl Proxy {
         }
     }
 
-    async fn upload(
-        &self,
-        body: Option<ClientBody>,
-        limits: &Limits,
-        is_call: bool,
-    ) -> Result<Upload, Fault> {
-        let Some(body) = body else { return Ok(Upload::none()) };
-        if self.memory.is_full() {
-            return Err(Fault::Memory);
-        }
-        let body = bounded(body, limits.body_max)?;
-        // A call may wait for its answer before it says more.
-        if is_call {
-            Ok(Upload::streamed(body))
-        } else {
-            Upload::read_ahead(body, limits, &self.memory).await
-        }
-    }
-
     fn pass(&self, asking: &Asking<'_>) -> Result<(), Refusal> {
         self.guard.as_ref().map_or(Ok(()), |guard| guard(asking))
     }
@@ -296,6 +287,7 @@ impl Received {
         let received = clock::wall();
         // Opened first: it closes on drop, whatever happens, and calls the hook (step 7).
         let mut open = Open::new(Record::default(), proxy.router.clock(), &proxy.hook);
+        open.asks(client.stalled.clone());
         let plain = http2::plain(&mut head);
         open.note(|record| describe(record, &head, client));
         let call = grpc::call(&head);
@@ -368,6 +360,7 @@ impl Client {
             interim: None,
             upgrades: false,
             gone: None,
+            stalled: None,
         }
     }
 
@@ -431,6 +424,13 @@ impl Client {
     #[must_use]
     pub fn with_gone(mut self, gone: Arc<dyn Fn() -> bool + Send + Sync>) -> Self {
         self.gone = Some(gone);
+        self
+    }
+
+    /// How to ask why its connection has ended: because it took nothing for too long (H28), or for another reason.
+    #[must_use]
+    pub fn with_stalled(mut self, stalled: Stalled) -> Self {
+        self.stalled = Some(stalled);
         self
     }
 

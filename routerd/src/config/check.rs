@@ -1,9 +1,10 @@
 //! From the file as written to the checked configuration: what one key alone cannot show to be wrong.
 
 mod admin;
-mod http2;
-mod tls;
 mod door;
+mod http2;
+mod spool;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -113,6 +114,7 @@ impl<'a> Checker<'a> {
             shutdown_timeout: file.shutdown_timeout.or(Period(default.shutdown_timeout)).0,
             max_connections: count(&file.max_connections, default.max_connections),
             header_timeout: file.header_timeout.or(Period(default.header_timeout)).0,
+            send_timeout: file.send_timeout.or(Period(default.send_timeout)).0,
             request_line_max: size(&file.request_line_max, default.request_line_max),
             header_line_max: size(&file.header_line_max, default.header_line_max),
             headers_max: count(&file.headers_max, default.headers_max),
@@ -126,6 +128,8 @@ impl<'a> Checker<'a> {
             user,
             group,
             memory_max: file.memory_max.or(Size(default.memory_max)).0,
+            spool_dir: self.spool_dir(file),
+            disk_max: file.disk_max.or(Size(default.disk_max)).0,
             max_connections_per_ip: file.max_connections_per_ip.or(default.max_connections_per_ip),
         }
     }
@@ -416,7 +420,7 @@ impl<'a> Checker<'a> {
             ("retry.quarantine", &retry.quarantine, default.quarantine),
             ("retry.quarantine_max", &retry.quarantine_max, quarantine_max),
         );
-        Limits::default()
+        self.disk(app, default.clone())
             .with_queue_max_wait(max_wait)
             .with_queue_max_requests_per_dyno(
                 queue.max_requests_per_dyno.or(default.queue_max_requests_per_dyno),
@@ -441,6 +445,7 @@ impl<'a> Checker<'a> {
             .with_eject_max(health.eject_max.or(default.eject_max))
             .with_health_rise(health.rise.or(default.health_rise))
             .with_health_fall(health.fall.or(default.health_fall))
+            .with_body_rate_min(app.body_rate_min.or(Size(default.body_rate_min)).0)
             .with_body_max(app.body_max.or(Size(default.body_max)).0)
             .with_request_buffer(size(&app.request_buffer, default.request_buffer))
             .with_response_spool(size(&app.response_spool, default.response_spool))

@@ -99,6 +99,10 @@ pub struct Server {
     /// be silent between two requests. Then the connection is closed.
     #[schemars(extend("default" = "60s", "x-floor" = "10ms", "x-ceiling" = "1h"))]
     pub header_timeout: Key<Period>,
+    /// The longest a client may take nothing of what was sent to it, because it does not read or is not there any more,
+    /// over HTTP/1.1, HTTP/2 and TLS. Then its connection is closed (H28), with all that was kept for it.
+    #[schemars(extend("default" = "60s", "x-floor" = "10ms", "x-ceiling" = "1h"))]
+    pub send_timeout: Key<Period>,
     /// The longest request line: method, target and version. A longer one is answered with 414.
     #[schemars(extend("default" = "8KiB", "x-floor" = "256B", "x-ceiling" = "1MiB"))]
     pub request_line_max: Key<Size>,
@@ -149,6 +153,14 @@ pub struct Server {
     /// program itself come on top.
     #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "64GiB"))]
     pub memory_max: Key<Size>,
+    /// The folder for bodies on disk (`request_disk` and `response_disk` of an app), relative to this file's folder;
+    /// empty: `$TMPDIR`, or `/var/tmp`, which in contrast to `/tmp` is rarely in memory. The files have no name and end
+    /// with their requests, or with the process. A folder that cannot be written to is an error, if an app needs one.
+    #[schemars(extend("default" = ""))]
+    pub spool_dir: Key<String>,
+    /// How many bytes bodies may have on disk, of all apps together; 0B: each app's `disk_max` is bound enough.
+    #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "65536GiB"))]
+    pub disk_max: Key<Size>,
     /// The user that `routerd run` becomes when root has started it, once the listeners are open; empty: it stays root.
     /// Everything else is read and written by that user, at reloads too. Who is not root stays who they are.
     #[schemars(extend("default" = ""))]

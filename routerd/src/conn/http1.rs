@@ -71,10 +71,11 @@ fn refusal(fault: Fault) -> String {
 fn with_hands(client: Client, side: &Arc<Side>) -> Client {
     // Weak, because a request that lingers at its dyno has these long after the connection has ended: held by it, the
     // socket would stay open.
-    let (gone, interim) = (Arc::downgrade(side), Arc::downgrade(side));
+    let (gone, interim, stalled) = (Arc::downgrade(side), Arc::downgrade(side), Arc::downgrade(side));
     client
         .with_upgrades(true)
         .with_gone(Arc::new(move || gone.upgrade().is_none_or(|side| side.is_gone())))
+        .with_stalled(Arc::new(move || stalled.upgrade().is_some_and(|side| side.has_stalled())))
         .with_interim(Arc::new(move |status, headers| {
             if let Some(side) = interim.upgrade() {
                 side.interim(status, headers);

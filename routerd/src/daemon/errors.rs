@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use router_core::change::ChangeError;
 
@@ -19,6 +20,8 @@ pub enum StartError {
     Tls(rustls::Error),
     /// The admin listener cannot be opened.
     Admin(AdminError),
+    /// Bodies cannot be put on disk.
+    Spool(PathBuf, io::Error),
     /// The access log cannot be started.
     Log(io::Error),
     /// The audit trail or the state file cannot be used.
@@ -37,6 +40,13 @@ impl fmt::Display for StartError {
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::Tls(error) => write!(f, "cannot speak TLS: {error}"),
             Self::Admin(error) => write!(f, "{error}"),
+            Self::Spool(folder, error) => {
+                write!(
+                    f,
+                    "cannot put bodies on disk (server.spool_dir = {:?}): {error}",
+                    folder.display().to_string()
+                )
+            }
             Self::Trail(error) => f.write_str(error),
             Self::Log(error) => write!(f, "cannot start the access log: {error}"),
             Self::Apps(error) => write!(f, "{error}"),

@@ -21,7 +21,7 @@ use super::orders::Orders;
 use super::release::{self, Deploys};
 use super::succeed::Predecessor;
 use super::trail::Trail;
-use super::{Shared, StartError, names};
+use super::{Shared, StartError, names, spool};
 use crate::accept::{self, Connections};
 use crate::admin::{Access, Admin, AdminAddress, AdminError, AdminListener, LeaveFile, Readiness, Reloads};
 use crate::admission::Guards;
@@ -219,6 +219,7 @@ impl Live {
             }
         }
         opened.tls = lasting.secure(new)?;
+        spool::check(new).await?;
         if diff.has("admin.listen") {
             opened.admin(new).await?;
         }
@@ -234,7 +235,7 @@ impl Live {
         lasting.access.set(new.admin.as_ref());
         lasting.edge.set(new.tls.as_ref());
         lasting.guards.set(new, lasting.router.clock());
-        lasting.proxy.memory().set_most(new.server.memory_max);
+        spool::set(&lasting.proxy, new);
         lasting.terms.store(Arc::new(lasting.terms_of(new, opened.tls)));
         lasting.trail.set(new);
         if lasting.log_is_ours && changes_log(diff) {
@@ -426,7 +427,7 @@ impl Lasting {
             (self.router.clone(), self.meters.clone(), self.connections.clone());
         let (log, reloads, access) = (Arc::clone(&self.log), self.reloads.clone(), self.access.clone());
         let (webhooks, door, edge) = (self.trail.webhooks().clone(), self.door.clone(), self.edge.clone());
-        let memory = self.proxy.memory().clone();
+        let (memory, disk) = (self.proxy.memory().clone(), self.proxy.disk().clone());
         Arc::new(move || {
             let log = log.load();
             let account = reloads.account();
@@ -435,6 +436,9 @@ impl Lasting {
                 connections: connections.open(),
                 connections_refused: door.account(),
                 buffered_bytes: memory.held(),
+                disk_bytes: disk.held(),
+                disk_files: disk.files(),
+                disk_fallbacks: disk.fallbacks(),
                 log_lines_lost: log.as_ref().map_or(0, |log| log.lost()),
                 log_write_errors: log.as_ref().map_or(0, |log| log.errors()),
                 reloads_done: account.done,

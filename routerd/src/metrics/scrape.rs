@@ -23,6 +23,12 @@ pub struct Scrape {
     pub connections_refused: Vec<(&'static str, u64)>,
     /// Bytes of bodies that are held.
     pub buffered_bytes: u64,
+    /// Bytes of bodies that are on disk.
+    pub disk_bytes: u64,
+    /// Files that they are in.
+    pub disk_files: u64,
+    /// Bodies that were not kept there though they might have been, by reason.
+    pub disk_fallbacks: Vec<(&'static str, u64)>,
     /// Lines of the access log lost so far.
     pub log_lines_lost: u64,
     /// Writes of the access log that failed so far.
@@ -70,13 +76,11 @@ impl Scrape {
         }
         single(text, &super::CONNECTIONS, &[], self.connections);
         self.write_tls(text);
-        if !self.connections_refused.is_empty() {
-            head(text, &super::CONNECTIONS_REFUSED);
-        }
-        for (reason, count) in &self.connections_refused {
-            sample(text, &super::CONNECTIONS_REFUSED, &[reason], count);
-        }
+        by_reason(text, &super::CONNECTIONS_REFUSED, &self.connections_refused);
         single(text, &super::BUFFERED_BYTES, &[], self.buffered_bytes);
+        single(text, &super::DISK_BYTES, &[], self.disk_bytes);
+        single(text, &super::DISK_FILES, &[], self.disk_files);
+        by_reason(text, &super::DISK_FALLBACKS, &self.disk_fallbacks);
         single(text, &super::LOG_LINES_LOST, &[], self.log_lines_lost);
         single(text, &super::LOG_WRITE_ERRORS, &[], self.log_write_errors);
         head(text, &super::RELOADS);
@@ -87,12 +91,7 @@ impl Scrape {
         sample(text, &super::WEBHOOKS, &["delivered"], self.webhooks.delivered);
         sample(text, &super::WEBHOOKS, &["failed"], self.webhooks.failed);
         sample(text, &super::WEBHOOKS, &["dropped"], self.webhooks.dropped);
-        if !self.admin_denied.is_empty() {
-            head(text, &super::ADMIN_DENIED);
-        }
-        for (reason, count) in &self.admin_denied {
-            sample(text, &super::ADMIN_DENIED, &[reason], count);
-        }
+        by_reason(text, &super::ADMIN_DENIED, &self.admin_denied);
         if let Some(seconds) = process::cpu_seconds() {
             single(text, &super::PROCESS_CPU, &[], seconds);
         }
@@ -135,6 +134,16 @@ fn each_app<V: Display>(
     }
     for app in apps {
         sample(text, metric, &[app.id.as_str()], value(app));
+    }
+}
+
+/// A metric with one series a reason.
+fn by_reason(text: &mut String, metric: &Metric, counts: &[(&'static str, u64)]) {
+    if !counts.is_empty() {
+        head(text, metric);
+    }
+    for (reason, count) in counts {
+        sample(text, metric, &[reason], count);
     }
 }
 

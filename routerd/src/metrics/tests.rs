@@ -83,6 +83,7 @@ fn scrape(apps: Vec<AppSnapshot>) -> Scrape {
         log_write_errors: 4,
         webhooks: crate::webhooks::Account { delivered: 9, failed: 2, dropped: 6 },
         connections_refused: vec![("descriptors", 3)],
+        disk_fallbacks: vec![("no_space", 4)],
         admin_denied: vec![("wrong_token", 2)],
         ..Scrape::default()
     }

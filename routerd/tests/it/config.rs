@@ -141,6 +141,7 @@ fn another(path: &str, schema: &Value) -> Value {
             return json!(["10.0.0.0/8"]);
         }
         "server.user" | "server.group" => return json!("nobody"),
+        "server.spool_dir" => return json!("other"),
         _ if path.ends_with("rate_limit.per") => return json!("app"),
         _ if path.ends_with("rate_limit.rate") => return json!("10/s"),
         _ if path.ends_with("health.path") => return json!("/up"),
@@ -243,7 +244,7 @@ fn each_number_time_and_size_is_refused_outside_its_bounds_and_named_with_its_ke
                 assert!(schema["x-ceiling"].is_string(), "{name} has no ceiling");
                 [json!("25h"), json!("5"), json!(5), json!("")].into_iter().chain(zero).collect()
             }
-            (_, Some("size")) => vec![json!("65GiB"), json!("5"), json!(5), json!("-1B")],
+            (_, Some("size")) => vec![json!("100000GiB"), json!("5"), json!(5), json!("-1B")],
             _ => continue,
         };
         bounded += 1;

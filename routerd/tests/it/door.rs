@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::client::header;
-use crate::support::{Answer, Client, Dyno, Rig, until};
+use crate::support::{Answer, Dyno, Rig, until};
 
 /// Sends these bytes in front of a GET, in two parts, and gives the answer.
 async fn get_after(rig: &Rig, bytes: &[u8], cut: usize) -> Answer {
@@ -34,10 +34,7 @@ async fn refused(rig: &Rig, reason: &str) -> u64 {
 
 /// The value of the series whose line begins so.
 async fn metric(rig: &Rig, begins: &str) -> u64 {
-    let admin = rig.daemon.as_ref().unwrap().admin_address().unwrap().to_string();
-    let admin: SocketAddr = admin.trim_start_matches("http://").parse().unwrap();
-    let page = Client::connect(admin).await.local("/metrics").await.text();
-    page.lines().find_map(|line| line.strip_prefix(begins)).unwrap().parse().unwrap()
+    rig.metric(begins).await
 }
 
 #[tokio::test]

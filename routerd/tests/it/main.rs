@@ -5,6 +5,7 @@
 mod aborts;
 mod answers;
 mod audit;
+mod buffers;
 mod config;
 mod control;
 mod deaths;

@@ -1,5 +1,7 @@
 //! Slow on either side: uploads, downloads, heads, and dynos that take too long.
 
+mod bounds;
+
 use std::time::Duration;
 
 use router_core::snapshot::DynoState;

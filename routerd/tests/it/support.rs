@@ -167,6 +167,14 @@ impl Rig {
         self.daemon.as_ref().unwrap().router().snapshot().apps.remove(0)
     }
 
+    /// The value of the series whose line begins so.
+    pub(crate) async fn metric(&self, begins: &str) -> u64 {
+        let admin = self.daemon.as_ref().unwrap().admin_address().unwrap().to_string();
+        let admin: SocketAddr = admin.trim_start_matches("http://").parse().unwrap();
+        let page = Client::connect(admin).await.local("/metrics").await.text();
+        page.lines().find_map(|line| line.strip_prefix(begins)).unwrap().parse().unwrap()
+    }
+
     /// How many dynos are in that state.
     pub(crate) fn count(&self, state: DynoState) -> usize {
         self.app().count(state)

@@ -20,7 +20,8 @@ pub(super) fn keys(app: &App) -> Keys {
     keys.extend(to_dynos(limits));
     keys.extend(encryption(limits));
     keys.extend(door(admission));
-    keys.extend(bounds(limits));
+    keys.extend(bodies(limits));
+    keys.extend(steps(limits));
     keys.extend(well(health, limits));
     keys.extend(plan::keys(plan));
     keys
@@ -47,9 +48,6 @@ fn to_dynos(limits: &Limits) -> Keys {
         ("streams", one(limits.streams)),
         ("protocol", one(protocol)),
         ("order", one(order)),
-        ("body_max", one(Size(limits.body_max))),
-        ("request_buffer", one(Size(limits.request_buffer as u64))),
-        ("response_spool", one(Size(limits.response_spool as u64))),
         ("close_frees_dyno", one(limits.close_frees_dyno)),
         ("proxy_protocol", one(header)),
     ]
@@ -83,7 +81,19 @@ fn door(Admission { allow, deny, rate_limit }: &Admission) -> Keys {
     ]
 }
 
-fn bounds(limits: &Limits) -> Keys {
+fn bodies(limits: &Limits) -> Keys {
+    vec![
+        ("body_max", one(Size(limits.body_max))),
+        ("body_rate_min", one(Size(limits.body_rate_min))),
+        ("request_buffer", one(Size(limits.request_buffer as u64))),
+        ("response_spool", one(Size(limits.response_spool as u64))),
+        ("request_disk", one(Size(limits.request_disk))),
+        ("response_disk", one(Size(limits.response_disk))),
+        ("disk_max", one(Size(limits.disk_max))),
+    ]
+}
+
+fn steps(limits: &Limits) -> Keys {
     vec![
         ("queue.max_wait", one(Period(limits.queue_max_wait))),
         ("queue.max_requests_per_dyno", one(limits.queue_max_requests_per_dyno)),

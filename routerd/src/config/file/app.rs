@@ -61,14 +61,33 @@ pub struct App {
     /// given, else when it has come to that, and then a dyno that has begun with it loses its connection.
     #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "64GiB"))]
     pub body_max: Key<Size>,
-    /// How much of a request body is read before a dyno is taken, so that a slow upload holds none. The rest is
-    /// streamed while the dyno is held.
+    /// The least that a client sends of a body in a second, on average and but for the first 5 s, while a dyno waits
+    /// for it; slower, it gets H28 and the dyno is free. `"0B"`: any pace will do, so long as it is never silent for
+    /// `timeouts.idle`. Calls of gRPC, which may have nothing to say, are left alone.
+    #[schemars(extend("default" = "240B", "x-floor" = "0B", "x-ceiling" = "1GiB"))]
+    pub body_rate_min: Key<Size>,
+    /// How much of a request body is read before a dyno is taken, so that a slow upload holds none. What `request_disk`
+    /// has no room for either is streamed while the dyno is held.
     #[schemars(extend("default" = "64KiB", "x-floor" = "0B", "x-ceiling" = "1GiB"))]
     pub request_buffer: Key<Size>,
-    /// How much of an answer is kept for a slow client, so that the dyno is free at its last byte. Of a longer
-    /// answer the dyno is held until the client has read the rest.
+    /// How much of an answer is kept for a slow client, so that the dyno is free at its last byte. Of an answer that
+    /// `response_disk` has no room for either, the dyno is held until the client has read the rest.
     #[schemars(extend("default" = "1MiB", "x-floor" = "0B", "x-ceiling" = "1GiB"))]
     pub response_spool: Key<Size>,
+    /// How much more of a request body is read, and kept on disk (`server.spool_dir`), before a dyno is taken;
+    /// `timeouts.body` is for that too. Bodies of gRPC are streamed from the first byte; so must be those of any other
+    /// app that answers while it is still being asked: leave this at `"0B"` there, and `request_buffer` too.
+    #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "1024GiB"))]
+    pub request_disk: Key<Size>,
+    /// How much more of an answer is kept on disk for a slow client. A client that keeps up gets each part as soon as
+    /// the dyno has sent it, and nothing of it goes to disk.
+    #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "1024GiB"))]
+    pub response_disk: Key<Size>,
+    /// How many bytes all bodies of the app together may have on disk. While there are as many, or the disk has no room
+    /// or fails, it is as if there were no disk: slow clients hold dynos. It cannot be less than `request_disk` or
+    /// `response_disk`; the default is the larger of them where that is more.
+    #[schemars(extend("default" = "1GiB", "x-floor" = "0B", "x-ceiling" = "65536GiB"))]
+    pub disk_max: Key<Size>,
     /// `true`: a dyno frees itself when its connection is closed, so a request whose client is gone is cut.
     /// `false`: it works on, so it counts as busy until its answer has ended (at most `timeouts.linger`).
     #[schemars(extend("default" = false))]
@@ -154,8 +173,8 @@ pub struct Timeouts {
     /// begins it anew. Then both sides are closed, H15 (H28 if the client does not take what is there).
     #[schemars(extend("default" = "55s", "x-floor" = "1ms", "x-ceiling" = "24h"))]
     pub stream_idle: Key<Period>,
-    /// The longest the part of a body that is read before a dyno is taken (`request_buffer`) may take to come,
-    /// however steadily. Then H28.
+    /// The longest the part of a body that is read before a dyno is taken (`request_buffer` and `request_disk`) may
+    /// take to come, and as much longer as its bytes need at `body_rate_min`. Then H28.
     #[schemars(extend("default" = "5m", "x-floor" = "1ms", "x-ceiling" = "24h"))]
     pub body: Key<Period>,
     /// How long a dyno counts as busy for a request that nobody waits for any more. Then its connection is

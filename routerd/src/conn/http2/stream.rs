@@ -3,6 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::UNIX_EPOCH;
@@ -59,9 +60,14 @@ pub(super) async fn serve(
     let is_head = *request.method() == Method::HEAD;
     let reply: Reply = Arc::new(Mutex::new(respond));
     // Weak, because a request that lingers at its dyno has this long after the stream has ended.
-    let interim = Arc::downgrade(&reply);
-    let client =
-        client.with_interim(Arc::new(move |status, headers| send_interim(&interim, status, headers)));
+    let (interim, connection) = (Arc::downgrade(&reply), Arc::downgrade(&side));
+    let stalled = Arc::new(AtomicBool::new(false));
+    let has_stalled = Arc::clone(&stalled);
+    let client = client
+        .with_interim(Arc::new(move |status, headers| send_interim(&interim, status, headers)))
+        .with_stalled(Arc::new(move || {
+            has_stalled.load(Ordering::Relaxed) || connection.upgrade().is_some_and(|side| side.has_stalled())
+        }));
     let handshake = Handshake::begun(&mut request);
     let (request, tunnel) = upload(request, &reply, &side, handshake.is_some());
     let mut serving = pin!(terms.proxy.serve(&client, request));
@@ -95,7 +101,7 @@ pub(super) async fn serve(
     let sent = reply.lock().send_response(head, ends);
     match sent {
         Ok(_) if ends => Ended::Answered,
-        Ok(stream) => Sending { stream, side, terms: &terms }.all(body).await,
+        Ok(stream) => Sending { stream, side, terms: &terms, stalled: &stalled }.all(body).await,
         Err(_) => {
             reply.lock().send_reset(Reason::INTERNAL_ERROR);
             Ended::Failed
@@ -236,6 +242,8 @@ struct Sending<'a> {
     stream: SendStream<Bytes>,
     side: Arc<Side>,
     terms: &'a Terms,
+    /// The client has taken nothing of it for too long.
+    stalled: &'a AtomicBool,
 }
 
 impl Sending<'_> {
@@ -309,6 +317,7 @@ impl Sending<'_> {
         })
         .await;
         if room == Err(Ended::Stalled) {
+            self.stalled.store(true, Ordering::Relaxed);
             self.stream.send_reset(Reason::CANCEL);
         }
         room

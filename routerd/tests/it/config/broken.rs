@@ -142,6 +142,22 @@ fn what_the_keys_of_the_door_do_not_allow_is_said_with_the_place() {
 }
 
 #[test]
+fn an_app_has_as_much_room_on_disk_as_one_body_of_its_own_may_take() {
+    for (text, says) in [
+        ("[apps.a]\nresponse_disk = '2MiB'\ndisk_max = '1MiB'", "3:12 disk_max is less than response_disk"),
+        (
+            "[apps.a]\nrequest_disk = '2GiB'\n[defaults]\ndisk_max = '1GiB'",
+            "4:12 disk_max is less than request_disk",
+        ),
+        ("[apps.a]\nresponse_disk = '1025GiB'", "2:17 apps.a.response_disk: the value is above the ceiling"),
+    ] {
+        assert_eq!(wrong(text), [says], "{text}");
+    }
+    let config = parse("[apps.a]\nresponse_disk = '2GiB'").unwrap();
+    assert_eq!(config.apps[0].spec.limits.disk_max, 2 << 30, "the default gives way");
+}
+
+#[test]
 fn a_mistake_in_the_defaults_is_reported_once() {
     let apps = "[apps.a]\nhosts = ['a']\n[apps.b]\nhosts = ['b']";
     let text = &format!("[defaults.queue]\nmax_wait = '1s'\nstanding_wait = '2s'\n{apps}");

@@ -1,11 +1,8 @@
 //! Strangers who are slow, in numbers, and the memory that they cost.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use router_core::snapshot::DynoState;
-use socket2::{Domain, Socket, Type};
-use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -14,14 +11,6 @@ use crate::support::{Client, Dyno, Rig, until};
 
 /// So many strangers.
 const MANY: usize = 200;
-
-/// A client whose kernel takes next to nothing in.
-async fn small(address: SocketAddr) -> Client {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(2048).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    Client::over(TcpSocket::from_std_stream(socket.into()).connect(address).await.unwrap())
-}
 
 /// Asks for something 50 times, and says how long the slowest took.
 async fn slowest_of_ordinary(rig: &Rig) -> Duration {
@@ -41,7 +30,7 @@ async fn many_who_do_not_read_delay_nobody() {
     let rig = Rig::start(&dynos.iter().collect::<Vec<_>>(), line).await;
     let mut strangers = Vec::new();
     for _ in 0..MANY {
-        let mut client = small(rig.address).await;
+        let mut client = Client::small(rig.address).await;
         client.ask("GET", "/?body=400000").await;
         strangers.push(client);
     }
@@ -132,7 +121,7 @@ async fn answers_that_nobody_reads_are_not_kept_without_memory_and_come_whole_in
     const LENGTH: usize = 12 << 20;
     let mut strangers = Vec::new();
     for _ in 0..6 {
-        let mut client = small(rig.address).await;
+        let mut client = Client::small(rig.address).await;
         client.ask("GET", &format!("/?body={LENGTH}")).await;
         strangers.push(client);
     }
@@ -143,8 +132,8 @@ async fn answers_that_nobody_reads_are_not_kept_without_memory_and_come_whole_in
     while Instant::now() < end {
         most = most.max(metric(&rig, "routerd_buffered_bytes ").await);
     }
-    // The bound, and of each answer what was on its way.
-    assert!((1 << 20..8 << 20).contains(&most), "{most}");
+    // The bound, and of each answer what was on its way: a part in the spool and some with its connection.
+    assert!((1 << 20..16 << 20).contains(&most), "{most}");
     for client in &mut strangers {
         let answer = client.answer().await;
         assert_eq!((answer.is_ok(), answer.body.len()), (true, LENGTH));

@@ -29,6 +29,8 @@ async fn a_client_that_gives_no_window_holds_no_dyno_and_loses_its_stream() {
         let reset = answer.body_mut().data().await.unwrap().unwrap_err();
         assert_eq!(reset.reason(), Some(Reason::CANCEL), "{length}");
     }
+    rig.log.are(2).await;
+    assert_eq!(rig.log.faults(), ["H28"; 2]);
     assert_eq!(
         greedy.get("/").await.map(|reply| reply.head.status.as_u16()).ok(),
         None,

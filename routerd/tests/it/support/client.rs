@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::DEADLINE;
@@ -59,6 +60,14 @@ impl Client {
         Self::over(stream)
     }
 
+    /// A client whose kernel takes next to nothing in.
+    pub(crate) async fn small(address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(2048).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self::over(TcpSocket::from_std_stream(socket.into()).connect(address).await.unwrap())
+    }
+
     /// A client on a connection that is there.
     pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
@@ -99,6 +108,14 @@ impl Client {
             .await;
         self.send(body).await;
         self.answer().await
+    }
+
+    /// Takes what is there, and no more than that, without waiting. Says how much it was.
+    pub(crate) fn take(&mut self, most: usize) -> usize {
+        let mut part = vec![0; most];
+        let read = self.stream.try_read(&mut part).unwrap_or_default();
+        self.read.extend_from_slice(&part[..read]);
+        read
     }
 
     /// Reads something more; false at the end.
@@ -154,24 +171,32 @@ impl Client {
 
     async fn chunks(&mut self, body: &mut Vec<u8>) -> bool {
         loop {
-            let Some(at) = self.read.windows(2).position(|two| two == b"\r\n") else {
-                if !self.more().await {
-                    return false;
-                }
-                continue;
-            };
-            let length = usize::from_str_radix(std::str::from_utf8(&self.read[..at]).unwrap(), 16).unwrap();
-            while self.read.len() < at + 2 + length + 2 {
-                if !self.more().await {
-                    return false;
-                }
-            }
-            body.extend_from_slice(&self.read[at + 2..at + 2 + length]);
-            self.read.drain(..at + 2 + length + 2);
-            if length == 0 {
-                return true;
+            match self.chunk(body).await {
+                None => return false,
+                Some(0) => return true,
+                Some(_) => {}
             }
         }
+    }
+
+    /// Reads one chunk, and says how long it is; `None` at the end of the connection.
+    pub(crate) async fn chunk(&mut self, body: &mut Vec<u8>) -> Option<usize> {
+        let at = loop {
+            match self.read.windows(2).position(|two| two == b"\r\n") {
+                Some(at) => break at,
+                None if self.more().await => {}
+                None => return None,
+            }
+        };
+        let length = usize::from_str_radix(std::str::from_utf8(&self.read[..at]).unwrap(), 16).unwrap();
+        while self.read.len() < at + 2 + length + 2 {
+            if !self.more().await {
+                return None;
+            }
+        }
+        body.extend_from_slice(&self.read[at + 2..at + 2 + length]);
+        self.read.drain(..at + 2 + length + 2);
+        Some(length)
     }
 
     /// Waits until the other side has closed, and says what came before.
