@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use self::press::{Press, pattern};
 use crate::support::{Answer, Client, Dyno, Rig, installed, until};
+use crate::takeover::takes_over;
 
 /// Clients that are slow at once.
 const MANY: usize = 20;
@@ -242,6 +243,29 @@ async fn a_stop_lets_a_slow_client_have_its_answer_from_disk() {
     });
     assert_eq!(rig.stop(Duration::from_secs(15)).await, 0);
     reading.await.unwrap();
+    assert!(is_empty(folder.path()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hand_over_lets_a_slow_client_have_its_answer_from_disk() {
+    let (dyno, folder, run) =
+        (Press::start().await, tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let text = format!(
+        "[server]\nlisten = ['127.0.0.1:0']\nspool_dir = {:?}\n[apps.shop]\ndynos = ['{}']\n\
+         response_spool = '64KiB'\nresponse_disk = '32MiB'\n",
+        folder.path().to_str().unwrap(),
+        dyno.address
+    );
+    let (rig, path) = (Rig::from_toml(&text).await, run.path().join("handover"));
+    rig.daemon.as_ref().unwrap().offer(&path).await.unwrap();
+    let length = 12_000_000;
+    let slow = ask_small(&rig, length).await;
+    rig.at_rest().await;
+    let (new, ends) = takes_over(rig, &text, &path).await;
+    assert!(new.get("/10").await.is_ok(), "the dyno is the new one's");
+    reads_all(slow, length).await;
+    let (cut, old) = ends.await.unwrap();
+    assert_eq!((cut, old.log.codes()), (0, vec!["-".to_owned()]));
     assert!(is_empty(folder.path()));
 }
 
