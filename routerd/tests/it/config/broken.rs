@@ -131,6 +131,10 @@ fn what_the_keys_of_the_door_do_not_allow_is_said_with_the_place() {
             "[apps.a]\n[server]\nproxy_protocol = 'required'",
             "3:18 server.proxy_protocol: nobody is trusted to send such headers",
         ),
+        (
+            "[apps.a]\nprotocol = 'h2c'\nproxy_protocol = 'v2'",
+            "2:12 protocol = \"h2c\" shares a connection, and proxy_protocol says whose it is",
+        ),
     ] {
         let found = wrong(text);
         assert!(found.iter().any(|line| line == says), "{text}\nexpected {says}\nfound {found:#?}");

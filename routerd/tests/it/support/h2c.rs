@@ -173,12 +173,13 @@ async fn answer(shared: Arc<Shared>, request: Request<RecvStream>, mut respond: 
     // From here on the router may send the next one.
     drop(active);
     let trailers = asks("trailers").is_some();
+    let cut = asks("do").as_deref() == Some("cut");
     let size = number("body") as usize;
     let mut stream = respond.send_response(Response::new(()), size == 0 && !trailers).unwrap();
     if size > 0 {
-        stream.send_data(Bytes::from(vec![b'x'; size]), !trailers).unwrap();
+        stream.send_data(Bytes::from(vec![b'x'; size]), !trailers && !cut).unwrap();
     }
-    if asks("do").as_deref() == Some("cut") {
+    if cut {
         tokio::time::sleep(Duration::from_millis(50)).await;
         stream.send_reset(Reason::INTERNAL_ERROR);
     } else if trailers {
