@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use crate::clock;
 use crate::fault::Fault;
 use crate::ids::AppId;
+use crate::limits::Limits;
 use crate::proxy::answer::fault_page;
 use crate::proxy::body::Body;
 use crate::proxy::canary;
@@ -192,19 +193,7 @@ impl Proxy {
             }
             self.pass(&Asking { app: found.id(), address, headers: &head.headers })
                 .map_err(|refusal| refusal.tell(&mut retry_after))?;
-            let upload = match body {
-                None => Upload::none(),
-                Some(_) if self.memory.is_full() => return Err(Fault::Memory),
-                Some(body) => {
-                    let body = bounded(body, limits.body_max)?;
-                    // A call may wait for its answer before it says more.
-                    if call.is_some() {
-                        Upload::streamed(body)
-                    } else {
-                        Upload::read_ahead(body, &limits, &self.memory).await?
-                    }
-                }
-            };
+            let upload = self.upload(body, &limits, call.is_some()).await?;
             let interim = client.interim.clone().filter(|_| head.version >= http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);
             let ends = client.ends(address);
@@ -251,6 +240,25 @@ impl Proxy {
                 app.iter().for_each(|app| https::promise(app, client, page.headers_mut()));
                 Ok(page)
             }
+        }
+    }
+
+    async fn upload(
+        &self,
+        body: Option<ClientBody>,
+        limits: &Limits,
+        is_call: bool,
+    ) -> Result<Upload, Fault> {
+        let Some(body) = body else { return Ok(Upload::none()) };
+        if self.memory.is_full() {
+            return Err(Fault::Memory);
+        }
+        let body = bounded(body, limits.body_max)?;
+        // A call may wait for its answer before it says more.
+        if is_call {
+            Ok(Upload::streamed(body))
+        } else {
+            Upload::read_ahead(body, limits, &self.memory).await
         }
     }
 

@@ -1,6 +1,6 @@
 //! The keys of an app, each with its value.
 
-use router_core::limits::{Order, Protocol, ProxyHeader};
+use router_core::limits::{Limits, Order, Protocol, ProxyHeader};
 
 use super::{Keys, many, one, or_none};
 use crate::config::door::RateLimit;
@@ -10,21 +10,23 @@ use crate::config::{Admission, App, plan, upstream};
 
 pub(super) fn keys(app: &App) -> Keys {
     let App { spec, concurrency, health, dynos, plan, admission } = app;
-    // What a probe begins with is what the app's connections begin with.
-    let Health { probe, path, host, status, interval, timeout, header: _ } = health;
-    let Admission { allow, deny, rate_limit } = admission;
-    let rate =
-        |key: &dyn Fn(&RateLimit) -> String| one(rate_limit.as_ref().map_or_else(|| "none".to_owned(), key));
-    let probe = match probe {
-        ProbeWord::Tcp => "tcp",
-        ProbeWord::Http => "http",
-        ProbeWord::None => "none",
-    };
     let limits = &spec.limits;
-    let encryption = limits.encryption.as_deref();
-    let (name, ca) = limits.secured().map(upstream::shown).unzip();
-    let redirect = encryption.and_then(|encryption| encryption.redirect);
-    let hsts = encryption.and_then(|encryption| encryption.hsts.as_ref());
+    let mut keys = vec![
+        ("hosts", many(&spec.hosts)),
+        ("release", one(&spec.release)),
+        ("dynos", many(dynos)),
+        ("concurrency", one(concurrency)),
+    ];
+    keys.extend(to_dynos(limits));
+    keys.extend(encryption(limits));
+    keys.extend(door(admission));
+    keys.extend(bounds(limits));
+    keys.extend(well(health, limits));
+    keys.extend(plan::keys(plan));
+    keys
+}
+
+fn to_dynos(limits: &Limits) -> Keys {
     let order = match limits.order {
         Order::LeastRecentlyUsed => "least-recently-used",
         Order::Random => "random",
@@ -41,11 +43,7 @@ pub(super) fn keys(app: &App) -> Keys {
         ProxyHeader::V1 => "v1",
         ProxyHeader::V2 => "v2",
     };
-    let mut keys = vec![
-        ("hosts", many(&spec.hosts)),
-        ("release", one(&spec.release)),
-        ("dynos", many(dynos)),
-        ("concurrency", one(concurrency)),
+    vec![
         ("streams", one(limits.streams)),
         ("protocol", one(protocol)),
         ("order", one(order)),
@@ -53,6 +51,16 @@ pub(super) fn keys(app: &App) -> Keys {
         ("request_buffer", one(Size(limits.request_buffer as u64))),
         ("response_spool", one(Size(limits.response_spool as u64))),
         ("close_frees_dyno", one(limits.close_frees_dyno)),
+        ("proxy_protocol", one(header)),
+    ]
+}
+
+fn encryption(limits: &Limits) -> Keys {
+    let encryption = limits.encryption.as_deref();
+    let (name, ca) = limits.secured().map(upstream::shown).unzip();
+    let redirect = encryption.and_then(|encryption| encryption.redirect);
+    let hsts = encryption.and_then(|encryption| encryption.hsts.as_ref());
+    vec![
         ("https.redirect", one(redirect.is_some())),
         ("https.port", or_none(redirect)),
         ("https.hsts", or_none(hsts)),
@@ -60,12 +68,23 @@ pub(super) fn keys(app: &App) -> Keys {
         ("tls.to_dyno", one(limits.secured().is_some())),
         ("tls.name", or_none(name)),
         ("tls.ca", or_none(ca)),
-        ("proxy_protocol", one(header)),
+    ]
+}
+
+fn door(Admission { allow, deny, rate_limit }: &Admission) -> Keys {
+    let rate =
+        |key: &dyn Fn(&RateLimit) -> String| one(rate_limit.as_ref().map_or_else(|| "none".to_owned(), key));
+    vec![
         ("allow", many(allow.as_slice())),
         ("deny", many(deny.as_slice())),
         ("rate_limit.per", rate(&|limit| limit.per.to_string())),
         ("rate_limit.rate", rate(&|limit| limit.rate.to_string())),
         ("rate_limit.burst", rate(&|limit| limit.burst.to_string())),
+    ]
+}
+
+fn bounds(limits: &Limits) -> Keys {
+    vec![
         ("queue.max_wait", one(Period(limits.queue_max_wait))),
         ("queue.max_requests_per_dyno", one(limits.queue_max_requests_per_dyno)),
         ("queue.max_bytes", one(Size(limits.queue_max_bytes))),
@@ -82,6 +101,18 @@ pub(super) fn keys(app: &App) -> Keys {
         ("retry.max_tries", one(limits.max_tries)),
         ("retry.quarantine", one(Period(limits.quarantine))),
         ("retry.quarantine_max", one(Period(limits.quarantine_max))),
+    ]
+}
+
+fn well(health: &Health, limits: &Limits) -> Keys {
+    // What a probe begins with is what the app's connections begin with.
+    let Health { probe, path, host, status, interval, timeout, header: _ } = health;
+    let probe = match probe {
+        ProbeWord::Tcp => "tcp",
+        ProbeWord::Http => "http",
+        ProbeWord::None => "none",
+    };
+    vec![
         ("health.probe", one(probe)),
         ("health.path", one(path)),
         ("health.host", one(host.as_deref().unwrap_or("the dyno's address"))),
@@ -92,7 +123,5 @@ pub(super) fn keys(app: &App) -> Keys {
         ("health.fall", one(limits.health_fall)),
         ("health.eject_after", one(limits.eject_after)),
         ("health.eject_max", one(limits.eject_max)),
-    ];
-    keys.extend(plan::keys(plan));
-    keys
+    ]
 }
