@@ -80,6 +80,7 @@
 //! | `proxy/headers.rs` | headers both ways |
 //! | `proxy/grpc.rs` | which requests are gRPC, and faults as gRPC tells them |
 //! | `proxy/origin.rs` | who a request comes from, and whom to believe about it |
+//! | `proxy/own.rs` | requests that are answered without an app |
 //! | `proxy/upload.rs` | a request's body on its way to a dyno |
 //! | `proxy/canary.rs` | step 3: does a request carry what makes it the canary's |
 //! | `proxy/turn.rs` | step 3: waits for a ticket, keeps the alarm |

@@ -26,7 +26,7 @@ use crate::proxy::memory::Memory;
 use crate::proxy::origin::{Trust, as_value};
 use crate::proxy::record::{Hook, Open, Record};
 use crate::proxy::upload::{BoxError, ClientBody, Upload, bounded};
-use crate::proxy::{headers, http2, https, turn};
+use crate::proxy::{headers, http2, https, own, turn};
 use crate::router::{AppRef, Lease, Router};
 
 /// Gets interim answers (1xx) of a dyno, to be passed to the client at once.
@@ -67,6 +67,7 @@ pub struct Proxy {
     router: Router,
     rules: Rules,
     guard: Option<Guard>,
+    pub(super) own: Option<own::Known>,
     memory: Memory,
     hook: Arc<Hook>,
     _timekeeper: Arc<turn::Timekeeper>,
@@ -97,7 +98,8 @@ impl Proxy {
     pub fn new(router: Router) -> Self {
         let timekeeper = Arc::new(turn::Timekeeper::start(router.clone()));
         let (rules, hook) = (Rules::default(), Arc::new(Hook::new(|_| {})));
-        Self { router, rules, guard: None, memory: Memory::default(), hook, _timekeeper: timekeeper }
+        let memory = Memory::default();
+        Self { router, rules, guard: None, own: None, memory, hook, _timekeeper: timekeeper }
     }
 
     /// What a request may look like.
@@ -168,7 +170,14 @@ impl Proxy {
         let (head, body) = request.into_parts();
         let body = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
         let received = Received::now(self, client, head);
-        self.serve_received(client, received, body)
+        let Received { head, inspected, .. } = &received;
+        let own = own::answer(self.own.as_ref(), &head.method, inspected.as_ref());
+        async move {
+            match own {
+                Some(reply) => Ok(reply.told(received.open)),
+                None => self.serve_received(client, received, body).await,
+            }
+        }
     }
 
     async fn serve_received(
