@@ -1,414 +1,444 @@
 //! Certificates by ACME (RFC 8555): ordered for the hosts of the configuration, renewed in time, and kept in files.
 //!
-//! One task looks after all hosts (`plan.rs` says when what is due) and lets a few orders run at a time. While a host has
-//! no certificate a stand-in is served, so that the handshake works; while an old one is renewed, the old one is. What
-//! goes wrong is logged with the words of the CA and the time of the next try, and touches nothing else. Never: an order
-//! for a name that is not a host of the configuration, whatever a client asks for.
+//! One task looks after all hosts (`plan.rs` says when what is due) and lets a few orders run at a time. While a host
+//! has no certificate a stand-in is served, so that the handshake works; while an old one is renewed, the old one is.
+//! What goes wrong is logged with the words of the CA and the time of the next try, and touches nothing else.
+//!
+//! Certificates are read and served by whoever has the folder; only who has its lock orders. So a second process on the
+//! same folder never doubles an order, and at a hand-over the old one lets go of it and the new one goes on. Never: an
+//! order for a name that is not a host of the configuration, whatever a client asks for.
 
+mod client;
+mod failed;
 mod issue;
 mod keep;
 mod plan;
+mod source;
+mod tokens;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
-use instant_acme::{
-    Account, AccountBuilder, CertificateIdentifier, Error, ExternalAccountKey, NewAccount,
-};
 use router_core::clock;
 use router_core::sync::Mutex;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
-use self::issue::{Issued, NotIssued, issue, stand_in, words};
-use self::keep::Keep;
+use self::failed::{Failed, Kind};
+use self::issue::Answers;
 use self::plan::{Due, Life, Plan};
+use self::source::{Ordered, Source, Window};
+pub(crate) use self::tokens::Tokens;
 use crate::config;
-use crate::config::acme::Issue;
+use crate::config::cert::Certificate;
+use crate::durable::Lock;
+use crate::tls::Edge;
 
 /// Orders at a time.
 const AT_ONCE: usize = 4;
-/// Hosts that clients have asked for and nobody has looked at yet.
-const ASKED_MAX: usize = 1024;
-/// The wall clock may be set: it is looked at this often at least.
-const LOOK: Duration = Duration::from_secs(600);
-
-/// A certificate with its key.
-pub type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-/// Where certificates and answers to the CA are served from.
-pub trait Answers: Send + Sync {
-    /// Serves this for the host from now on.
-    ///
-    /// # Errors
-    /// Key and certificate do not fit, or the key is of no known kind.
-    fn serve(&self, host: &str, pair: Pair) -> Result<(), String>;
-    /// Whether something is served for the host.
-    fn serves(&self, host: &str) -> bool;
-    /// Nothing of ours is served for the host any more.
-    fn forget(&self, host: &str);
-    /// Answers the CA's handshakes for the host with this certificate; `None`: no longer.
-    ///
-    /// # Errors
-    /// As in [`serve`](Self::serve).
-    fn certificate(&self, host: &str, pair: Option<(Vec<u8>, PrivateKeyDer<'static>)>) -> Result<(), String>;
-    /// Answers the CA's request for that token; `None`: no longer.
-    fn token(&self, token: &str, answer: Option<String>);
-}
-
-/// What is wanted: where from, and for which hosts.
-type Wanted = Option<(config::Acme, Vec<String>)>;
+/// The wall clock may be set, and the folder may become free: so often at least both are looked at.
+const LOOK: Duration = Duration::from_secs(60);
+/// The shortest pause between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Looks after certificates. Clones are the same; dropping the last one ends it.
 #[derive(Clone)]
-pub struct Acme {
-    wanted: Arc<watch::Sender<Wanted>>,
-    asked: mpsc::Sender<String>,
-    state: Arc<Mutex<BTreeMap<String, State>>>,
+pub(crate) struct Acme {
+    shared: Arc<Shared>,
+    told: Arc<watch::Sender<Told>>,
+    /// Whether orders may be running here.
+    holds: watch::Receiver<bool>,
+}
+
+struct Shared {
+    edge: Edge,
+    hosts: Mutex<BTreeMap<String, State>>,
+    issued: AtomicU64,
+    failed: [AtomicU64; Kind::ALL.len()],
 }
 
 /// How it stands with a host.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct State {
-    /// The certificate ends then, since 1970; `None`: there is none yet.
-    pub until: Option<Duration>,
-    /// Why the last order failed, and when the next one is tried.
-    pub failed: Option<(String, Duration)>,
+#[derive(Clone, Default)]
+struct State {
+    certificate: Option<Arc<Certificate>>,
+    /// Why the last order failed, if it did.
+    error: Option<String>,
+    next: Option<Duration>,
+    failures: u32,
+}
+
+/// What is wanted.
+#[derive(Clone, Default)]
+struct Told {
+    source: Option<Arc<Source>>,
+    /// This process may order.
+    may: bool,
+}
+
+/// What was read for a configuration that is not in place yet.
+#[derive(Default)]
+pub(crate) struct Prepared {
+    source: Option<Arc<Source>>,
+    kept: Vec<(String, Arc<Certificate>)>,
+}
+
+/// How orders are doing.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// The hosts that certificates are ordered for, by name.
+    pub hosts: Vec<Host>,
+    /// Orders by what has become of them.
+    pub orders: Vec<(&'static str, u64)>,
+}
+
+/// How it stands with the certificate of a host.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// The certificate, if it has come.
+    pub certificate: Option<Arc<Certificate>>,
+    /// Why the last order failed, if it did.
+    pub error: Option<String>,
+    /// How many orders have failed in a row.
+    pub failures: u32,
+    /// When the next one is due, since 1970; `None`: once a client asks for the host.
+    pub next: Option<Duration>,
 }
 
 impl Acme {
-    /// Looks after nothing until [`set`](Self::set).
-    pub fn start(answers: Arc<dyn Answers>) -> Self {
-        let (wanted, wants) = watch::channel(None);
-        let (asked, asks) = mpsc::channel(ASKED_MAX);
-        let state = Arc::default();
+    /// Looks after nothing until [`set`](Self::set), and orders nothing until [`go_on`](Self::go_on). `asks` are hosts
+    /// that clients ask for and that have no certificate yet.
+    pub(crate) fn start(edge: Edge, tokens: Tokens, asks: mpsc::Receiver<String>) -> Self {
+        let answers = Answers { tokens, edge: edge.clone() };
+        let (hosts, issued, failed) = (Mutex::default(), AtomicU64::new(0), Default::default());
+        let shared = Arc::new(Shared { edge, hosts, issued, failed });
+        let (told, hears) = watch::channel(Told::default());
+        let (holds, held) = watch::channel(false);
         let manager = Manager {
+            shared: Arc::clone(&shared),
             answers,
             plan: Plan::default(),
-            source: None,
-            known: BTreeMap::new(),
-            state: Arc::clone(&state),
+            told: Told::default(),
+            lock: None,
+            warned: false,
+            running: JoinSet::new(),
+            of: HashMap::new(),
+            holds,
         };
-        tokio::spawn(manager.run(wants, asks));
-        Self { wanted: Arc::new(wanted), asked, state }
+        tokio::spawn(manager.run(hears, asks));
+        Self { shared, told: Arc::new(told), holds: held }
     }
 
-    /// Looks after these hosts from now on; `None`: after none.
-    pub fn set(&self, wanted: Option<(config::Acme, Vec<String>)>) {
-        self.wanted.send_if_modified(|now| {
-            let changes = *now != wanted;
-            *now = wanted;
-            changes
+    /// Opens the folder and reads what is kept there.
+    ///
+    /// # Errors
+    /// The folder cannot be used.
+    pub(crate) async fn prepare(&self, settings: Option<&Arc<config::Acme>>) -> Result<Prepared, String> {
+        let Some(settings) = settings.cloned() else { return Ok(Prepared::default()) };
+        let here = self.told.borrow().source.as_ref().map(|source| source.settings.storage.clone());
+        let mut hosts = settings.hosts.clone();
+        if here.as_ref() == Some(&settings.storage) {
+            let states = self.shared.hosts.lock();
+            hosts.retain(|host| states.get(host).is_none_or(|state| state.certificate.is_none()));
+        }
+        let read = spawn_blocking(move || {
+            let source = Arc::new(Source::open(settings)?);
+            let kept = source.all_kept(hosts);
+            Ok(Prepared { source: Some(source), kept })
         });
+        read.await.unwrap_or_else(|_| Err("this process ends".to_owned()))
     }
 
-    /// A client asks for that host, and there is no certificate. Does not wait.
-    pub fn ask(&self, host: &str) {
-        // Who asks again will be heard again.
-        let _ = self.asked.try_send(host.to_owned());
+    /// Looks after the hosts of that configuration from now on. Their certificates are served when this returns.
+    pub(crate) fn set(&self, prepared: Prepared) {
+        let Prepared { source, kept } = prepared;
+        {
+            let mut states = self.shared.hosts.lock();
+            let mut before = std::mem::take(&mut *states);
+            let hosts = source.iter().flat_map(|source| &source.settings.hosts);
+            states.extend(hosts.map(|host| (host.clone(), before.remove(host).unwrap_or_default())));
+            for (host, kept) in &kept {
+                take(&mut states, host, kept);
+            }
+            let ordered = states.iter().map(|(host, state)| (host.clone(), state.certificate.clone()));
+            self.shared.edge.set_ordered(ordered.collect());
+        }
+        self.told.send_modify(|told| told.source = source);
     }
 
-    /// How it stands with each host.
-    pub fn state(&self) -> BTreeMap<String, State> {
-        self.state.lock().clone()
+    /// This process may order from now on, once nobody else does.
+    pub(crate) fn go_on(&self) {
+        self.told.send_modify(|told| told.may = true);
+    }
+
+    /// Breaks off what runs; another process may order when this returns.
+    pub(crate) async fn let_go(&self) {
+        self.told.send_modify(|told| told.may = false);
+        // It ends with the runtime.
+        let _ = self.holds.clone().wait_for(|holds| !holds).await;
+    }
+
+    /// How orders are doing.
+    pub(crate) fn account(&self) -> Account {
+        let host = |(name, state): (&String, &State)| {
+            let State { certificate, error, next, failures } = state.clone();
+            Host { name: name.clone(), certificate, error, failures, next }
+        };
+        let hosts = self.shared.hosts.lock().iter().map(host).collect();
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let failed = Kind::ALL.iter().map(|kind| (kind.as_str(), count(&self.shared.failed[*kind as usize])));
+        let orders = std::iter::once(("issued", count(&self.shared.issued))).chain(failed).collect();
+        Account { hosts, orders }
     }
 }
 
-/// Where certificates come from and go to, once it could be opened.
-#[derive(Clone)]
-struct Source {
-    settings: config::Acme,
-    keep: Keep,
-    /// Made when it is first needed.
-    account: Arc<tokio::sync::Mutex<Option<Account>>>,
+/// A certificate takes the place of an older one. `false`: there is none, or the host is not wanted.
+fn take(states: &mut BTreeMap<String, State>, host: &str, new: &Arc<Certificate>) -> bool {
+    let Some(state) = states.get_mut(host) else { return false };
+    let newer = state.certificate.as_ref().is_none_or(|old| old.expires < new.expires);
+    if newer {
+        state.certificate = Some(Arc::clone(new));
+    }
+    newer
+}
+
+impl Shared {
+    /// Serves a certificate, if it is newer than what is there.
+    fn put(&self, host: &str, new: &Arc<Certificate>) -> bool {
+        let mut states = self.hosts.lock();
+        let newer = take(&mut states, host, new);
+        if newer {
+            self.edge.come(host, new);
+        }
+        newer
+    }
+
+    fn certificate(&self, host: &str) -> Option<Arc<Certificate>> {
+        self.hosts.lock().get(host).and_then(|state| state.certificate.clone())
+    }
 }
 
 /// What came of one step for one host.
 enum Done {
-    Ordered(Result<(Issued, Pair, Life), String>),
-    Looked(Result<Option<(Life, Duration)>, String>),
+    Ordered(Ordered),
+    Looked(Result<Window, Failed>),
 }
 
 struct Manager {
-    answers: Arc<dyn Answers>,
+    shared: Arc<Shared>,
+    answers: Answers,
     plan: Plan,
-    source: Option<Source>,
-    /// The certificate that each host has.
-    known: BTreeMap<String, CertificateDer<'static>>,
-    state: Arc<Mutex<BTreeMap<String, State>>>,
+    told: Told,
+    /// The right to order.
+    lock: Option<Lock>,
+    /// That there is no such right has been said.
+    warned: bool,
+    running: JoinSet<Done>,
+    /// Whom what runs is for.
+    of: HashMap<Id, String>,
+    holds: watch::Sender<bool>,
 }
 
 impl Manager {
-    async fn run(mut self, mut wants: watch::Receiver<Wanted>, mut asks: mpsc::Receiver<String>) {
-        let mut running = JoinSet::new();
+    async fn run(mut self, mut hears: watch::Receiver<Told>, mut asks: mpsc::Receiver<String>) {
         loop {
-            self.begin(&mut running);
-            let next = self.plan.next().map_or(LOOK, |at| at.saturating_sub(clock::wall()).min(LOOK));
+            self.begin();
+            let now = clock::wall();
+            let can = self.lock.is_some() && self.running.len() < AT_ONCE;
+            let next = self.plan.next().filter(|_| can);
+            let next = next.map_or(LOOK, |at| at.saturating_sub(now).clamp(PAUSE, LOOK));
             tokio::select! {
-                changed = wants.changed() => {
+                changed = hears.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    let wanted = wants.borrow_and_update().clone();
-                    self.want(wanted).await;
+                    let told = hears.borrow_and_update().clone();
+                    self.hear(told).await;
                 }
-                Some(done) = running.join_next() => {
-                    if let Ok((host, done)) = done {
-                        self.done(&host, done).await;
+                Some(ended) = self.running.join_next_with_id() => self.ended(ended),
+                Some(host) = asks.recv() => {
+                    if self.shared.certificate(&host).is_none() {
+                        self.plan.lacks(&host, now);
+                        self.note(&host);
                     }
                 }
-                Some(host) = asks.recv() => self.asked(&host),
-                () = sleep(next.max(Duration::from_millis(10))) => {}
+                () = sleep(next) => self.try_lock().await,
             }
         }
     }
 
     /// Begins what is due.
-    fn begin(&mut self, running: &mut JoinSet<(String, Done)>) {
-        let Some(source) = &self.source else { return };
-        let free = AT_ONCE.saturating_sub(running.len());
+    fn begin(&mut self) {
+        let Some(source) = self.told.source.as_ref().filter(|_| self.lock.is_some()) else { return };
+        let free = AT_ONCE.saturating_sub(self.running.len());
         for (host, due) in self.plan.due(clock::wall(), free) {
-            let (source, answers, old) = (source.clone(), Arc::clone(&self.answers), self.known.get(&host).cloned());
-            running.spawn(async move {
-                let done = match due {
-                    Due::Order => Done::Ordered(source.order(&host, &answers, old).await),
-                    Due::Look => Done::Looked(source.look(old).await),
-                };
-                (host, done)
+            let (source, answers, old) =
+                (Arc::clone(source), self.answers.clone(), self.shared.certificate(&host));
+            let name = host.clone();
+            let task = self.running.spawn(async move {
+                match (due, old) {
+                    (Due::Look, Some(old)) => Done::Looked(source.look(&old).await),
+                    (Due::Look, None) => Done::Looked(Ok(None)),
+                    (Due::Order, old) => Done::Ordered(source.order(&name, &answers, old.as_deref()).await),
+                }
             });
+            self.of.insert(task.id(), host);
         }
     }
 
-    /// Other hosts, or another CA, are wanted.
-    async fn want(&mut self, wanted: Wanted) {
-        let (settings, hosts) = match wanted {
-            Some((settings, hosts)) => (Some(settings), hosts),
-            None => (None, Vec::new()),
+    /// Something else is wanted.
+    async fn hear(&mut self, told: Told) {
+        let settings = |told: &Told| {
+            let settings = told.source.as_ref().map(|source| source.settings.clone());
+            settings.map(|settings| config::Acme { hosts: Vec::new(), ..config::Acme::clone(&settings) })
         };
-        let changed = settings != self.source.as_ref().map(|source| source.settings.clone());
-        if changed {
-            self.source = None;
-            if let Some(settings) = settings.clone() {
-                let folder = settings.storage.clone();
-                match spawn_blocking(move || Keep::open(&folder)).await {
-                    Ok(Ok(keep)) => self.source = Some(Source { settings, keep, account: Arc::default() }),
-                    Ok(Err(error)) => {
-                        tracing::error!("acme: the folder acme.storage cannot be used: {error}; no certificates")
-                    }
-                    Err(_) => return,
+        let (before, now) = (settings(&self.told), settings(&told));
+        let folder = |settings: &Option<config::Acme>| settings.as_ref().map(|it| it.storage.clone());
+        if !told.may || folder(&before) != folder(&now) {
+            self.running.shutdown().await;
+            self.of.clear();
+            self.plan.stopped();
+            self.lock = None;
+            self.warned = false;
+            self.holds.send_replace(false);
+        }
+        self.told = told;
+        let hosts = self.told.source.as_ref().map_or_else(Vec::new, |source| source.settings.hosts.clone());
+        let new = self.plan.want(hosts.iter().cloned());
+        let schedule = if before == now { &new } else { &hosts };
+        schedule.iter().for_each(|host| self.schedule(host));
+        // Somebody may have put right what they failed for.
+        self.plan.hurry(clock::wall());
+        hosts.iter().for_each(|host| self.note(host));
+        self.try_lock().await;
+    }
+
+    /// Says when the next step for a host is due.
+    fn schedule(&mut self, host: &str) {
+        let Some(source) = &self.told.source else { return };
+        let (now, settings) = (clock::wall(), &source.settings);
+        match self.shared.certificate(host) {
+            Some(it) => {
+                let life = Life::of(it.starts, it.expires);
+                self.plan.has(host, life, settings.renew_before, now, fastrand::f64());
+            }
+            None if settings.on_demand => {}
+            None => self.plan.lacks(host, now),
+        }
+        self.note(host);
+    }
+
+    /// What is planned for a host, for whoever asks.
+    fn note(&self, host: &str) {
+        let (next, failures) = self.plan.order(host);
+        if let Some(state) = self.shared.hosts.lock().get_mut(host) {
+            (state.next, state.failures) = (next, failures);
+        }
+    }
+
+    /// Takes the right to order, if it is wanted and free, and what another process has got meanwhile in any case.
+    async fn try_lock(&mut self) {
+        let Some(source) = self.told.source.clone().filter(|_| self.told.may && self.lock.is_none()) else {
+            return;
+        };
+        let read = spawn_blocking(move || {
+            let lock = source.keep.lock();
+            let kept = source.all_kept(source.settings.hosts.clone());
+            (lock, kept)
+        });
+        let Ok((lock, kept)) = read.await else { return };
+        for (host, kept) in kept {
+            if self.shared.put(&host, &kept) {
+                self.schedule(&host);
+            }
+        }
+        match lock {
+            Ok(Some(lock)) => {
+                self.lock = Some(lock);
+                self.holds.send_replace(true);
+                if std::mem::take(&mut self.warned) {
+                    tracing::info!(
+                        "acme: no other process orders certificates for acme.storage any more: this one does"
+                    );
                 }
             }
-        }
-        let gone: Vec<_> =
-            self.known.keys().chain(self.state.lock().keys()).filter(|host| !hosts.contains(host)).cloned().collect();
-        for host in gone {
-            self.known.remove(&host);
-            self.state.lock().remove(&host);
-            self.answers.forget(&host);
-        }
-        for host in self.plan.want(hosts) {
-            self.take_up(&host).await;
-        }
-        if changed {
-            self.plan.hurry(clock::wall());
-        }
-    }
-
-    /// A host is new here: its certificate may be on the disk.
-    async fn take_up(&mut self, host: &str) {
-        self.state.lock().entry(host.to_owned()).or_default();
-        let Some(source) = self.source.clone() else { return };
-        let (keep, name) = (source.keep.clone(), host.to_owned());
-        let read = spawn_blocking(move || keep.certificate(&name)).await;
-        let now = clock::wall();
-        match read {
-            Ok(Ok(Some(pem))) => match parse(&pem) {
-                Ok((pair, life)) if life.until > now => match self.serve(host, pair, life) {
-                    Ok(()) => return,
-                    Err(error) => tracing::error!("acme: {host}: the kept certificate cannot be used: {error}"),
-                },
-                Ok(_) => tracing::warn!("acme: {host}: the kept certificate has ended"),
-                Err(error) => tracing::error!("acme: {host}: the kept certificate cannot be used: {error}"),
-            },
-            Ok(Err(error)) => tracing::error!("acme: {host}: the kept certificate cannot be read: {error}"),
-            Ok(Ok(None)) | Err(_) => {}
-        }
-        if !self.answers.serves(host) {
-            let stands_in = stand_in(host).and_then(|(der, key)| {
-                self.answers.serve(host, (vec![CertificateDer::from(der)], key))
-            });
-            if let Err(error) = stands_in {
-                tracing::error!("acme: {host}: {error}");
+            Ok(None) if !std::mem::replace(&mut self.warned, true) => {
+                tracing::warn!(
+                    "acme: another process orders certificates for acme.storage: this one serves what is there"
+                );
             }
-        }
-        if source.settings.issue == Issue::AtStart {
-            self.plan.lacks(host, now);
-        }
-    }
-
-    fn asked(&mut self, host: &str) {
-        if self.plan.wants(host) && !self.known.contains_key(host) {
-            self.plan.lacks(host, clock::wall());
+            Err(error) if !std::mem::replace(&mut self.warned, true) => {
+                tracing::error!("acme: nothing is ordered: acme.storage cannot be locked: {error}");
+            }
+            Ok(None) | Err(_) => {}
         }
     }
 
-    fn serve(&mut self, host: &str, pair: Pair, life: Life) -> Result<(), String> {
-        let own = pair.0.first().cloned();
-        self.answers.serve(host, pair)?;
-        self.known.extend(own.map(|own| (host.to_owned(), own)));
-        self.plan.has(host, life, clock::wall(), fastrand::f64());
-        let state = State { until: Some(life.until), failed: None };
-        self.state.lock().insert(host.to_owned(), state);
-        Ok(())
-    }
-
-    async fn done(&mut self, host: &str, done: Done) {
+    fn ended(&mut self, ended: Result<(Id, Done), JoinError>) {
+        let (id, done) = match ended {
+            Ok((id, done)) => (id, done),
+            Err(error) => {
+                let result = Err(Failed::local("the order", "it has broken off"));
+                (error.id(), Done::Ordered(Ordered { result, again: None }))
+            }
+        };
+        let Some(host) = self.of.remove(&id) else { return };
         let now = clock::wall();
         match done {
-            Done::Ordered(Ok((issued, pair, life))) => {
-                if !self.plan.wants(host) {
-                    return;
-                }
-                if let Err(error) = self.serve(host, pair, life) {
-                    self.failed(host, &error);
-                    return;
-                }
-                let until = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + life.until);
-                tracing::info!("acme: {host}: a certificate has come, until {until}");
-                let Some(source) = self.source.clone() else { return };
-                let (name, text) = (host.to_owned(), issued.key + &issued.chain);
-                let kept = spawn_blocking(move || source.keep.keep_certificate(&name, text.as_bytes())).await;
-                if let Ok(Err(error)) = kept {
-                    tracing::error!("acme: {host}: the certificate is served and cannot be kept: {error}");
-                }
-            }
-            Done::Ordered(Err(error)) => self.failed(host, &error),
+            Done::Ordered(Ordered { result: Ok(certificate), .. }) => self.come(&host, &certificate),
+            Done::Ordered(Ordered { result: Err(failed), again }) => self.failed(&host, &failed, again),
             Done::Looked(Ok(Some((window, again)))) => {
-                self.plan.window(host, window, again, now, fastrand::f64());
+                self.plan.window(&host, window, again, now, fastrand::f64());
             }
-            Done::Looked(Ok(None)) => self.plan.no_window(host, now, false),
-            Done::Looked(Err(error)) => {
-                tracing::debug!("acme: {host}: the CA does not say when to renew: {error}");
-                self.plan.no_window(host, now, true);
+            Done::Looked(Ok(None)) => self.plan.no_window(&host, now, false),
+            Done::Looked(Err(failed)) => {
+                tracing::debug!("acme: {host}: the CA does not say when to renew: {failed}");
+                self.plan.no_window(&host, now, true);
             }
         }
+        self.note(&host);
     }
 
-    fn failed(&mut self, host: &str, why: &str) {
+    fn come(&mut self, host: &str, certificate: &Arc<Certificate>) {
+        self.shared.issued.fetch_add(1, Ordering::Relaxed);
+        if !self.shared.put(host, certificate) {
+            return;
+        }
+        if let Some(state) = self.shared.hosts.lock().get_mut(host) {
+            state.error = None;
+        }
+        self.schedule(host);
+        let until = Duration::from_secs(certificate.expires.try_into().unwrap_or_default());
+        let next = self.plan.order(host).0.unwrap_or_default();
+        let (until, next) = (date(until), date(next));
+        tracing::info!(
+            "acme: {host}: a certificate has come, good until {until}; the next is ordered at {next}"
+        );
+    }
+
+    fn failed(&mut self, host: &str, failed: &Failed, again: Option<Duration>) {
+        self.shared.failed[failed.kind as usize].fetch_add(1, Ordering::Relaxed);
         let now = clock::wall();
-        let Some(next) = self.plan.failed(host, now, fastrand::f64()) else { return };
-        let wait = Duration::from_secs(next.saturating_sub(now).as_secs());
-        let meanwhile = if self.known.contains_key(host) { "the old one is served" } else { "a stand-in is served" };
-        tracing::warn!("acme: {host}: no certificate: {why}; {meanwhile}, next try in {}", humantime::format_duration(wait));
-        self.state.lock().entry(host.to_owned()).or_default().failed = Some((why.to_owned(), next));
-    }
-}
-
-impl Source {
-    /// The account with the CA: the kept one, or a new one.
-    async fn account(&self) -> Result<Account, String> {
-        let mut slot = self.account.lock().await;
-        if let Some(account) = &*slot {
-            return Ok(account.clone());
-        }
-        let (keep, directory) = (self.keep.clone(), self.settings.directory.clone());
-        let kept = spawn_blocking(move || keep.account(&directory)).await.map_err(|_| "it ends".to_owned())?;
-        let kept = kept.map_err(|error| format!("the kept account cannot be read: {error}"))?;
-        let account = match kept {
-            Some(kept) => {
-                let account = self.builder()?.from_credentials(kept).await;
-                account.map_err(|error| words(&error))?
+        let Some(next) = self.plan.failed(host, again, now, fastrand::f64()) else { return };
+        let wait = humantime::format_duration(Duration::from_secs(next.saturating_sub(now).as_secs()));
+        let meanwhile = match self.shared.certificate(host) {
+            None => "a stand-in is served".to_owned(),
+            Some(old) => {
+                let until = Duration::from_secs(old.expires.try_into().unwrap_or_default());
+                format!("the old one is served, which is good until {}", date(until))
             }
-            None => self.new_account().await?,
         };
-        *slot = Some(account.clone());
-        Ok(account)
-    }
-
-    async fn new_account(&self) -> Result<Account, String> {
-        let contact = self.settings.email.as_ref().map(|email| format!("mailto:{email}"));
-        let contact: Vec<&str> = contact.as_deref().into_iter().collect();
-        let new =
-            NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
-        let eab = self.settings.eab.as_ref().map(|eab| ExternalAccountKey::new(eab.kid.clone(), eab.expose()));
-        let made = self.builder()?.create(&new, self.settings.directory.clone(), eab.as_ref()).await;
-        let (account, credentials) = made.map_err(|error| format!("no account: {}", words(&error)))?;
-        let (keep, directory) = (self.keep.clone(), self.settings.directory.clone());
-        let kept = spawn_blocking(move || keep.keep_account(&directory, &credentials)).await;
-        match kept {
-            // With each start a new account would be made, until the CA has enough of it.
-            Ok(Err(error)) => Err(format!("the new account cannot be kept: {error}")),
-            Ok(Ok(())) | Err(_) => {
-                tracing::info!("acme: a new account with {}", self.settings.directory);
-                Ok(account)
-            }
-        }
-    }
-
-    fn builder(&self) -> Result<AccountBuilder, String> {
-        let builder = match &self.settings.ca_file {
-            Some(ca) => Account::builder_with_root(ca),
-            None => Account::builder(),
-        };
-        builder.map_err(|error| words(&error))
-    }
-
-    /// One order.
-    async fn order(
-        &self,
-        host: &str,
-        answers: &Arc<dyn Answers>,
-        old: Option<CertificateDer<'static>>,
-    ) -> Result<(Issued, Pair, Life), String> {
-        let account = self.account().await?;
-        let replaces = old.as_ref().and_then(|old| CertificateIdentifier::try_from(old).ok());
-        let replaces = replaces.map(CertificateIdentifier::into_owned);
-        let issued = issue(&account, host, &self.settings.challenges, answers, replaces).await;
-        if issued.as_ref().is_err_and(NotIssued::is_about_the_account) {
-            // The CA has forgotten it: the next try makes another one.
-            *self.account.lock().await = None;
-            let (keep, directory) = (self.keep.clone(), self.settings.directory.clone());
-            let _ = spawn_blocking(move || keep.forget_account(&directory)).await;
-        }
-        let issued = issued.map_err(|error| error.to_string())?;
-        let (pair, life) = parse((issued.key.clone() + &issued.chain).as_bytes())?;
-        Ok((issued, pair, life))
-    }
-
-    /// When the CA wants the certificate to be renewed; `None`: it does not say such things.
-    async fn look(&self, old: Option<CertificateDer<'static>>) -> Result<Option<(Life, Duration)>, String> {
-        let Some(old) = old else { return Ok(None) };
-        let id = CertificateIdentifier::try_from(&old).map_err(|error| error.to_string())?;
-        let account = self.account().await?;
-        match account.renewal_info(&id).await {
-            Ok((info, again)) => {
-                let since = |time: time::OffsetDateTime| {
-                    Duration::from_secs(u64::try_from(time.unix_timestamp()).unwrap_or_default())
-                };
-                let window = info.suggested_window;
-                Ok(Some((Life { from: since(window.start), until: since(window.end) }, again)))
-            }
-            Err(Error::Unsupported(_)) => Ok(None),
-            Err(error) => Err(words(&error)),
+        tracing::warn!("acme: {host}: no certificate: {failed}; {meanwhile}, next try in {wait}");
+        if let Some(state) = self.shared.hosts.lock().get_mut(host) {
+            state.error = Some(failed.to_string());
         }
     }
 }
 
-/// Key and chain of a PEM file, and from when to when the first certificate is valid.
-fn parse(pem: &[u8]) -> Result<(Pair, Life), String> {
-    let text = |error: rustls::pki_types::pem::Error| error.to_string();
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let chain = chain.map_err(text)?;
-    let key = PrivateKeyDer::from_pem_slice(pem).map_err(text)?;
-    let first = chain.first().ok_or("there is no certificate in it")?;
-    let (_, parsed) = x509_parser::parse_x509_certificate(first).map_err(|error| error.to_string())?;
-    let validity = parsed.validity();
-    let since = |time: i64| Duration::from_secs(u64::try_from(time).unwrap_or_default());
-    let life =
-        Life { from: since(validity.not_before.timestamp()), until: since(validity.not_after.timestamp()) };
-    Ok(((chain, key), life))
+fn date(since_1970: Duration) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since_1970).to_string()
 }

@@ -9,11 +9,20 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use instant_acme::AccountCredentials;
+use serde::{Deserialize, Serialize};
 
-use crate::durable::{beside, sha256, sync_folder};
+use crate::durable::{Lock, beside, sha256, sync_folder};
 
 /// The most bytes of a file.
 const FILE_MAX: u64 = 1 << 20;
+
+/// An account with a CA.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Kept {
+    /// Where the CA may write to.
+    pub(crate) email: Option<String>,
+    pub(crate) credentials: AccountCredentials,
+}
 
 /// A folder of them. All calls block: from a task go through `spawn_blocking`.
 #[derive(Clone, Debug)]
@@ -37,24 +46,34 @@ impl Keep {
         Ok(keep)
     }
 
+    /// The right to order for this folder; `None` if another process has it.
+    pub(crate) fn lock(&self) -> io::Result<Option<Lock>> {
+        Lock::take(&self.0.join("orders"))
+    }
+
     /// The account with that CA; `None`: there is none yet.
     ///
     /// # Errors
     /// It cannot be read, or is none.
-    pub(crate) fn account(&self, directory: &str) -> io::Result<Option<AccountCredentials>> {
+    pub(crate) fn account(&self, directory: &str) -> io::Result<Option<Kept>> {
         match self.read(&account_name(directory))? {
             None => Ok(None),
             Some(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
         }
     }
 
-    pub(crate) fn keep_account(&self, directory: &str, account: &AccountCredentials) -> io::Result<()> {
+    pub(crate) fn keep_account(&self, directory: &str, account: &Kept) -> io::Result<()> {
         self.write(&account_name(directory), &serde_json::to_vec_pretty(account)?)
     }
 
     /// The CA knows it no longer.
     pub(crate) fn forget_account(&self, directory: &str) -> io::Result<()> {
         fs::remove_file(self.0.join(account_name(directory)))
+    }
+
+    /// The file of a host.
+    pub(crate) fn place(&self, host: &str) -> PathBuf {
+        self.0.join(certificate_name(host))
     }
 
     /// Key and chain of a host, as PEM.

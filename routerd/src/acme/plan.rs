@@ -3,11 +3,12 @@
 //! | what happened | the next order |
 //! |---|---|
 //! | a host without a certificate is wanted, or is asked for on demand | at once |
-//! | a certificate came | at two thirds of its life, or half if it lives for less than ten days, with jitter |
+//! | a certificate came | `renew_before` its end; else at two thirds of its life, at half under ten days |
 //! | the CA suggests a window (ARI, RFC 9773) | at a random moment of it; it is asked again as often as it says |
-//! | an order failed | after a minute, twice as long after each further one, a day at most, with jitter |
+//! | an order failed | after a minute, twice as long after each further one, a day at most; not before the CA says |
 //!
-//! Times are those of the wall clock, as durations since 1970: certificates end by it.
+//! All but the first have jitter: hosts whose certificates came together do not all come back together. Times are those
+//! of the wall clock, as durations since 1970: certificates end by it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,6 +19,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const RETRY: Duration = MINUTE;
 /// The longest.
 const RETRY_MAX: Duration = DAY;
+/// The longest that a CA may ask for.
+const ASKED_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// A CA may ask to be asked again this soon, and this late.
 const LOOK: (Duration, Duration) = (MINUTE, DAY);
 /// A certificate that lives for less is renewed at half its life.
@@ -39,6 +42,14 @@ pub(crate) struct Life {
     pub(crate) until: Duration,
 }
 
+impl Life {
+    /// In seconds since 1970.
+    pub(crate) fn of(from: i64, until: i64) -> Self {
+        let since = |time: i64| Duration::from_secs(time.try_into().unwrap_or_default());
+        Self { from: since(from), until: since(until) }
+    }
+}
+
 /// A host and its next steps.
 #[derive(Clone, Debug, Default)]
 struct Host {
@@ -47,6 +58,8 @@ struct Host {
     /// When the CA is asked for its window.
     look: Option<Duration>,
     failures: u32,
+    /// The CA wants no order before.
+    not_before: Option<Duration>,
     /// Something is being done for it.
     under_way: bool,
 }
@@ -70,9 +83,9 @@ impl Plan {
         new
     }
 
-    /// Whether that host is wanted.
-    pub(crate) fn wants(&self, host: &str) -> bool {
-        self.0.contains_key(host)
+    /// When the next order for the host is due; `None`: once somebody asks for it. And how many have failed in a row.
+    pub(crate) fn order(&self, host: &str) -> (Option<Duration>, u32) {
+        self.0.get(host).map_or((None, 0), |host| (host.order, host.failures))
     }
 
     /// The host needs a certificate and has none.
@@ -82,21 +95,35 @@ impl Plan {
         }
     }
 
+    /// Nothing is under way any more.
+    pub(crate) fn stopped(&mut self) {
+        self.0.values_mut().for_each(|host| host.under_way = false);
+    }
+
     /// What waits for another try is tried now: what it failed for may have been put right.
     pub(crate) fn hurry(&mut self, now: Duration) {
         for host in self.0.values_mut().filter(|host| host.failures > 0 && !host.under_way) {
-            (host.failures, host.order) = (0, Some(now));
+            (host.failures, host.order) = (0, Some(host.not_before.unwrap_or(now).max(now)));
         }
     }
 
     /// The host has a certificate. `chance` is between 0 and 1.
-    pub(crate) fn has(&mut self, host: &str, life: Life, now: Duration, chance: f64) {
+    pub(crate) fn has(
+        &mut self,
+        host: &str,
+        life: Life,
+        before: Option<Duration>,
+        now: Duration,
+        chance: f64,
+    ) {
         let Some(host) = self.0.get_mut(host) else { return };
         let whole = life.until.saturating_sub(life.from);
         let share = if whole < SHORT { 0.5 } else { 2.0 / 3.0 };
-        // Hosts whose certificates came together do not all come back together.
-        let at = life.from + whole.mul_f64(share + 0.05 * chance);
-        *host = Host { order: Some(at), look: Some(now), failures: 0, under_way: false };
+        let wait = match before {
+            Some(before) if before < whole => (whole - before).mul_f64(1.0 - 0.05 * chance),
+            Some(_) | None => whole.mul_f64(share + 0.05 * chance),
+        };
+        *host = Host { order: Some(life.from + wait), look: Some(now), ..Host::default() };
     }
 
     /// The CA wants the certificate to be renewed within that window, and to be asked again after that time.
@@ -104,7 +131,9 @@ impl Plan {
         let Some(host) = self.0.get_mut(host) else { return };
         let moment = window.from + window.until.saturating_sub(window.from).mul_f64(chance);
         // One moment for each window: another try of chance at each look would draw the earliest of many.
-        if host.order.is_none_or(|at| at < window.from || at > window.until) || moment <= now {
+        let other = host.order.is_none_or(|at| at < window.from || at > window.until) || moment <= now;
+        // Whoever has failed waits its time.
+        if other && host.failures == 0 {
             host.order = Some(moment);
         }
         (host.look, host.under_way) = (Some(now + again.clamp(LOOK.0, LOOK.1)), false);
@@ -117,13 +146,20 @@ impl Plan {
         }
     }
 
-    /// An order failed. Gives when it is tried again.
-    pub(crate) fn failed(&mut self, host: &str, now: Duration, chance: f64) -> Option<Duration> {
+    /// An order failed; the CA may have said in what time it wants to be asked again. Gives when it is tried again.
+    pub(crate) fn failed(
+        &mut self,
+        host: &str,
+        again: Option<Duration>,
+        now: Duration,
+        chance: f64,
+    ) -> Option<Duration> {
         let host = self.0.get_mut(host)?;
         let wait = RETRY.saturating_mul(1_u32.checked_shl(host.failures).unwrap_or(u32::MAX)).min(RETRY_MAX);
         let wait = wait.mul_f64(0.75 + 0.5 * chance);
+        host.not_before = again.map(|again| now + again.min(ASKED_MAX));
         (host.failures, host.under_way) = (host.failures.saturating_add(1), false);
-        host.order = Some(now + wait);
+        host.order = Some((now + wait).max(host.not_before.unwrap_or_default()));
         host.order
     }
 
@@ -182,14 +218,13 @@ mod tests {
         assert_eq!(plan.due(NOW, 2), [("a".to_owned(), Due::Order), ("b".to_owned(), Due::Order)]);
         assert_eq!(plan.due(NOW, 2), [("c".to_owned(), Due::Order)]);
         assert_eq!((plan.due(NOW, 2), plan.next()), (vec![], None));
-        assert!(plan.wants("a") && !plan.wants("x"));
     }
 
     #[test]
     fn a_certificate_is_renewed_at_two_thirds_of_its_life_and_a_short_one_at_half() {
         for (days, chance, at) in [(90, 0.0, 60.0), (90, 1.0, 64.5), (6, 0.0, 3.0)] {
             let mut plan = plan(&["a"]);
-            plan.has("a", Life { from: NOW, until: NOW + days * DAY }, NOW, chance);
+            plan.has("a", Life { from: NOW, until: NOW + days * DAY }, None, NOW, chance);
             assert_eq!(due(&mut plan, NOW), [("a".to_owned(), Due::Look)]);
             plan.no_window("a", NOW, false);
             let next = plan.next().unwrap() - NOW;
@@ -201,7 +236,7 @@ mod tests {
     #[test]
     fn the_window_of_the_ca_counts_and_a_moment_in_it_is_chosen_once() {
         let mut plan = plan(&["a"]);
-        plan.has("a", Life { from: NOW, until: NOW + 90 * DAY }, NOW, 0.5);
+        plan.has("a", Life { from: NOW, until: NOW + 90 * DAY }, None, NOW, 0.5);
         let window = Life { from: NOW + 10 * DAY, until: NOW + 12 * DAY };
         let six = Duration::from_secs(6 * 60 * 60);
         due(&mut plan, NOW);
@@ -225,15 +260,38 @@ mod tests {
         for _ in 0..40 {
             let next = plan.next().unwrap();
             due(&mut plan, next);
-            waits.push((plan.failed("a", NOW, 0.5).unwrap() - NOW).as_secs());
+            waits.push((plan.failed("a", None, NOW, 0.5).unwrap() - NOW).as_secs());
         }
         assert_eq!(waits[..4], [60, 120, 240, 480]);
         assert_eq!(waits[39], 86_400);
-        plan.has("a", Life { from: NOW, until: NOW + 90 * DAY }, NOW, 0.5);
-        assert_eq!((plan.failed("a", NOW, 0.5).unwrap() - NOW).as_secs(), 60, "it begins anew");
-        assert_eq!(plan.failed("x", NOW, 0.5), None);
+        plan.has("a", Life { from: NOW, until: NOW + 90 * DAY }, None, NOW, 0.5);
+        assert_eq!((plan.failed("a", None, NOW, 0.5).unwrap() - NOW).as_secs(), 60, "it begins anew");
+        assert_eq!(plan.failed("x", None, NOW, 0.5), None);
         plan.hurry(NOW);
         assert_eq!(plan.next(), Some(NOW), "somebody has changed something");
+    }
+
+    #[test]
+    fn what_the_ca_asks_for_is_waited_for_within_reason() {
+        let mut plan = plan(&["a"]);
+        plan.lacks("a", NOW);
+        due(&mut plan, NOW);
+        assert_eq!(plan.failed("a", Some(DAY), NOW, 0.5), Some(NOW + DAY));
+        plan.hurry(NOW + MINUTE);
+        assert_eq!(plan.order("a"), (Some(NOW + DAY), 0), "whoever is in a hurry waits too");
+        due(&mut plan, NOW + DAY);
+        assert_eq!(plan.failed("a", Some(900 * DAY), NOW, 0.5), Some(NOW + 7 * DAY));
+        due(&mut plan, NOW + 7 * DAY);
+        assert_eq!(plan.failed("a", Some(Duration::ZERO), NOW, 0.5), Some(NOW + 2 * MINUTE));
+    }
+
+    #[test]
+    fn a_time_before_the_end_counts_where_a_certificate_lives_that_long() {
+        for (before, at) in [(30, 60 * DAY), (100, 60 * DAY), (90, 60 * DAY), (1, 89 * DAY)] {
+            let mut plan = plan(&["a"]);
+            plan.has("a", Life { from: NOW, until: NOW + 90 * DAY }, Some(before * DAY), NOW, 0.0);
+            assert_eq!(plan.order("a").0, Some(NOW + at), "{before} days before");
+        }
     }
 
     #[test]
@@ -243,6 +301,7 @@ mod tests {
         let new = plan.want(["a".to_owned(), "c".to_owned()]);
         assert_eq!(new, ["c"]);
         assert_eq!(due(&mut plan, NOW), [("a".to_owned(), Due::Order)]);
-        assert!(!plan.wants("b"));
+        plan.lacks("b", NOW);
+        assert_eq!(plan.order("b"), (None, 0), "nobody wants it any more");
     }
 }

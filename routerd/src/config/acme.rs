@@ -1,26 +1,17 @@
 //! Certificates by ACME: which CA, which ways, and for which hosts.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use data_encoding::BASE64URL_NOPAD;
-use http::Uri;
-use toml::Spanned;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 
-use super::check::Checker;
-use super::error::Problem;
-use super::file;
-pub use super::file::{Challenge, Issue};
-use super::host;
-use super::walk::clip;
-use super::{App, tls};
+pub use super::file::Challenge;
+use super::tls::mark;
+use super::{App, Edge, host};
 
-/// The default of `acme.directory`.
-const DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
-/// The default of `acme.storage`.
-const STORAGE: &str = "routerd-acme";
-
-/// Where certificates are to come from. The keys are described in [`file::Acme`].
+/// Where certificates come from, and for which hosts. The keys are described in [`file::Acme`](super::file::Acme).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each field is the key of the same name, described there")]
 #[non_exhaustive]
@@ -28,11 +19,68 @@ pub struct Acme {
     pub directory: String,
     pub email: Option<String>,
     pub storage: PathBuf,
+    /// The preferred way first; at least one.
     pub challenges: Vec<Challenge>,
-    pub issue: Issue,
-    pub ca_file: Option<PathBuf>,
+    /// `None`: a share of each certificate's life.
+    pub renew_before: Option<Duration>,
+    pub on_demand: bool,
+    pub ca: Option<Ca>,
     /// External account binding.
     pub eab: Option<Eab>,
+    /// For whom, in order, without those that have a certificate from a file.
+    pub hosts: Vec<String>,
+}
+
+impl Acme {
+    /// The default of `directory`.
+    pub const DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
+    /// The default of `storage`.
+    pub const STORAGE: &str = "routerd-acme";
+}
+
+/// Who signs the certificate of the CA's own HTTPS.
+#[derive(Clone)]
+pub struct Ca {
+    /// The file.
+    pub path: PathBuf,
+    /// The beginning of the SHA-256 of what is in it, in hexadecimal.
+    pub mark: String,
+    /// What is in it.
+    pub roots: RootCertStore,
+}
+
+impl Ca {
+    /// Takes the certificates that were in the file.
+    ///
+    /// # Errors
+    /// One of them is none that can sign others.
+    pub(super) fn new(path: PathBuf, certificates: Vec<CertificateDer<'static>>) -> Result<Self, String> {
+        let (mark, mut roots) = (mark(&certificates), RootCertStore::empty());
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| format!("no valid certificate: {error}"))?;
+        }
+        Ok(Self { path, mark, roots })
+    }
+}
+
+impl PartialEq for Ca {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.path, &self.mark) == (&other.path, &other.mark)
+    }
+}
+
+impl Eq for Ca {}
+
+impl fmt::Display for Ca {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (certificates {})", self.path.display(), self.mark)
+    }
+}
+
+impl fmt::Debug for Ca {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ca").field("path", &self.path).field("mark", &self.mark).finish_non_exhaustive()
+    }
 }
 
 /// A key that the CA gave out beforehand. The bytes are never printed.
@@ -40,10 +88,16 @@ pub struct Acme {
 pub struct Eab {
     /// What the CA calls it.
     pub kid: String,
+    /// The file with the key.
+    pub file: PathBuf,
     key: Vec<u8>,
 }
 
 impl Eab {
+    pub(super) fn new(kid: String, file: PathBuf, key: Vec<u8>) -> Self {
+        Self { kid, file, key }
+    }
+
     /// The bytes.
     pub fn expose(&self) -> &[u8] {
         &self.key
@@ -56,84 +110,53 @@ impl fmt::Debug for Eab {
     }
 }
 
-/// The hosts that a certificate can be ordered for: names, with dots, without `*`. A CA proves no others in these ways.
-pub fn hosts(apps: &[App]) -> Vec<String> {
+/// The hosts that certificates can be ordered for: names with a dot, without `*`, that no file has a certificate for.
+/// In the two ways there are, a CA proves no others.
+pub(super) fn hosts(apps: &[App], tls: Option<&Edge>) -> Vec<String> {
     let patterns = apps.iter().flat_map(|app| &app.spec.hosts);
     let names = patterns.map(|pattern| pattern.split('/').next().unwrap_or_default());
-    let public = |name: &&str| name.contains('.') && !name.contains('*') && host::name(name).is_ok();
-    let address = |name: &&str| name.parse::<std::net::Ipv4Addr>().is_ok();
-    let mut hosts: Vec<_> =
-        names.filter(public).filter(|name| !address(name)).map(str::to_owned).collect();
+    let files = tls.map_or(&[][..], |tls| &tls.certificates);
+    let wanted = |name: &&str| is_public(name) && !files.iter().any(|it| it.covers(name));
+    let mut hosts: Vec<_> = names.filter(wanted).map(str::to_owned).collect();
     hosts.sort();
     hosts.dedup();
     hosts
 }
 
-impl Checker<'_> {
-    /// `base` is the folder that relative paths begin at.
-    pub(super) fn acme(&mut self, written: &Spanned<file::Acme>, base: &Path) -> Acme {
-        let (span, file) = (written.span(), written.get_ref());
-        if !file.accept_terms.or(false) && self.is_whole() {
-            let problem = Problem::new(file.accept_terms.span().unwrap_or(span.clone()), "[acme] orders nothing");
-            self.problem(problem.help("read the terms of service of the CA, then write accept_terms = true"));
+fn is_public(name: &str) -> bool {
+    // No CA gives out a certificate for a name with _ in it.
+    let plain = name.contains('.') && !name.contains(['*', '_', '[']) && host::name(name).is_ok();
+    plain && name.parse::<std::net::Ipv4Addr>().is_err()
+}
+
+/// Whether that text is the URL of a directory.
+pub(super) fn is_directory(text: &str) -> bool {
+    let uri = text.parse::<http::Uri>();
+    let host = |uri: &http::Uri| uri.host().is_some_and(|host| !host.is_empty());
+    uri.is_ok_and(|uri| uri.scheme_str() == Some("https") && host(&uri)) && !text.contains(['@', '#'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_ca_can_prove_gets_a_certificate() {
+        for name in ["shop.test", "a.b.shop.test", "xn--bcher-kva.test"] {
+            assert!(is_public(name), "{name}");
         }
-        let directory = file.directory.value().map_or(DIRECTORY, String::as_str).to_owned();
-        let good = directory.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
-        if let Some(span) = file.directory.span().filter(|_| !good) {
-            let problem = Problem::new(span, "acme.directory: this is no https:// URL");
-            self.problem(problem.found(format!("found \"{}\"", clip(&directory))));
+        for name in ["*", "*.shop.test", "localhost", "127.0.0.1", "[::1]", "a_b.shop.test", ""] {
+            assert!(!is_public(name), "{name}");
         }
-        if let (Some(email), Some(span)) = (file.email.value(), file.email.span())
-            && !(email.contains('@') && email.chars().all(|c| c.is_ascii_graphic()))
+    }
+
+    #[test]
+    fn a_directory_is_asked_over_https_alone() {
+        assert!(is_directory(Acme::DIRECTORY) && is_directory("https://127.0.0.1:14000/dir"));
+        for text in
+            ["http://ca.test/dir", "ca.test", "https://", "https://me@ca.test/", "https://ca.test/#x", ""]
         {
-            let problem = Problem::new(span, "acme.email: this is no address of a mailbox");
-            self.problem(problem.found(format!("found \"{}\"", clip(email))));
-        }
-        let mut challenges = file.challenges.value().cloned().unwrap_or_default();
-        challenges.dedup();
-        if challenges.is_empty() {
-            challenges = vec![Challenge::TlsAlpn01, Challenge::Http01];
-        }
-        Acme {
-            directory,
-            email: file.email.value().cloned(),
-            storage: base.join(file.storage.value().map_or(STORAGE, String::as_str)),
-            challenges,
-            issue: file.issue.or(Issue::default()),
-            ca_file: self.ca_file(file, base),
-            eab: self.eab(written, base),
-        }
-    }
-
-    fn ca_file(&mut self, file: &file::Acme, base: &Path) -> Option<PathBuf> {
-        let (path, span) = (file.ca_file.value()?, file.ca_file.span()?);
-        let path = base.join(path);
-        if let Err(tls::TlsError::Cert(why) | tls::TlsError::Key(why)) = tls::certificates(&path) {
-            self.problem(Problem::new(span, format!("acme.ca_file: {why}")).found("named here"));
-        }
-        Some(path)
-    }
-
-    fn eab(&mut self, written: &Spanned<file::Acme>, base: &Path) -> Option<Eab> {
-        let file = written.get_ref();
-        let (kid, path) = (file.eab_kid.value(), file.eab_key_file.value());
-        let span = file.eab_key_file.span().or(file.eab_kid.span())?;
-        let (Some(kid), Some(path)) = (kid, path) else {
-            let problem = Problem::new(span, "acme: eab_kid and eab_key_file go together");
-            self.problem(problem.help("give both, or neither"));
-            return None;
-        };
-        let text = std::fs::read_to_string(base.join(path)).map_err(|error| format!("the file cannot be read: {error}"));
-        let key = text.and_then(|text| {
-            let key = BASE64URL_NOPAD.decode(text.trim().trim_end_matches('=').as_bytes());
-            key.map_err(|error| format!("the file is no base64url: {error}"))
-        });
-        match key {
-            Ok(key) => Some(Eab { kid: kid.clone(), key }),
-            Err(why) => {
-                self.problem(Problem::new(span, format!("acme.eab_key_file: {why}")).found("named here"));
-                None
-            }
+            assert!(!is_directory(text), "{text}");
         }
     }
 }

@@ -23,6 +23,7 @@ use super::succeed::Predecessor;
 use super::trail::Trail;
 use super::{Shared, StartError, names};
 use crate::accept::{self, Connections};
+use crate::acme::{Acme, Prepared};
 use crate::admin::{Access, Admin, AdminAddress, AdminError, AdminListener, LeaveFile, Readiness, Reloads};
 use crate::admission::Guards;
 use crate::config::diff::{AppChange, Diff};
@@ -68,6 +69,8 @@ pub(super) struct Lasting {
     pub(super) terms: Arc<ArcSwap<Terms>>,
     /// TLS in front.
     pub(super) edge: Edge,
+    /// Certificates that are in no file.
+    pub(super) acme: Acme,
     pub(super) connections: Connections,
     pub(super) readiness: Readiness,
     pub(super) reloads: Reloads,
@@ -125,6 +128,7 @@ struct RunningAdmin {
 struct Opened {
     listeners: Vec<(SocketAddr, Begins, TcpListener)>,
     tls: Option<tls::Terms>,
+    acme: Prepared,
     admin: Option<(Place, AdminListener, OwnedFd)>,
     log: Option<AccessLog>,
     inherited: Inherited,
@@ -219,6 +223,9 @@ impl Live {
             }
         }
         opened.tls = lasting.secure(new)?;
+        // In a box: a reload is large enough as it is.
+        let prepared = Box::pin(lasting.acme.prepare(new.acme.as_ref())).await;
+        opened.acme = prepared.map_err(StartError::Acme)?;
         if diff.has("admin.listen") {
             opened.admin(new).await?;
         }
@@ -233,6 +240,7 @@ impl Live {
         // Before a new admin listener answers, and without waiting for the old one to end.
         lasting.access.set(new.admin.as_ref());
         lasting.edge.set(new.tls.as_ref());
+        lasting.acme.set(opened.acme);
         lasting.guards.set(new, lasting.router.clock());
         lasting.proxy.memory().set_most(new.server.memory_max);
         lasting.terms.store(Arc::new(lasting.terms_of(new, opened.tls)));
@@ -383,10 +391,11 @@ impl Opened {
 impl RunningAdmin {
     fn start((wanted, listener, socket): (Place, AdminListener, OwnedFd), lasting: &Lasting) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let (router, edge) = (lasting.router.clone(), lasting.edge.clone());
+        let (router, edge, acme) = (lasting.router.clone(), lasting.edge.clone(), lasting.acme.clone());
         let admin = Admin {
             snapshot: Arc::new(move || router.snapshot()),
             tls: Arc::new(move || edge.account()),
+            acme: Arc::new(move || acme.account()),
             metrics: lasting.scraper(),
             readiness: lasting.readiness.clone(),
             reloads: lasting.reloads.clone(),
@@ -426,7 +435,7 @@ impl Lasting {
             (self.router.clone(), self.meters.clone(), self.connections.clone());
         let (log, reloads, access) = (Arc::clone(&self.log), self.reloads.clone(), self.access.clone());
         let (webhooks, door, edge) = (self.trail.webhooks().clone(), self.door.clone(), self.edge.clone());
-        let memory = self.proxy.memory().clone();
+        let (memory, acme) = (self.proxy.memory().clone(), self.acme.clone());
         Arc::new(move || {
             let log = log.load();
             let account = reloads.account();
@@ -443,6 +452,7 @@ impl Lasting {
                 webhooks: webhooks.account(),
                 admin_denied: access.denied().to_vec(),
                 tls: edge.account(),
+                acme: acme.account(),
             })
         })
     }
