@@ -261,13 +261,22 @@ impl Manager {
                 }
                 Some(ended) = self.running.join_next_with_id() => self.ended(ended),
                 Some(host) = asks.recv() => {
-                    if self.shared.certificate(&host).is_none() {
-                        self.plan.lacks(&host, now);
-                        self.note(&host);
+                    self.asked(&host);
+                    // All that wait at once: what follows looks at every host.
+                    while let Ok(host) = asks.try_recv() {
+                        self.asked(&host);
                     }
                 }
                 () = sleep(next) => self.try_lock().await,
             }
+        }
+    }
+
+    /// A client has named a host whose certificate was still to come.
+    fn asked(&mut self, host: &str) {
+        if self.shared.certificate(host).is_none() {
+            self.plan.lacks(host, clock::wall());
+            self.note(host);
         }
     }
 

@@ -41,8 +41,10 @@ impl Keep {
             return Err(io::Error::new(ErrorKind::PermissionDenied, why));
         }
         let keep = Self(folder.to_owned());
-        keep.write("probe", b"")?;
-        fs::remove_file(folder.join("probe"))?;
+        // Another process may try it at the same time.
+        let probe = format!("probe-{}", std::process::id());
+        keep.write(&probe, b"")?;
+        fs::remove_file(folder.join(probe))?;
         Ok(keep)
     }
 

@@ -126,7 +126,8 @@ impl Source {
         let made = builder.create(&new, self.settings.directory.clone(), eab.as_ref()).await;
         let (account, credentials) = made.map_err(|error| {
             let failed = Failed::from(error);
-            Failed { why: format!("no account: {}", failed.why), ..failed }
+            let what = if failed.kind == Kind::Refused { "no account: " } else { "" };
+            Failed { why: format!("{what}{}", failed.why), ..failed }
         })?;
         // One that is not kept would be made anew with each order, until the CA has enough of it.
         self.keep_account(Kept { email, credentials }).await?;

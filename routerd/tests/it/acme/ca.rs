@@ -3,6 +3,8 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -15,9 +17,12 @@ use crate::support::{Dyno, installed};
 /// Seconds.
 pub(super) const YEAR: u32 = 365 * 24 * 60 * 60;
 
-/// A port that is free now. Somebody else may take it.
+/// A port that is free now and that nobody else here gets: none of those that the system gives to whoever asks for
+/// any, as the other tests do.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(15_000..31_000)));
+    let next = || NEXT.fetch_add(1, Ordering::Relaxed);
+    std::iter::repeat_with(next).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// A child that ends with the test.
@@ -86,6 +91,8 @@ impl Ca {
             .args(["-dnsserver", &format!("127.0.0.1:{}", self.name_server)])
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_AUTHZREUSE", "0")
+            // Orders are counted.
+            .env("PEBBLE_WFE_NONCEREJECT", "0")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
