@@ -80,6 +80,7 @@
 //! | `proxy/headers.rs` | headers both ways |
 //! | `proxy/grpc.rs` | which requests are gRPC, and faults as gRPC tells them |
 //! | `proxy/origin.rs` | who a request comes from, and whom to believe about it |
+//! | `proxy/own.rs` | requests that are answered without an app |
 //! | `proxy/upload.rs` | a request's body on its way to a dyno |
 //! | `proxy/ahead.rs` | what is read of it before a dyno is taken, in memory and on disk |
 //! | `proxy/pace.rs` | the least pace of a client that sends while it holds a dyno |

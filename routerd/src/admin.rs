@@ -35,7 +35,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::control::Control;
-use crate::tls;
+use crate::{acme, tls};
 pub use access::Access;
 use access::Peer;
 pub(crate) use listen::{Accepted, LeaveFile};
@@ -91,6 +91,8 @@ pub struct Admin {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// TLS in front, now.
     pub tls: Arc<dyn Fn() -> tls::Account + Send + Sync>,
+    /// How orders of certificates are doing.
+    pub acme: Arc<dyn Fn() -> acme::Account + Send + Sync>,
     /// Whether the daemon should get traffic.
     pub readiness: Readiness,
     /// How reloads have gone.

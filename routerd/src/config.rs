@@ -4,6 +4,7 @@
 //! all mistakes of a file are reported at once) → `check` → `Config`.
 
 pub mod access;
+pub mod acme;
 pub mod cert;
 mod check;
 pub mod deploy;
@@ -32,7 +33,7 @@ use std::fmt;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use router_core::change::AppSpec;
@@ -43,6 +44,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 pub use self::access::{Role, Scope};
+pub use self::acme::Acme;
 pub use self::door::{Admission, Networks, ProxyProtocol};
 pub use self::dyno::DynoSource;
 pub use self::edge::Edge;
@@ -78,6 +80,8 @@ pub struct Config {
     pub http2: Http2,
     /// TLS in front, if there is to be any.
     pub tls: Option<Edge>,
+    /// Where certificates come from that are in no file, if they are to come.
+    pub acme: Option<Arc<Acme>>,
     /// The admin listener, if there is to be one.
     pub admin: Option<Admin>,
     /// The access log and the daemon's own messages.

@@ -33,6 +33,7 @@ use self::release::Deploys;
 use self::succeed::Predecessor;
 use self::trail::Trail;
 use crate::accept::Connections;
+use crate::acme::{self, Acme, Tokens};
 use crate::admin::{Access, AdminAddress, Readiness, Reloads};
 use crate::admission::Guards;
 use crate::audit::{Asked, Outcome};
@@ -137,18 +138,22 @@ impl Daemon {
         let counts = Counts::default();
         let (guards, door) = (Guards::default(), Door::default());
         guards.set(first, router.clock());
-        let proxy = proxy(router, &meters, &counts, &log, &guards);
+        let tokens = Tokens::default();
+        let proxy = proxy(router, &meters, &counts, &log, &guards).with_own(tokens.known());
         spool::check(first).await?;
         spool::set(&proxy, first);
         let book = before.as_ref().map(|before| before.estate.book.clone());
         let (trail, shelf) = Trail::open(first, book).await.map_err(StartError::Trail)?;
-        let edge = Edge::new();
+        let (edge, asked) = Edge::new();
+        let acme = Acme::start(edge.clone(), tokens, asked);
         let secure = first.tls.as_ref().map(|tls| edge.terms(tls)).transpose().map_err(StartError::Tls)?;
         let terms = Terms::new(proxy.clone(), &meters, first, door.clone(), secure);
         edge.set(first.tls.as_ref());
+        acme.set(Box::pin(acme.prepare(first.acme.as_ref())).await.map_err(StartError::Acme)?);
         let lasting = Lasting {
             terms: Arc::new(ArcSwap::from_pointee(terms)),
             edge,
+            acme,
             router: router.clone(),
             proxy,
             guards,
@@ -189,6 +194,7 @@ impl Daemon {
         if let Some(before) = before {
             before.serving().await.map_err(StartError::TakeOver)?;
         }
+        shared.lasting.acme.go_on();
         shared.lasting.readiness.set(None);
         shared.shown.store(Arc::new(Shown::of(live)));
         live.follow_all(&shared).await;
@@ -260,6 +266,11 @@ impl Daemon {
         self.shared.lasting.edge.account()
     }
 
+    /// How orders of certificates are doing.
+    pub fn acme(&self) -> acme::Account {
+        self.shared.lasting.acme.account()
+    }
+
     /// Where the admin interface listens, with the port it got.
     pub fn admin_address(&self) -> Option<AdminAddress> {
         self.shared.shown.load().admin.clone()
@@ -314,6 +325,8 @@ impl Daemon {
         }
         lasting.readiness.drain();
         lasting.drain.begin();
+        // Nothing that a CA could look for is served from now on.
+        lasting.acme.let_go().await;
         let _ = timeout_at(deadline, lasting.connections.ended()).await;
         if stage.borrow().is_handed_over() {
             // Dynos that still work for clients that are gone.

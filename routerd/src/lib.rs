@@ -112,8 +112,17 @@
 //! | `audit/read.rs` | Reads the audit trail from its end |
 //! | `audit/verify.rs` | Verifies the audit trail |
 //! | `state.rs` | The state file |
+//! | `acme.rs` | Certificates by ACME (RFC 8555) |
+//! | `acme/client.rs` | Requests to a CA |
+//! | `acme/failed.rs` | Why no certificate came, in one line, and what kind of trouble that is |
+//! | `acme/issue.rs` | One order |
+//! | `acme/keep.rs` | Where the account and the certificates are kept |
+//! | `acme/plan.rs` | When which host gets its certificate |
+//! | `acme/source.rs` | Where certificates come from under one configuration |
+//! | `acme/tokens.rs` | Answers to a CA's requests (http-01) |
 //! | `durable.rs` | What files that have to survive a power cut are written with |
 //! | `tls.rs` | TLS in front: handshakes, how much they may take from other work, and what has become of them |
+//! | `tls/challenge.rs` | Answers to a CA's handshakes (tls-alpn-01, RFC 8737) |
 //! | `tls/files.rs` | Certificate files under watch |
 //! | `tls/last_word.rs` | The last word to a client whose handshake fails |
 //! | `tls/store.rs` | Which certificate a client gets |
@@ -121,7 +130,9 @@
 //! | `drain.rs` | One signal for everything that runs: go on, let connections end, finish what is running, stop now |
 //! | `config.rs` | The checked configuration, as types |
 //! | `config/access.rs` | Who may do what |
+//! | `config/acme.rs` | Certificates by ACME: which CA, which ways, and for which hosts |
 //! | `config/check.rs` | From the file as written to the checked configuration |
+//! | `config/check/acme.rs` | Certificates by ACME: what they need of the rest of the file |
 //! | `config/check/admin.rs` | The admin listener |
 //! | `config/check/http2.rs` | HTTP/2 in front |
 //! | `config/check/tls.rs` | TLS in front |
@@ -138,6 +149,7 @@
 //! | `config/error.rs` | What is wrong with a configuration |
 //! | `config/event.rs` | What webhooks can be told of |
 //! | `config/file.rs` | The configuration as written: every key with its meaning, default, floor and ceiling |
+//! | `config/file/acme.rs` | The table about certificates by ACME, as written |
 //! | `config/file/app.rs` | An app's table as written |
 //! | `config/file/health.rs` | How dynos are probed, as written |
 //! | `config/file/http2.rs` | The table about HTTP/2 as written |
@@ -189,6 +201,7 @@ pub mod metrics;
 pub mod webhooks;
 pub mod audit;
 pub mod state;
+pub mod acme;
 mod durable;
 pub mod tls;
 pub mod watch;

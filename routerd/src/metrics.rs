@@ -114,6 +114,12 @@ metrics_table! {
         "When a certificate that is served expires, in seconds since 1970.";
     CERTIFICATE_REFUSED = "routerd_certificate_refused", Gauge, "1", ["name", "cert"],
         "1 if the files of a certificate hold what cannot be served, so that the one before still is; else 0.";
+    ACME_ORDERS = "routerd_acme_orders_total", Counter, "orders", ["result"],
+        "Orders of certificates, by what became of them.";
+    ACME_FAILURES = "routerd_acme_failures", Gauge, "orders", ["name"],
+        "How many orders for a host have failed since its last certificate.";
+    ACME_NEXT = "routerd_acme_next_order_timestamp_seconds", Gauge, "seconds", ["name"],
+        "When the next order for a host is due, in seconds since 1970; 0: once a client asks for the host.";
     CONNECTIONS_REFUSED = "routerd_connections_refused_total", Counter, "connections", ["reason"],
         "Connections of clients that were turned away before their first request.";
     BUFFERED_BYTES = "routerd_buffered_bytes", Gauge, "bytes", [],
@@ -172,9 +178,11 @@ pub fn documentation() -> String {
          - `status`: the status the client got; 499 if the client was gone; empty if there was none to give;\n  \
            `other` for what a dyno made up outside 100 to 599.\n\
          - `result`: done or failed; of webhooks delivered, failed or dropped; of probes good or bad; of TLS\n  \
-           handshakes full or resumed, or why there is no connection: gone, timeout, crowded, plain_http,\n  \
-           unknown_name, client_certificate, incompatible, refused (by the client), protocol.\n\
-         - `name`, `cert`: the first name in a certificate, and its file.\n\
+           handshakes full or resumed, challenge (a CA has got its answer), or why there is no connection: gone,\n  \
+           timeout, crowded, plain_http, unknown_name, client_certificate, incompatible, refused (by the client),\n  \
+           protocol; of orders of certificates issued, or why there is none: unreachable (the CA), refused,\n  \
+           rate_limited, unproven (the CA has not found its answer here), timeout, local.\n\
+         - `name`, `cert`: the first name in a certificate, and its file; of orders, the host.\n\
          - `reason`: of bodies on disk app_full (`disk_max` of the app), server_full (`server.disk_max`), files\n  \
            (descriptors), no_space, error;\n  \
            of the admin listener no_token, wrong_token, expired, browser; of connections max_connections,\n  \

@@ -4,6 +4,7 @@
 //! exchange. These steps take turns, and between two of them everything else that waits for a thread comes first. So a
 //! flood of handshakes is served by what time there is left, and as many as may wait do; the others are closed.
 
+mod challenge;
 mod files;
 mod last_word;
 mod store;
@@ -21,16 +22,19 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCertUsingSni};
 use rustls::sign::SingleCertAndKey;
 use rustls::{HandshakeKind, ServerConfig};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use self::challenge::Challenges;
 use self::files::Files;
 pub use self::files::Held;
 use self::last_word::Broken;
+pub(crate) use self::store::Ordered;
 use self::store::Store;
 use crate::config;
 use crate::config::cert::Certificate;
@@ -38,6 +42,8 @@ use crate::config::edge::{ClientAuth, Unnamed};
 
 /// Handshakes that may wait for their turn, for every core.
 const WAITING: usize = 100;
+/// Hosts without a certificate that clients have named and nobody has looked at yet.
+const ASKED_MAX: usize = 1024;
 
 /// The protocols that are offered above TLS (RFC 7301), the preferred one first.
 pub(crate) fn alpn() -> Vec<Vec<u8>> {
@@ -50,6 +56,9 @@ pub(crate) struct Edge(Arc<Lasting>);
 
 struct Lasting {
     store: Store,
+    challenges: Challenges,
+    /// Is told of hosts whose certificates are still to come when clients name them.
+    asked: mpsc::Sender<String>,
     files: Files,
     counts: Counts,
     tickets: Mutex<Option<Tickets>>,
@@ -66,25 +75,48 @@ struct Tickets {
 }
 
 impl Edge {
-    /// Made within the runtime that serves.
-    pub(crate) fn new() -> Self {
+    /// Made within the runtime that serves. With it comes who is asked for and has no certificate yet.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<String>) {
         // At least half of the threads always serve requests, where there are two.
         let turns = Semaphore::new((Handle::current().metrics().num_workers() / 2).max(1));
         let (store, files, counts) = (Store::default(), Files::default(), Counts::default());
         let (tickets, waiting) = (Mutex::new(None), AtomicUsize::new(0));
-        Self(Arc::new(Lasting { store, files, counts, tickets, turns, waiting }))
+        let (challenges, (asked, asks)) = (Challenges::default(), mpsc::channel(ASKED_MAX));
+        let lasting = Lasting { store, challenges, asked, files, counts, tickets, turns, waiting };
+        (Self(Arc::new(lasting)), asks)
     }
 
     /// Handshakes from now on have these certificates, whose files are watched.
     pub(crate) fn set(&self, config: Option<&config::Edge>) {
         let certificates = config.map_or(&[][..], |config| &config.certificates);
-        self.0.store.set(certificates);
+        self.0.store.set_files(certificates);
         let lasting = Arc::downgrade(&self.0);
         self.0.files.set(certificates, move |now| {
             if let Some(lasting) = lasting.upgrade() {
-                lasting.store.set(now);
+                lasting.store.set_files(now);
             }
         });
+    }
+
+    /// Handshakes from now on have these beside those of files; hosts whose certificates are still to come a stand-in.
+    pub(crate) fn set_ordered(&self, ordered: Ordered) {
+        self.0.store.set_ordered(ordered);
+    }
+
+    /// The certificate of a host has come.
+    pub(crate) fn come(&self, host: &str, certificate: &Arc<Certificate>) {
+        self.0.store.come(host, certificate);
+    }
+
+    /// A CA that looks for the host finds that proof in a handshake (tls-alpn-01).
+    pub(crate) fn prove(&self, host: &str, proof: &[u8]) -> Result<(), String> {
+        self.0.challenges.set(host, Some(challenge::answer(host, proof)?));
+        Ok(())
+    }
+
+    /// It finds it no longer.
+    pub(crate) fn proven(&self, host: &str) {
+        self.0.challenges.set(host, None);
     }
 
     /// What handshakes are made with under a configuration.
@@ -122,14 +154,16 @@ impl Edge {
 
     /// The certificates, and how handshakes have gone.
     pub(crate) fn account(&self) -> Account {
-        Account { certificates: self.0.files.held(), handshakes: self.0.counts.all() }
+        let mut certificates = self.0.files.held();
+        certificates.extend(self.0.store.ordered().iter().map(Held::new));
+        Account { certificates, handshakes: self.0.counts.all() }
     }
 }
 
 /// How TLS in front is doing.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
-    /// The certificates, in the order of the configuration.
+    /// The certificates: those of files in the order of the configuration, then those that were ordered.
     pub certificates: Vec<Held>,
     /// Handshakes by what has become of them.
     pub handshakes: Vec<(&'static str, u64)>,
@@ -179,6 +213,17 @@ impl Terms {
         }
     }
 
+    /// What a handshake is made with that shows this certificate.
+    fn with(&self, certificate: &Certificate, name: Option<&str>) -> Arc<ServerConfig> {
+        // Who names a host again is heard again.
+        if let Some(name) = name.filter(|name| self.edge.0.store.lacks(name)) {
+            let _ = self.edge.0.asked.try_send(name.to_owned());
+        }
+        let mut server = ServerConfig::clone(&self.server);
+        server.cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(certificate.signed())));
+        Arc::new(server)
+    }
+
     async fn try_shake(&self, mut stream: TcpStream) -> Result<Secured, Failed> {
         let mut first = [0];
         if stream.peek(&mut first).await? == 0 {
@@ -192,25 +237,33 @@ impl Terms {
         let start = last_word::hello(stream).await?;
         let hello = start.client_hello();
         let name = hello.server_name().map(|name| name.to_ascii_lowercase().into_boxed_str());
+        let challenge = self.edge.0.challenges.find(&hello, name.as_deref());
         let found = self.edge.0.store.find(&hello, name.as_deref(), address, self.unnamed);
-        let Some(certificate) = found else {
-            let (why, mut stream) = (name.as_deref().unwrap_or("(no name)").to_owned(), start.io);
-            last_word::unrecognized_name(&mut stream).await?;
-            return Err(Failed { why, ..Failed::new(End::UnknownName, Some(stream)) });
+        let server = match (&challenge, &found) {
+            (Some(answer), _) => Arc::clone(answer),
+            (None, Some(certificate)) => self.with(certificate, name.as_deref()),
+            (None, None) => {
+                let (why, mut stream) = (name.as_deref().unwrap_or("(no name)").to_owned(), start.io);
+                last_word::unrecognized_name(&mut stream).await?;
+                return Err(Failed { why, ..Failed::new(End::UnknownName, Some(stream)) });
+            }
         };
-        let mut server = ServerConfig::clone(&self.server);
-        server.cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(certificate.signed())));
         let accept = {
             let Some(_waits) = Waits::enter(&self.edge.0.waiting, self.waiting) else {
                 return Err(Failed::new(End::Crowded, None));
             };
             // It is never closed; were it, there would be no bound.
             let _turn = self.edge.0.turns.acquire().await;
-            let accept = start.into_stream(Arc::new(server));
+            let accept = start.into_stream(server);
             yield_now().await;
             accept
         };
-        let stream = last_word::handshake(accept).await?;
+        let mut stream = last_word::handshake(accept).await?;
+        let Some(certificate) = found.filter(|_| challenge.is_none()) else {
+            // Nothing is said in this protocol.
+            stream.shutdown().await?;
+            return Err(Failed::new(End::Challenge, None));
+        };
         let chain = stream.get_ref().1.peer_certificates();
         let shown = self.asks.then(|| chain.and_then(|chain| chain.first()).and_then(client_cert));
         Ok(Secured { stream, name, certificate, shown })
@@ -278,6 +331,8 @@ impl From<Broken> for Failed {
 enum End {
     Full,
     Resumed,
+    /// A CA has got its answer.
+    Challenge,
     /// The client is gone.
     Gone,
     Timeout,
@@ -297,9 +352,10 @@ enum End {
 }
 
 impl End {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Full,
         Self::Resumed,
+        Self::Challenge,
         Self::Gone,
         Self::Timeout,
         Self::Crowded,
@@ -315,6 +371,7 @@ impl End {
         match self {
             Self::Full => "full",
             Self::Resumed => "resumed",
+            Self::Challenge => "challenge",
             Self::Gone => "gone",
             Self::Timeout => "timeout",
             Self::Crowded => "crowded",

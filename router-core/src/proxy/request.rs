@@ -27,7 +27,7 @@ use crate::proxy::origin::{Trust, as_value};
 use crate::proxy::record::{Hook, Open, Record, Stalled};
 use crate::proxy::upload::{BoxError, ClientBody, Upload};
 use crate::proxy::wish::Wish;
-use crate::proxy::{headers, http2, https, turn};
+use crate::proxy::{headers, http2, https, own, turn};
 use crate::router::{AppRef, Lease, Router};
 
 /// Gets interim answers (1xx) of a dyno, to be passed to the client at once.
@@ -68,6 +68,7 @@ pub struct Proxy {
     router: Router,
     rules: Rules,
     guard: Option<Guard>,
+    pub(super) own: Option<own::Known>,
     memory: Memory,
     disk: Disk,
     hook: Arc<Hook>,
@@ -101,7 +102,7 @@ impl Proxy {
         let timekeeper = Arc::new(turn::Timekeeper::start(router.clone()));
         let (rules, hook) = (Rules::default(), Arc::new(Hook::new(|_| {})));
         let (memory, disk) = (Memory::default(), Disk::default());
-        Self { router, rules, guard: None, memory, disk, hook, _timekeeper: timekeeper }
+        Self { router, rules, guard: None, own: None, memory, disk, hook, _timekeeper: timekeeper }
     }
 
     /// What a request may look like.
@@ -178,7 +179,14 @@ impl Proxy {
         let (head, body) = request.into_parts();
         let body = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
         let received = Received::now(self, client, head);
-        self.serve_received(client, received, body)
+        let Received { head, inspected, .. } = &received;
+        let own = own::answer(self.own.as_ref(), &head.method, inspected.as_ref());
+        async move {
+            match own {
+                Some(reply) => Ok(reply.told(received.open)),
+                None => self.serve_received(client, received, body).await,
+            }
+        }
     }
 
     async fn serve_received(

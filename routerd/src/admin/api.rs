@@ -161,9 +161,12 @@ async fn status(State(admin): State<Admin>, Extension(actor): Extension<Actor>) 
             reloads.error = None;
         }
         // Their names are those of all apps.
-        let certificates = if actor.apps == Scope::All { (admin.tls)().certificates } else { Vec::new() };
+        let all = actor.apps == Scope::All;
+        let certificates = if all { (admin.tls)().certificates } else { Vec::new() };
+        let ordered = if all { (admin.acme)().hosts } else { Vec::new() };
         let facts = admin.control.facts();
-        let page = status::page(&snapshot, &facts, reason.as_deref(), &reloads, &certificates);
+        let served = status::Served { certificates: &certificates, ordered: &ordered };
+        let page = status::page(&snapshot, &facts, reason.as_deref(), &reloads, served);
         Ok(reply::json(StatusCode::OK, &page))
     })
     .await

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Account;
 use crate::control::{AppFacts, DecidedBy};
-use crate::tls;
+use crate::{acme, tls};
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Page<'a> {
@@ -20,6 +20,8 @@ pub(super) struct Page<'a> {
     config: Config<'a>,
     /// Those that are served to clients.
     certificates: Vec<Certificate<'a>>,
+    /// The hosts that certificates are ordered for by ACME.
+    acme: Vec<Ordered<'a>>,
     apps: Vec<App<'a>>,
 }
 
@@ -40,6 +42,19 @@ struct Certificate<'a> {
     names: &'a [String],
     expires: String,
     /// Why its files as they are now are not served; null if they are.
+    error: Option<&'a str>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Ordered<'a> {
+    host: &'a str,
+    /// When its certificate expires; null: it has none yet, and a stand-in is served.
+    expires: Option<String>,
+    /// When the next order is due; null: once a client asks for the host.
+    next: Option<String>,
+    /// How many orders have failed in a row.
+    failures: u32,
+    /// Why the last one has failed; null if it has not.
     error: Option<&'a str>,
 }
 
@@ -96,13 +111,19 @@ pub(super) struct Dyno<'a> {
     probing: bool,
 }
 
+/// What clients are shown in handshakes.
+pub(super) struct Served<'a> {
+    pub(super) certificates: &'a [tls::Held],
+    pub(super) ordered: &'a [acme::Host],
+}
+
 /// The page.
 pub(super) fn page<'a>(
     snapshot: &'a Snapshot,
     facts: &[AppFacts],
     reason: Option<&'a str>,
     reloads: &'a Account,
-    certificates: &'a [tls::Held],
+    served: Served<'a>,
 ) -> Page<'a> {
     let facts: HashMap<&str, DecidedBy> = facts.iter().map(|it| (it.app.as_str(), it.source)).collect();
     Page {
@@ -115,7 +136,8 @@ pub(super) fn page<'a>(
             failed: reloads.failed,
             error: reloads.error.as_deref(),
         },
-        certificates: certificates.iter().map(Certificate::of).collect(),
+        certificates: served.certificates.iter().map(Certificate::of).collect(),
+        acme: served.ordered.iter().map(Ordered::of).collect(),
         apps: snapshot.apps.iter().map(|app| App::of(app, facts.get(app.id.as_str()).copied())).collect(),
     }
 }
@@ -123,14 +145,30 @@ pub(super) fn page<'a>(
 impl<'a> Certificate<'a> {
     fn of(held: &'a tls::Held) -> Self {
         let certificate = &held.certificate;
-        let expires = UNIX_EPOCH + Duration::from_secs(certificate.expires.try_into().unwrap_or(0));
         Self {
             cert: certificate.cert.display().to_string(),
             names: &certificate.names,
-            expires: humantime::format_rfc3339_seconds(expires).to_string(),
+            expires: date(certificate.expires),
             error: held.failed.as_deref(),
         }
     }
+}
+
+impl<'a> Ordered<'a> {
+    fn of(host: &'a acme::Host) -> Self {
+        Self {
+            host: &host.name,
+            expires: host.certificate.as_ref().map(|certificate| date(certificate.expires)),
+            next: host.next.map(|next| humantime::format_rfc3339_seconds(UNIX_EPOCH + next).to_string()),
+            failures: host.failures,
+            error: host.error.as_deref(),
+        }
+    }
+}
+
+fn date(seconds: i64) -> String {
+    let time = UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or(0));
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 impl<'a> App<'a> {

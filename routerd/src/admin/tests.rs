@@ -114,6 +114,7 @@ impl Running {
         let admin = Admin {
             snapshot: Arc::new(snapshot),
             tls: Arc::new(tls::Account::default),
+            acme: Arc::new(acme::Account::default),
             metrics,
             readiness: readiness.clone(),
             reloads: Reloads::new(),
@@ -187,6 +188,7 @@ async fn the_status_is_the_snapshot_as_json() {
         "version": env!("CARGO_PKG_VERSION"), "ready": false, "reason": "starting",
         "config": { "loaded": null, "reloads": 0, "failed": 0, "error": null },
         "certificates": [],
+        "acme": [],
         "apps": [{
             "name": "shop", "release": "v1", "source": null, "waiting": 3, "waiting_bytes": 10,
             "oldest_wait_ms": 1.25, "service_time_ms": 18.0, "dispatched": 42, "refused": 1, "left": 2,

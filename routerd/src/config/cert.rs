@@ -24,6 +24,8 @@ pub struct Certificate {
     /// The names that it is good for: DNS names in lower case, `*.shop.test` among them, and addresses. Names that
     /// stand in the subject alone do not count (RFC 9525 section 2).
     pub names: Vec<String>,
+    /// From when it is good, in seconds since 1970.
+    pub starts: i64,
     /// When it expires, in seconds since 1970.
     pub expires: i64,
     signed: Arc<CertifiedKey>,
@@ -35,15 +37,28 @@ impl Certificate {
     /// # Errors
     /// Which file is missing, is not what it should be, or does not belong to the other.
     pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let Pair { chain, secret, mark } = Pair::read(cert, key)?;
+        Self::of(cert, key, Pair::read(cert, key)?)
+    }
+
+    /// The same from what is in one file, or is to be: certificates and key, as PEM.
+    ///
+    /// # Errors
+    /// What is missing in it, is not what it should be, or does not belong to the other.
+    pub fn from_pem(file: &Path, pem: &[u8]) -> Result<Self, TlsError> {
+        Self::of(file, file, Pair::from_pem(pem, pem)?)
+    }
+
+    fn of(cert: &Path, key: &Path, pair_read: Pair) -> Result<Self, TlsError> {
+        let Pair { chain, secret, mark } = pair_read;
         let signed = CertifiedKey::from_der(chain, secret, &provider()).map_err(pair)?;
         let leaf = signed.cert.first().map(AsRef::as_ref).unwrap_or_default();
         let read = X509Certificate::from_der(leaf);
         let (_, leaf) = read.map_err(|error| TlsError::Cert(format!("no valid certificate: {error}")))?;
         let names = names(&leaf).map_err(TlsError::Cert)?;
+        let starts = leaf.validity().not_before.timestamp();
         let expires = leaf.validity().not_after.timestamp();
         let (cert, key, signed) = (cert.to_owned(), key.to_owned(), Arc::new(signed));
-        Ok(Self { cert, key, mark, names, expires, signed })
+        Ok(Self { cert, key, mark, names, starts, expires, signed })
     }
 
     /// What logs and metrics call it: its first name.

@@ -1,5 +1,6 @@
 //! From the file as written to the checked configuration: what one key alone cannot show to be wrong.
 
+mod acme;
 mod admin;
 mod door;
 mod http2;
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery};
@@ -43,6 +45,8 @@ pub(super) struct Checker<'a> {
     folder: &'a Path,
     /// The first port with TLS.
     https: Option<u16>,
+    /// Certificates come by ACME too.
+    ordered: bool,
 }
 
 /// Who has a host or a dyno, and where that is written.
@@ -50,7 +54,7 @@ type Taken<T> = BTreeMap<T, (Range<usize>, String)>;
 
 impl<'a> Checker<'a> {
     pub(super) fn new(problems: &'a mut Vec<Problem>, whole: bool, folder: &'a Path) -> Self {
-        Self { problems, whole, folder, https: None }
+        Self { problems, whole, folder, https: None, ordered: false }
     }
 
     /// What is returned is legal if no problem was added.
@@ -58,6 +62,7 @@ impl<'a> Checker<'a> {
         let base = self.folder;
         let mut addresses = Taken::new();
         let server = self.server(&file.server, &mut addresses);
+        self.ordered = file.acme.is_some();
         let tls = file.tls.as_ref().map(|tls| self.edge(tls, &mut addresses));
         self.https = tls.as_ref().and_then(|tls| tls.listen.first()).map(SocketAddr::port);
         let admin = file.admin.as_ref().map(|admin| self.admin(admin, &mut addresses));
@@ -66,7 +71,8 @@ impl<'a> Checker<'a> {
         let dns = self.dns(&file.dns);
         let (audit, state, webhooks) = self.trail(file, base);
         let apps = self.apps(file, &addresses);
-        Config { server, http2, tls, admin, log, dns, audit, state, webhooks, apps }
+        let acme = file.acme.as_ref().map(|acme| Arc::new(self.acme(acme, &apps, tls.as_ref())));
+        Config { server, http2, tls, acme, admin, log, dns, audit, state, webhooks, apps }
     }
 
     pub(super) fn problem(&mut self, problem: Problem) {

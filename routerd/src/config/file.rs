@@ -4,6 +4,7 @@
 //! reference (`docs/configure.md`), the bounds that `walk.rs` holds each value against, and what is
 //! read. A key that is not written is empty here; `check.rs` fills in what the key's default says.
 
+mod acme;
 mod app;
 mod door;
 mod health;
@@ -22,6 +23,7 @@ use super::access::Role;
 use super::key::{Key, Text};
 use super::units::{Period, Size};
 
+pub use self::acme::{Acme, Challenge};
 pub use self::app::{App, Order, Protocol, Queue, Retry, Timeouts};
 pub use self::door::{ProxyProtocol, ProxyWord, RateLimit};
 pub use self::health::{Health, ProbeWord};
@@ -46,6 +48,11 @@ pub struct File {
     /// TLS in front: where clients connect for HTTPS. Without this table there is none.
     #[schemars(with = "Edge")]
     pub tls: Option<Spanned<Edge>>,
+    /// Certificates by ACME (RFC 8555), from Let's Encrypt or any other CA: ordered for the hosts of the apps, renewed
+    /// in time, kept in a folder. A host with `*` gets none, and neither does one that a certificate of `[tls]` is good
+    /// for. Without this table nothing is ordered. `docs/acme.md` says more.
+    #[schemars(with = "Acme")]
+    pub acme: Option<Spanned<Acme>>,
     /// Where the daemon is looked at and told what to do: `/metrics`, `/healthz`, `/readyz` and the interface below
     /// `/v1` that `routerd ctl` speaks to. Without this table there is no such listener.
     #[schemars(with = "Admin")]

@@ -77,9 +77,14 @@ pub(super) struct Pair {
 
 impl Pair {
     pub(super) fn read(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let chain = certificates(cert).map_err(TlsError::Cert)?;
-        let pem = read(key).map_err(TlsError::Key)?;
-        let secret = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| TlsError::Key(why(&error)))?;
+        let chain = read(cert).map_err(TlsError::Cert)?;
+        Self::from_pem(&chain, &read(key).map_err(TlsError::Key)?)
+    }
+
+    /// From what is in the two files.
+    pub(super) fn from_pem(cert: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        let chain = chain(cert).map_err(TlsError::Cert)?;
+        let secret = PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsError::Key(why(&error)))?;
         let mark = mark(&chain);
         Ok(Self { chain, secret, mark })
     }
@@ -87,8 +92,11 @@ impl Pair {
 
 /// The certificates in a PEM file; at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = read(path)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    chain(&read(path)?)
+}
+
+fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = chain.map_err(|error| why(&error))?;
     if chain.is_empty() {
         return Err("there is no certificate in the file (PEM is wanted)".to_owned());

@@ -226,7 +226,8 @@ fn url_of(text: &str) -> Result<Uri, &'static str> {
     Ok(url)
 }
 
-fn read_secret(path: &Path) -> Result<Vec<u8>, String> {
+/// The bytes of a small regular file.
+pub(super) fn read_secret(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("the file {} cannot be read: {error}", path.display());
     // A pipe or a device could keep us waiting for ever.
     if !path.metadata().map_err(failed)?.is_file() {

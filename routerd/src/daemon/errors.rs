@@ -26,6 +26,8 @@ pub enum StartError {
     Log(io::Error),
     /// The audit trail or the state file cannot be used.
     Trail(String),
+    /// Certificates cannot be kept.
+    Acme(String),
     /// The apps contradict each other.
     Apps(ChangeError),
     /// The daemon that runs does not hand over.
@@ -47,7 +49,7 @@ impl fmt::Display for StartError {
                     folder.display().to_string()
                 )
             }
-            Self::Trail(error) => f.write_str(error),
+            Self::Trail(error) | Self::Acme(error) => f.write_str(error),
             Self::Log(error) => write!(f, "cannot start the access log: {error}"),
             Self::Apps(error) => write!(f, "{error}"),
             Self::TakeOver(error) => write!(f, "cannot take over: {error}"),

@@ -23,6 +23,7 @@ use super::succeed::Predecessor;
 use super::trail::Trail;
 use super::{Shared, StartError, names, spool};
 use crate::accept::{self, Connections};
+use crate::acme::{Acme, Prepared};
 use crate::admin::{Access, Admin, AdminAddress, AdminError, AdminListener, LeaveFile, Readiness, Reloads};
 use crate::admission::Guards;
 use crate::config::diff::{AppChange, Diff};
@@ -68,6 +69,8 @@ pub(super) struct Lasting {
     pub(super) terms: Arc<ArcSwap<Terms>>,
     /// TLS in front.
     pub(super) edge: Edge,
+    /// Certificates that are in no file.
+    pub(super) acme: Acme,
     pub(super) connections: Connections,
     pub(super) readiness: Readiness,
     pub(super) reloads: Reloads,
@@ -125,6 +128,7 @@ struct RunningAdmin {
 struct Opened {
     listeners: Vec<(SocketAddr, Begins, TcpListener)>,
     tls: Option<tls::Terms>,
+    acme: Prepared,
     admin: Option<(Place, AdminListener, OwnedFd)>,
     log: Option<AccessLog>,
     inherited: Inherited,
@@ -220,6 +224,9 @@ impl Live {
         }
         opened.tls = lasting.secure(new)?;
         spool::check(new).await?;
+        // In a box: a reload is large enough as it is.
+        let prepared = Box::pin(lasting.acme.prepare(new.acme.as_ref())).await;
+        opened.acme = prepared.map_err(StartError::Acme)?;
         if diff.has("admin.listen") {
             opened.admin(new).await?;
         }
@@ -234,6 +241,7 @@ impl Live {
         // Before a new admin listener answers, and without waiting for the old one to end.
         lasting.access.set(new.admin.as_ref());
         lasting.edge.set(new.tls.as_ref());
+        lasting.acme.set(opened.acme);
         lasting.guards.set(new, lasting.router.clock());
         spool::set(&lasting.proxy, new);
         lasting.terms.store(Arc::new(lasting.terms_of(new, opened.tls)));
@@ -384,10 +392,11 @@ impl Opened {
 impl RunningAdmin {
     fn start((wanted, listener, socket): (Place, AdminListener, OwnedFd), lasting: &Lasting) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let (router, edge) = (lasting.router.clone(), lasting.edge.clone());
+        let (router, edge, acme) = (lasting.router.clone(), lasting.edge.clone(), lasting.acme.clone());
         let admin = Admin {
             snapshot: Arc::new(move || router.snapshot()),
             tls: Arc::new(move || edge.account()),
+            acme: Arc::new(move || acme.account()),
             metrics: lasting.scraper(),
             readiness: lasting.readiness.clone(),
             reloads: lasting.reloads.clone(),
@@ -428,6 +437,7 @@ impl Lasting {
         let (log, reloads, access) = (Arc::clone(&self.log), self.reloads.clone(), self.access.clone());
         let (webhooks, door, edge) = (self.trail.webhooks().clone(), self.door.clone(), self.edge.clone());
         let (memory, disk) = (self.proxy.memory().clone(), self.proxy.disk().clone());
+        let acme = self.acme.clone();
         Arc::new(move || {
             let log = log.load();
             let account = reloads.account();
@@ -447,6 +457,7 @@ impl Lasting {
                 webhooks: webhooks.account(),
                 admin_denied: access.denied().to_vec(),
                 tls: edge.account(),
+                acme: acme.account(),
             })
         })
     }

@@ -268,6 +268,7 @@ async fn talk<'a>(
 
     live.halt();
     inner.lasting.trail.let_go();
+    inner.lasting.acme.let_go().await;
     let mine = dynos(&inner.lasting.router);
     let committed = async {
         wire.send(&Message::Commit { dynos: mine.iter().copied().collect(), ordered }).await?;
@@ -277,6 +278,7 @@ async fn talk<'a>(
         // What cannot be had yet is had when it is needed.
         let _ = inner.lasting.trail.take().await.inspect_err(|error| tracing::warn!("{error}"));
         live.go_on(&inner.lasting);
+        inner.lasting.acme.go_on();
         if let Some(audit) = own {
             inner.lasting.trail.ends(Some(audit.seq), Outcome::failed(error.to_string())).await;
         }

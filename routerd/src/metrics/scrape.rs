@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::formatting::{sanitize_description, sanitize_lab
 use router_core::snapshot::{AppSnapshot, DynoState, Snapshot};
 
 use super::{Metric, process};
+use crate::acme;
 use crate::tls::{self, Held};
 use crate::webhooks;
 
@@ -45,6 +46,8 @@ pub struct Scrape {
     pub admin_denied: Vec<(&'static str, u64)>,
     /// TLS in front.
     pub tls: tls::Account,
+    /// Orders of certificates.
+    pub acme: acme::Account,
 }
 
 impl Scrape {
@@ -76,6 +79,7 @@ impl Scrape {
         }
         single(text, &super::CONNECTIONS, &[], self.connections);
         self.write_tls(text);
+        self.write_acme(text);
         by_reason(text, &super::CONNECTIONS_REFUSED, &self.connections_refused);
         single(text, &super::BUFFERED_BYTES, &[], self.buffered_bytes);
         single(text, &super::DISK_BYTES, &[], self.disk_bytes);
@@ -103,7 +107,7 @@ impl Scrape {
 
     fn write_tls(&self, text: &mut String) {
         let tls::Account { certificates, handshakes } = &self.tls;
-        if certificates.is_empty() {
+        if certificates.is_empty() && handshakes.iter().all(|(_, count)| *count == 0) {
             return;
         }
         head(text, &super::TLS_HANDSHAKES);
@@ -111,7 +115,9 @@ impl Scrape {
             sample(text, &super::TLS_HANDSHAKES, &[result], count);
         }
         let mut each = |metric: &Metric, value: fn(&Held) -> i64| {
-            head(text, metric);
+            if !certificates.is_empty() {
+                head(text, metric);
+            }
             for held in certificates {
                 let file = held.certificate.cert.to_string_lossy();
                 sample(text, metric, &[held.certificate.name(), &file], value(held));
@@ -119,6 +125,27 @@ impl Scrape {
         };
         each(&super::CERTIFICATE_EXPIRY, |held| held.certificate.expires);
         each(&super::CERTIFICATE_REFUSED, |held| i64::from(held.failed.is_some()));
+    }
+
+    fn write_acme(&self, text: &mut String) {
+        let acme::Account { hosts, orders } = &self.acme;
+        if hosts.is_empty() {
+            return;
+        }
+        head(text, &super::ACME_ORDERS);
+        for (result, count) in orders {
+            sample(text, &super::ACME_ORDERS, &[result], count);
+        }
+        each_host(text, &super::ACME_FAILURES, hosts, |host| u64::from(host.failures));
+        each_host(text, &super::ACME_NEXT, hosts, |host| host.next.map_or(0, |next| next.as_secs()));
+    }
+}
+
+/// A metric with one series a host.
+fn each_host(text: &mut String, metric: &Metric, hosts: &[acme::Host], value: impl Fn(&acme::Host) -> u64) {
+    head(text, metric);
+    for host in hosts {
+        sample(text, metric, &[&host.name], value(host));
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::config::cert::Certificate;
-use crate::tls;
+use crate::{acme, tls};
 
 fn dyno(name: &str) -> Arc<DynoInfo> {
     let address = ([127, 0, 0, 1], 3001).into();
@@ -242,7 +242,15 @@ fn what_is_served_is_what_the_table_says() {
     meters.probed(&"shop".into(), false);
     meters.http2_trouble("silent");
     let tls = tls::Account { certificates: vec![certificate()], handshakes: vec![("full", 1)] };
-    let text = meters.render(&Scrape { tls, ..scrape(vec![app("shop", "v1")]) });
+    let shop = acme::Host {
+        name: "shop.test".to_owned(),
+        certificate: None,
+        error: Some("no".to_owned()),
+        failures: 1,
+        next: None,
+    };
+    let acme = acme::Account { hosts: vec![shop], orders: vec![("refused", 1)] };
+    let text = meters.render(&Scrape { tls, acme, ..scrape(vec![app("shop", "v1")]) });
     assert!(text.contains("routerd_probes_total{app=\"shop\",result=\"bad\"} 1\n"));
     let types: BTreeMap<&str, &str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();

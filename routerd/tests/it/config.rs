@@ -107,8 +107,8 @@ fn all_keys() -> Vec<(Vec<String>, Value)> {
     keys(&file::schema().to_value(), &[], &mut found);
     // Two files that are needed together have no default; `control/daemon.rs` tries them.
     found.retain(|(_, schema)| schema["x-unit"] != "file");
-    // What needs a certificate, or an address with TLS, is tried in `tls.rs`.
-    found.retain(|(path, _)| !path.iter().any(|name| name == "tls" || name == "https"));
+    // What needs a certificate, or an address with TLS, is tried in `tls.rs` and `acme.rs`.
+    found.retain(|(path, _)| !path.iter().any(|name| ["tls", "https", "acme"].contains(&name.as_str())));
     found
 }
 

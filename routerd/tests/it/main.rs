@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in the helpers of tests, too, a failed step ends the test")]
 
 mod aborts;
+mod acme;
 mod answers;
 mod audit;
 mod buffers;

@@ -38,9 +38,11 @@ impl Checker<'_> {
             self.listener(LISTEN, span.clone(), taken);
             listen.push(LISTEN);
         }
-        if file.certificates.is_empty() && self.whole {
+        if file.certificates.is_empty() && self.whole && !self.ordered {
             let problem = Problem::new(span, "[tls] has no certificates");
-            self.problem(problem.help(r#"add certificates = [{ cert = "shop.pem", key = "shop.key" }]"#));
+            self.problem(
+                problem.help(r#"add certificates = [{ cert = "shop.pem", key = "shop.key" }], or [acme]"#),
+            );
         }
         let default = file.default.or(Unnamed::default());
         let client_auth = file.client_auth.or(ClientAuth::default());

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use router_core::dns::Families;
 
 use super::{Keys, Shown, many, one, or_none};
+use crate::config::acme::Acme;
 use crate::config::edge::{ClientAuth, Edge, MinVersion, Unnamed};
 use crate::config::units::{Period, Size};
 use crate::config::{
@@ -15,6 +16,7 @@ pub(super) fn settings(config: &Config) -> Keys {
     let mut keys = server(&config.server);
     keys.extend(http2(&config.http2));
     keys.extend(edge(config.tls.as_ref()));
+    keys.extend(acme(config.acme.as_deref()));
     keys.extend(admin(config.admin.as_ref()));
     keys.extend(log(&config.log));
     keys.extend(dns(&config.dns));
@@ -138,6 +140,30 @@ fn edge(edge: Option<&Edge>) -> Keys {
         ("tls.handshakes", one(handshakes)),
         ("tls.client_auth", one(auth)),
         ("tls.client_ca", or_none(client_ca.as_ref())),
+    ]
+}
+
+fn acme(acme: Option<&Acme>) -> Keys {
+    let Some(acme) = acme else {
+        let keys = ["acme.directory", "acme.accept_terms", "acme.email", "acme.storage", "acme.challenges"];
+        let more = ["acme.renew_before", "acme.on_demand", "acme.ca", "acme.eab_kid", "acme.eab_key_file"];
+        return keys.into_iter().chain(more).map(|key| (key, one("none"))).collect();
+    };
+    // The hosts follow from the apps.
+    let Acme { directory, email, storage, challenges, renew_before, on_demand, ca, eab, hosts: _ } = acme;
+    let challenges: Vec<_> = challenges.iter().map(|way| way.as_str()).collect();
+    vec![
+        ("acme.directory", one(directory)),
+        // Without it there is no such table.
+        ("acme.accept_terms", one(true)),
+        ("acme.email", or_none(email.as_ref())),
+        ("acme.storage", one(storage.display())),
+        ("acme.challenges", many(&challenges)),
+        ("acme.renew_before", or_none(renew_before.map(Period))),
+        ("acme.on_demand", one(on_demand)),
+        ("acme.ca", or_none(ca.as_ref())),
+        ("acme.eab_kid", or_none(eab.as_ref().map(|eab| &eab.kid))),
+        ("acme.eab_key_file", or_none(eab.as_ref().map(|eab| eab.file.display()))),
     ]
 }
 

@@ -18,7 +18,8 @@ pub struct Edge {
     /// The certificates, each with its key. A certificate is served for the names in it (subjectAltName), an exact name
     /// before `*.`, which stands for one label; several may have the same name with keys of different kinds, and a
     /// client gets the one it can use, ECDSA first. The files are looked at twice a second: a changed pair serves new
-    /// connections, and one that is no good is reported and the old one goes on. At least one is needed.
+    /// connections, and one that is no good is reported and the old one goes on. At least one is needed
+    /// unless there is `[acme]`.
     #[schemars(with = "Vec<TlsFiles>", extend("default" = [], "maxItems" = 1000))]
     pub certificates: Vec<Spanned<TlsFiles>>,
     /// What a client gets that names no host, or one that no certificate has.
@@ -49,7 +50,7 @@ pub struct Edge {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Unnamed {
-    /// The first certificate of the list.
+    /// The first certificate of the list; without a list, the first one by ACME.
     #[default]
     First,
     /// No connection: the handshake ends with the alert `unrecognized_name`. A client that names no host gets the

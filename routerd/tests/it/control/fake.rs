@@ -211,6 +211,7 @@ impl Desk {
         let admin = Admin {
             snapshot: Arc::new(move || router.snapshot()),
             tls: Arc::new(routerd::tls::Account::default),
+            acme: Arc::new(routerd::acme::Account::default),
             metrics: Arc::new(|| "routerd_connections 3\n".to_owned()),
             readiness: Readiness::default(),
             reloads: Reloads::new(),
