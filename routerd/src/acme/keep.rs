@@ -68,9 +68,10 @@ impl Keep {
         self.write(&account_name(directory), &serde_json::to_vec_pretty(account)?)
     }
 
-    /// The CA knows it no longer.
+    /// The CA knows it no longer. It is put aside: a CA may be wrong, and some give no second one out.
     pub(crate) fn forget_account(&self, directory: &str) -> io::Result<()> {
-        fs::remove_file(self.0.join(account_name(directory)))
+        let path = self.0.join(account_name(directory));
+        fs::rename(&path, beside(&path, "old"))
     }
 
     /// The file of a host.

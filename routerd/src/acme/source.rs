@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use instant_acme::{Account, CertificateIdentifier, Error, ExternalAccountKey, NewAccount};
@@ -24,6 +25,8 @@ pub(super) struct Source {
     tls: ClientConfig,
     /// Held while the account is looked for or made: there is to be one.
     account: Mutex<()>,
+    /// The CA does not say when to renew: no other host needs to ask.
+    no_windows: AtomicBool,
 }
 
 /// What came of one order.
@@ -43,7 +46,7 @@ impl Source {
         let keep =
             Keep::open(folder).map_err(|error| format!("acme.storage, {}: {error}", folder.display()))?;
         let tls = client::tls(&settings);
-        Ok(Self { settings, keep, tls, account: Mutex::default() })
+        Ok(Self { settings, keep, tls, account: Mutex::default(), no_windows: AtomicBool::new(false) })
     }
 
     /// The kept certificates of these hosts that can be used. Blocks, too.
@@ -157,6 +160,9 @@ impl Source {
 
     /// When the CA wants that certificate to be renewed; `None`: it does not say such things.
     pub(super) async fn look(self: Arc<Self>, old: &Certificate) -> Result<Window, Failed> {
+        if self.no_windows.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let id = id(old).map_err(|why| Failed::local("the certificate", why))?;
         let account = self.account(&Again::default()).await?;
         match account.renewal_info(&id).await {
@@ -165,7 +171,10 @@ impl Source {
                 let life = Life::of(window.start.unix_timestamp(), window.end.unix_timestamp());
                 Ok(Some((life, again)))
             }
-            Err(Error::Unsupported(_)) => Ok(None),
+            Err(Error::Unsupported(_)) => {
+                self.no_windows.store(true, Ordering::Relaxed);
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }

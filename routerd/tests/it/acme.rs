@@ -234,7 +234,7 @@ async fn an_account_is_bound_to_one_elsewhere_and_made_anew_when_the_ca_has_forg
     daemon.says(&format!("two.test: {COME}"), 1).await;
     let kept = std::fs::read_dir(place.storage()).unwrap().map(|entry| entry.unwrap().path());
     let accounts: Vec<_> = kept.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
-    assert_eq!(accounts.len(), 1);
+    assert_eq!(accounts.len(), 1, "the one before is put aside");
     assert!(std::fs::read_to_string(&accounts[0]).unwrap().contains("ops@shop.test"));
 }
 
