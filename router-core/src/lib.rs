@@ -91,7 +91,7 @@
 //! | `proxy/dial.rs` | the one connection to a dyno |
 //! | `proxy/link.rs` | the one connection of a dyno that speaks HTTP/2 |
 //! | `proxy/wire.rs` | bytes to and from a dyno, as they go over TCP or under TLS |
-//! | `proxy/wish.rs` | what a client would have its connection become |
+//! | `proxy/wanted.rs` | what a client would have its connection become |
 //! | `proxy/preamble.rs` | what a dyno is told by the PROXY protocol |
 //! | `proxy/flight.rs` | a request at its dyno, kept together until the dyno is free |
 //! | `proxy/upgrade.rs` | a connection that has changed the protocol, from the 101 to its end |

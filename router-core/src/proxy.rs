@@ -36,8 +36,8 @@ mod spool;
 mod turn;
 mod upgrade;
 mod upload;
+mod wanted;
 mod wire;
-mod wish;
 
 pub use answer::fault_page;
 pub use body::{Body, BrokenOff};

@@ -26,7 +26,7 @@ use crate::proxy::request::Interim;
 use crate::proxy::spool::{Reader, spool};
 use crate::proxy::upgrade::{Switched, Upgrade};
 use crate::proxy::upload::{ToDyno, Upload};
-use crate::proxy::wish::Wish;
+use crate::proxy::wanted::Wanted;
 use crate::router::Lease;
 
 /// The longest Set-Cookie line of an answer, in bytes.
@@ -43,7 +43,7 @@ pub(crate) struct Attempt {
     /// Where interim answers go, if the client can take them.
     pub(crate) interim: Option<Interim>,
     /// What the client would change to.
-    pub(crate) upgrade: Option<Wish>,
+    pub(crate) upgrade: Option<Wanted>,
     /// The client has said that it takes trailers. Only over HTTP/2 that goes on to the dyno: over HTTP/1.1 it would be
     /// one of the connection's own headers.
     pub(crate) trailers: bool,
@@ -146,11 +146,11 @@ async fn receive(
     mut head: http::response::Parts,
     mut flight: Flight,
     open: &mut Open,
-    asked: Option<&Wish>,
+    asked: Option<&Wanted>,
     (most, memory, share): (usize, Memory, Option<Share>),
 ) -> Result<Reply, Fault> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        let consent = |asked: &Wish| headers::consent(&asked.protocols, &head.headers);
+        let consent = |asked: &Wanted| headers::consent(&asked.protocols, &head.headers);
         let Some((asked, protocols)) = asked.and_then(|asked| Some((asked, consent(asked)?))) else {
             flight.fail();
             return Err(Fault::PoorlyFormatted);
@@ -191,7 +191,7 @@ async fn switch(
     mut head: http::response::Parts,
     flight: Flight,
     open: &mut Open,
-    asked: &Wish,
+    asked: &Wanted,
     protocols: HeaderValue,
 ) -> Result<Reply, Fault> {
     let (switched, service) = flight.switch(&protocols).await?;
@@ -242,10 +242,10 @@ impl Attempt {
         *request.uri_mut() =
             Uri::builder().path_and_query(self.path.clone()).build().map_err(|_| Fault::Platform)?;
         match (protocol, &self.upgrade) {
-            (Protocol::Http1, Some(wish)) => {
-                headers::put_upgrade(request.headers_mut(), wish.protocols.clone());
+            (Protocol::Http1, Some(wanted)) => {
+                headers::put_upgrade(request.headers_mut(), wanted.protocols.clone());
             }
-            (Protocol::H2c, Some(wish)) if wish.connects => {
+            (Protocol::H2c, Some(wanted)) if wanted.connects => {
                 return Err(Fault::BadRequest(BadRequest::Method));
             }
             (Protocol::H2c, _) if self.trailers => {

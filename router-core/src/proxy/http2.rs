@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Uri, Version};
 
 use crate::fault::{BadRequest, Fault};
-use crate::proxy::wish;
+use crate::proxy::wanted;
 
 const BAD: Fault = Fault::BadRequest(BadRequest::Header);
 
@@ -76,7 +76,7 @@ fn cookie(headers: &mut HeaderMap) {
 
 /// Leaves only the path of the target (section 8.3.1).
 fn path(head: &mut Parts) -> Result<(), Fault> {
-    if head.method == Method::CONNECT && !wish::connects(head) {
+    if head.method == Method::CONNECT && !wanted::connects(head) {
         return Ok(()); // it is refused for what it is
     }
     let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));

@@ -26,7 +26,7 @@ use crate::proxy::memory::Memory;
 use crate::proxy::origin::{Trust, as_value};
 use crate::proxy::record::{Hook, Open, Record, Stalled};
 use crate::proxy::upload::{BoxError, ClientBody, Upload};
-use crate::proxy::wish::Wish;
+use crate::proxy::wanted::Wanted;
 use crate::proxy::{headers, http2, https, own, turn};
 use crate::router::{AppRef, Lease, Router};
 
@@ -283,7 +283,7 @@ struct Received {
     request_id: HeaderValue,
     address: IpAddr,
     /// The protocols that the client would change to.
-    upgrade: Option<Wish>,
+    upgrade: Option<Wanted>,
     call: Option<Call>,
     /// The client takes trailers.
     trailers: bool,
@@ -301,7 +301,7 @@ impl Received {
         let call = grpc::call(&head);
         let trailers = head.version == http::Version::HTTP_2 && head.headers.contains_key(http::header::TE);
         let accept = head.headers.get(http::header::ACCEPT).cloned();
-        let upgrade = if client.upgrades { Wish::of(&mut head) } else { None };
+        let upgrade = if client.upgrades { Wanted::of(&mut head) } else { None };
         let inspected = plain.and_then(|()| inspect::inspect(&mut head, &proxy.rules));
         let trusted = proxy.rules.trusted_request_id;
         let known = headers::to_dyno(&mut head.headers, client, received, head.version, trusted);

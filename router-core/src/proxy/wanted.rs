@@ -7,17 +7,17 @@ use hyper::ext::Protocol;
 
 use crate::proxy::headers;
 
-/// A wish for another protocol.
+/// Another protocol.
 #[derive(Clone)]
-pub(crate) struct Wish {
+pub(crate) struct Wanted {
     /// As the dyno hears of them.
     pub(crate) protocols: HeaderValue,
     /// It is a stream of HTTP/2: nothing but the other protocol will do, and 200 means that it is spoken.
     pub(crate) connects: bool,
 }
 
-impl Wish {
-    /// That of a request, if it has one. Extended CONNECT for a WebSocket becomes GET; for anything else it stays what
+impl Wanted {
+    /// What a request asks for, if it does. Extended CONNECT for a WebSocket becomes GET; for anything else it stays what
     /// it is, and is refused for it.
     pub(crate) fn of(head: &mut Parts) -> Option<Self> {
         if !connects(head) {
@@ -70,11 +70,11 @@ mod tests {
     }
 
     #[test]
-    fn extended_connect_for_a_websocket_is_a_get_with_a_wish_and_nothing_else_is() {
+    fn extended_connect_for_a_websocket_becomes_get_and_nothing_else_does() {
         let mut good = head(Method::CONNECT, Version::HTTP_2, Some("websocket"));
-        let wish = Wish::of(&mut good).unwrap();
-        assert!(wish.connects && wish.protocols == "websocket" && good.method == Method::GET);
-        assert!(wish.is_missed_by(StatusCode::NO_CONTENT) && !wish.is_missed_by(StatusCode::FORBIDDEN));
+        let wanted = Wanted::of(&mut good).unwrap();
+        assert!(wanted.connects && wanted.protocols == "websocket" && good.method == Method::GET);
+        assert!(wanted.is_missed_by(StatusCode::NO_CONTENT) && !wanted.is_missed_by(StatusCode::FORBIDDEN));
         for (method, version, to) in [
             (Method::CONNECT, Version::HTTP_2, None),
             (Method::CONNECT, Version::HTTP_2, Some("connect-udp")),
@@ -82,7 +82,7 @@ mod tests {
             (Method::GET, Version::HTTP_2, Some("websocket")),
         ] {
             let mut other = head(method.clone(), version, to);
-            assert!(Wish::of(&mut other).is_none() && other.method == method, "{method} {version:?} {to:?}");
+            assert!(Wanted::of(&mut other).is_none() && other.method == method, "{method} {version:?} {to:?}");
         }
     }
 }
