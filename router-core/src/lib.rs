@@ -60,11 +60,11 @@
 //!
 //! # Releases
 //!
-//! [`policy::deploy::Deploy`] decides how the dynos of a new release replace those of the present one: warming, canary,
-//! paced cut-over, bake, and the way back. You do the I/O: probes, clock and changes.
+//! [`policy::deploy::Deploy`] decides how the dynos of a new release replace those of the present one: warming,
+//! canary, paced cut-over, bake, and the way back. You do the I/O: probes, clock and changes.
 //!
-//! While a canary runs, an app has two lanes. [`proxy::Proxy`] knows which request is the canary's; if you take tickets
-//! yourself, ask [`AppRef::lane`] and hand the answer to [`Router::ticket_on`].
+//! While a canary runs, an app has two lanes. [`proxy::Proxy`] knows which request is the canary's; if you take
+//! tickets yourself, ask [`AppRef::lane`] and hand the answer to [`Router::ticket_on`].
 //!
 //! # Map
 //!
@@ -75,6 +75,7 @@
 //! | `proxy.rs` | ring 3: the side towards dynos |
 //! | `proxy/request.rs` | the spine: steps 2 to 6 of one request |
 //! | `proxy/http2.rs` | step 2: a request that came over HTTP/2, in the words of HTTP/1.1 |
+//! | `proxy/guard.rs` | who may refuse or answer a request before it takes a place in line |
 //! | `proxy/https.rs` | what goes with HTTPS: redirects, promises, and for which hosts a connection is |
 //! | `proxy/inspect.rs` | step 2: is it a request that may go on, and where to |
 //! | `proxy/headers.rs` | headers both ways |
@@ -96,6 +97,7 @@
 //! | `proxy/spool.rs` | an answer between a dyno and a slower client |
 //! | `proxy/body.rs` | an answer's body on its way to the client |
 //! | `proxy/answer.rs` | a fault as an HTTP answer |
+//! | `proxy/weights.rs` | lists with weights, as in Accept |
 //! | `proxy/memory.rs` | how many bytes of bodies are held, and how many may be |
 //! | `proxy/record.rs` | step 7: what is known of one request |
 //! | `dns.rs` | ring 3: asks for the names of an app |

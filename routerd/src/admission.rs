@@ -1,20 +1,22 @@
-//! Who an app lets in, and how often: asked about each request, before anything of it waits.
+//! Who an app lets in, how often, and whom it sends elsewhere: asked about each request, before anything of it waits.
 
 mod rate;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::Response;
+use http::header::LOCATION;
 use router_core::clock::Clock;
 use router_core::fault::Fault;
 use router_core::ids::AppId;
-use router_core::proxy::{Asking, Refusal};
+use router_core::proxy::{Asking, Refusal, Verdict};
 
 use self::rate::Buckets;
 use crate::config::door::{Admission, Per};
-use crate::config::{App, Config};
+use crate::config::redirects::Redirect;
+use crate::config::{App, Config, Web};
 use crate::door::place;
 
 /// The guards of all apps that have one. Cheap to clone.
@@ -23,6 +25,7 @@ pub(crate) struct Guards(Arc<ArcSwap<HashMap<AppId, Guard>>>);
 
 struct Guard {
     rules: Admission,
+    redirects: Vec<Redirect>,
     /// What has been counted: it outlives a change of anything but the limit itself.
     buckets: Option<Arc<Buckets>>,
 }
@@ -32,7 +35,10 @@ impl Guards {
     /// with what it has counted.
     pub(crate) fn set(&self, config: &Config, clock: &Clock) {
         let before = self.0.load();
-        let guarded = config.apps.iter().filter(|app| app.admission != Admission::default());
+        let guarded = config.apps.iter().filter(|app| {
+            let Web { redirects, .. } = &app.web;
+            app.admission != Admission::default() || !redirects.is_empty()
+        });
         let guards = guarded.map(|app| {
             let guard = Guard::new(app, before.get(&app.spec.id), clock);
             (app.spec.id.clone(), guard)
@@ -40,11 +46,12 @@ impl Guards {
         self.0.store(Arc::new(guards.collect()));
     }
 
-    pub(crate) fn ask(&self, asking: &Asking<'_>, clock: &Clock) -> Result<(), Refusal> {
+    pub(crate) fn ask(&self, asking: &Asking<'_>, clock: &Clock) -> Verdict {
         let guards = self.0.load();
-        match guards.get(asking.app) {
-            Some(guard) => guard.ask(asking, clock),
-            None => Ok(()),
+        let Some(guard) = guards.get(asking.app) else { return Verdict::Pass };
+        match guard.let_in(asking, clock) {
+            Ok(()) => guard.elsewhere(asking).map_or(Verdict::Pass, |there| Verdict::Answer(Box::new(there))),
+            Err(refusal) => Verdict::Refuse(refusal),
         }
     }
 }
@@ -57,14 +64,14 @@ impl Guard {
             Some(same) => same.buckets.clone(),
             None => rules.rate_limit.as_ref().map(|limit| Arc::new(Buckets::new(limit, clock.now()))),
         };
-        Self { rules, buckets }
+        Self { rules, redirects: app.web.redirects.clone(), buckets }
     }
 
-    fn ask(&self, asking: &Asking<'_>, clock: &Clock) -> Result<(), Refusal> {
+    fn let_in(&self, asking: &Asking<'_>, clock: &Clock) -> Result<(), Refusal> {
         let Admission { allow, deny, rate_limit } = &self.rules;
         let let_in = allow.is_empty() || allow.has(asking.address);
         if !let_in || deny.has(asking.address) {
-            return Err(Refusal { fault: Fault::Forbidden, retry_after: Duration::ZERO });
+            return Err(Refusal::new(Fault::Forbidden));
         }
         let (Some(limit), Some(buckets)) = (rate_limit, &self.buckets) else { return Ok(()) };
         let taken = match &limit.per {
@@ -75,7 +82,19 @@ impl Guard {
                 None => buckets.take(&place(asking.address), clock.now()),
             },
         };
-        taken.map_err(|retry_after| Refusal { fault: Fault::RateLimit, retry_after })
+        taken.map_err(|retry_after| Refusal { retry_after, ..Refusal::new(Fault::RateLimit) })
+    }
+
+    /// The answer that sends it elsewhere, if a rule does.
+    fn elsewhere(&self, asking: &Asking<'_>) -> Option<Response<()>> {
+        let (place, status) = self.redirects.iter().find_map(|rule| {
+            let place = rule.place(|| asking.bare_host(), asking.path)?;
+            Some((place, rule.status()))
+        })?;
+        let mut answer = Response::new(());
+        *answer.status_mut() = status;
+        answer.headers_mut().insert(LOCATION, place);
+        Some(answer)
     }
 }
 
@@ -84,6 +103,7 @@ mod tests {
     use std::net::IpAddr;
 
     use http::HeaderMap;
+    use http::uri::PathAndQuery;
 
     use super::*;
 
@@ -106,8 +126,12 @@ mod tests {
 
         fn ask(&self, address: &str, headers: &HeaderMap) -> Option<Fault> {
             let address: IpAddr = address.parse().unwrap();
-            let asking = Asking { app: &self.app, address, headers };
-            self.guards.ask(&asking, &self.clock).err().map(|refusal| refusal.fault)
+            let path = &PathAndQuery::from_static("/");
+            let asking = Asking { app: &self.app, address, host: "shop.test", path, headers };
+            match self.guards.ask(&asking, &self.clock) {
+                Verdict::Refuse(refusal) => Some(refusal.fault),
+                Verdict::Pass | Verdict::Answer(_) | Verdict::Later(_) => None,
+            }
         }
 
         fn from(&self, address: &str) -> Option<Fault> {

@@ -23,9 +23,12 @@ pub mod reference;
 mod trail;
 pub mod tls;
 pub mod token;
+pub mod pages;
+pub mod redirects;
 pub mod units;
 mod upstream;
 mod walk;
+pub mod web;
 
 use std::fmt;
 use std::io::Read;
@@ -52,6 +55,7 @@ pub use self::http2::Http2;
 pub use self::tls::Tls;
 pub use self::token::Token;
 pub use self::trail::{Audit, Secret, State, Webhook};
+pub use self::web::Web;
 
 /// A configuration file may have this many bytes.
 pub const FILE_MAX: usize = 16 << 20;
@@ -201,6 +205,8 @@ pub struct App {
     pub plan: Plan,
     /// Who is let in, and how often.
     pub admission: Admission,
+    /// What it shows the world.
+    pub web: Web,
 }
 
 impl Config {

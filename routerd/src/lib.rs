@@ -1,4 +1,5 @@
-//! The daemon as a library: `main.rs` only reads the command line, so that tests start a [`daemon::Daemon`] in process.
+//! The daemon as a library: `main.rs` only reads the command line, so that tests start a [`daemon::Daemon`] in
+//! process.
 //!
 //! # The path of a request
 //!
@@ -64,6 +65,7 @@
 //! | `stream.rs` | The bytes of a client, as they come over TCP or under TLS |
 //! | `admission.rs` | Who an app lets in |
 //! | `admission/rate.rs` | How often something happens |
+//! | `pages.rs` | The pages of all apps that have their own for faults |
 //! | `door.rs` | Connections of each address, and those that were turned away |
 //! | `proxy_header.rs` | The header of the PROXY protocol |
 //! | `descriptors.rs` | How many files this process may have open |
@@ -121,6 +123,7 @@
 //! | `config/check.rs` | From the file as written to the checked configuration |
 //! | `config/check/admin.rs` | The admin listener |
 //! | `config/check/http2.rs` | HTTP/2 in front |
+//! | `config/check/web.rs` | What an app shows the world |
 //! | `config/check/tls.rs` | TLS in front |
 //! | `config/cert.rs` | A certificate of the edge with its key |
 //! | `config/check/door.rs` | The keys of the door |
@@ -137,6 +140,7 @@
 //! | `config/file/app.rs` | An app's table as written |
 //! | `config/file/health.rs` | How dynos are probed, as written |
 //! | `config/file/http2.rs` | The table about HTTP/2 as written |
+//! | `config/file/web.rs` | The keys about what an app shows the world, as written |
 //! | `config/file/tls.rs` | The table about TLS in front, as written |
 //! | `config/file/door.rs` | The words of the door as written |
 //! | `config/file/trail.rs` | The tables about changes as written |
@@ -144,6 +148,9 @@
 //! | `config/host.rs` | What names an app |
 //! | `config/http2.rs` | HTTP/2 in front |
 //! | `config/key.rs` | A value of the file together with the place where it is written |
+//! | `config/pages.rs` | An app's own pages for faults |
+//! | `config/redirects.rs` | Redirects of an app |
+//! | `config/web.rs` | What an app shows the world |
 //! | `config/plan.rs` | How a new release replaces the present one |
 //! | `config/reference.rs` | The reference of the configuration, made from the schema: `docs/configure.md` |
 //! | `config/trail.rs` | Where changes are recorded, kept and told |
@@ -167,6 +174,7 @@ mod socket;
 pub mod guard;
 mod stream;
 mod admission;
+mod pages;
 mod door;
 pub mod proxy_header;
 pub mod descriptors;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::HeaderMap;
@@ -14,12 +14,12 @@ use http_body_util::BodyExt;
 
 use crate::clock;
 use crate::fault::Fault;
-use crate::ids::AppId;
-use crate::proxy::answer::fault_page;
+use crate::proxy::answer::{self, Failing, Pages, Taste};
 use crate::proxy::body::Body;
 use crate::proxy::canary;
 use crate::proxy::forward::{Attempt, Failed, send};
 use crate::proxy::grpc::{self, Call};
+use crate::proxy::guard::{Asking, Guard, Refusal, Verdict};
 use crate::proxy::inspect::{self, Rules, Target};
 use crate::proxy::memory::Memory;
 use crate::proxy::origin::{Trust, as_value};
@@ -34,29 +34,6 @@ pub type Interim = Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
 /// Whether a connection may be used for a host.
 pub type Serves = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// Asked about each request before it takes a place in line or its body is read. It must not block.
-pub type Guard = Arc<dyn Fn(&Asking<'_>) -> Result<(), Refusal> + Send + Sync>;
-
-/// A request before a [`Guard`].
-#[derive(Clone, Copy, Debug)]
-pub struct Asking<'a> {
-    /// The app it is for.
-    pub app: &'a AppId,
-    /// Its client's address.
-    pub address: IpAddr,
-    /// Its headers.
-    pub headers: &'a HeaderMap,
-}
-
-/// A request may not go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Why.
-    pub fault: Fault,
-    /// When it may come again, for faults that are over some time. Told in whole seconds, at least one.
-    pub retry_after: Duration,
-}
-
 /// Serves requests through a [`Router`]: the HTTP/1.1 client side. Cheap to clone.
 ///
 /// Make it inside a tokio runtime: it keeps one task there, for the end of quarantines, until its last clone is
@@ -66,6 +43,7 @@ pub struct Proxy {
     router: Router,
     rules: Rules,
     guard: Option<Guard>,
+    pages: Option<Pages>,
     memory: Memory,
     hook: Arc<Hook>,
     _timekeeper: Arc<turn::Timekeeper>,
@@ -96,7 +74,15 @@ impl Proxy {
     pub fn new(router: Router) -> Self {
         let timekeeper = Arc::new(turn::Timekeeper::start(router.clone()));
         let (rules, hook) = (Rules::default(), Arc::new(Hook::new(|_| {})));
-        Self { router, rules, guard: None, memory: Memory::default(), hook, _timekeeper: timekeeper }
+        Self {
+            router,
+            rules,
+            guard: None,
+            pages: None,
+            memory: Memory::default(),
+            hook,
+            _timekeeper: timekeeper,
+        }
     }
 
     /// What a request may look like.
@@ -110,6 +96,13 @@ impl Proxy {
     #[must_use]
     pub fn with_guard(mut self, guard: Guard) -> Self {
         self.guard = Some(guard);
+        self
+    }
+
+    /// Who has pages of an app's own for faults.
+    #[must_use]
+    pub fn with_pages(mut self, pages: Pages) -> Self {
+        self.pages = Some(pages);
         self
     }
 
@@ -179,7 +172,7 @@ impl Proxy {
         let Received { mut open, head, accept, request_id, address, upgrade, call, trailers, inspected } =
             received;
         let overdue = call.and_then(|call| self.router.clock().now().checked_add(call.timeout?));
-        let (mut app, mut retry_after) = (None, None);
+        let (mut app, mut refusal) = (None, None);
         let answer = async {
             let target = inspected?;
             https::check(client, &target)?;
@@ -190,8 +183,13 @@ impl Proxy {
             if let Some(reply) = https::redirect(&limits, client, &target)? {
                 return Ok(reply);
             }
-            self.pass(&Asking { app: found.id(), address, headers: &head.headers })
-                .map_err(|refusal| refusal.tell(&mut retry_after))?;
+            let (id, host, path, headers) = (found.id(), &*target.host, &target.path, &head.headers);
+            let verdict = self.ask(&Asking { app: id, address, host, path, headers });
+            match verdict.reply().await {
+                Ok(None) => {}
+                Ok(Some(reply)) => return Ok(reply),
+                Err(refused) => return Err(refusal.insert(refused).fault),
+            }
             let upload = match body {
                 None => Upload::none(),
                 Some(_) if self.memory.is_full() => return Err(Fault::Memory),
@@ -246,24 +244,39 @@ impl Proxy {
                 Ok(failed_call(fault, overdue, open))
             }
             Err(fault) => {
-                let retry_after = retry_after.unwrap_or_else(|| app.as_ref().map_or(1, AppRef::retry_after));
-                let mut page = page(fault, accept, &request_id, retry_after, open);
+                let mut page = self.page(fault, app.as_ref(), refusal, (accept, &request_id), open);
                 app.iter().for_each(|app| https::promise(app, client, page.headers_mut()));
                 Ok(page)
             }
         }
     }
 
-    fn pass(&self, asking: &Asking<'_>) -> Result<(), Refusal> {
-        self.guard.as_ref().map_or(Ok(()), |guard| guard(asking))
+    fn ask(&self, asking: &Asking<'_>) -> Verdict {
+        self.guard.as_ref().map_or(Verdict::Pass, |guard| guard(asking))
     }
-}
 
-impl Refusal {
-    fn tell(self, retry_after: &mut Option<u64>) -> Fault {
-        let seconds = self.retry_after.as_secs() + u64::from(self.retry_after.subsec_nanos() > 0);
-        *retry_after = Some(seconds.max(1));
-        self.fault
+    /// A fault as its client is told of it.
+    fn page(
+        &self,
+        fault: Fault,
+        app: Option<&AppRef>,
+        refusal: Option<Refusal>,
+        (accept, request_id): (Option<HeaderValue>, &HeaderValue),
+        mut open: Open,
+    ) -> Response<Body> {
+        open.fault(fault);
+        let ours = || app.map_or(1, AppRef::retry_after);
+        let retry_after = refusal.as_ref().map_or_else(ours, Refusal::seconds);
+        let wanted = HeaderMap::from_iter(accept.map(|accept| (http::header::ACCEPT, accept)));
+        let (taste, request_id) = (Taste::of(&wanted), request_id.to_str().unwrap_or_default());
+        let own = app.zip(self.pages.as_ref()).and_then(|(app, pages)| {
+            pages(&Failing { app: app.id(), fault, taste, request_id: &answer::plain(request_id) })
+        });
+        let text = own.unwrap_or_else(|| vec![answer::text(fault, taste, request_id, retry_after).into()]);
+        let mut page = answer::head(fault, taste, retry_after).map(|()| Body::parts(text, open));
+        let challenge = refusal.and_then(|refusal| refusal.challenge);
+        page.headers_mut().extend(challenge.map(|value| (http::header::WWW_AUTHENTICATE, value)));
+        page
     }
 }
 
@@ -319,19 +332,6 @@ fn dispatched(record: &mut Record, lease: &Lease, entered: Instant) {
     record.queue += lease.granted_at().saturating_duration_since(entered);
     record.tries = lease.tries();
     record.dyno = Some(lease.dyno_info());
-}
-
-fn page(
-    fault: Fault,
-    accept: Option<HeaderValue>,
-    request_id: &HeaderValue,
-    retry_after: u64,
-    mut open: Open,
-) -> Response<Body> {
-    open.fault(fault);
-    let wanted = HeaderMap::from_iter(accept.map(|accept| (http::header::ACCEPT, accept)));
-    let page = fault_page(fault, &wanted, request_id.to_str().unwrap_or_default(), retry_after);
-    page.map(|text| Body::text(text, open))
 }
 
 /// A fault as the client of a gRPC call understands it.

@@ -40,6 +40,7 @@ use crate::health::Watch;
 use crate::inherit::{self, Inherited, Place};
 use crate::log::{AccessLog, Format};
 use crate::metrics::{Meters, Scrape};
+use crate::pages::Pages;
 use crate::tls::{self, Edge};
 
 /// How long the start, and a reload that adds apps, wait for the first answers about names of dynos.
@@ -53,6 +54,7 @@ pub(super) struct Lasting {
     /// Without the rules of any configuration.
     pub(super) proxy: Proxy,
     pub(super) guards: Guards,
+    pub(super) pages: Pages,
     pub(super) door: Door,
     pub(super) meters: Meters,
     pub(super) counts: Counts,
@@ -234,6 +236,7 @@ impl Live {
         lasting.access.set(new.admin.as_ref());
         lasting.edge.set(new.tls.as_ref());
         lasting.guards.set(new, lasting.router.clock());
+        lasting.pages.set(new);
         lasting.proxy.memory().set_most(new.server.memory_max);
         lasting.terms.store(Arc::new(lasting.terms_of(new, opened.tls)));
         lasting.trail.set(new);

@@ -140,6 +140,11 @@ fn another(path: &str, schema: &Value) -> Value {
         _ if path.ends_with("_proxies") || path.ends_with(".allow") || path.ends_with(".deny") => {
             return json!(["10.0.0.0/8"]);
         }
+        _ if path.ends_with(".error_pages") => {
+            // Any text is a page.
+            return json!([{ "on": ["5xx"], "html": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml") }]);
+        }
+        _ if path.ends_with(".redirects") => return json!([{ "from": "/old", "to": "/new" }]),
         "server.user" | "server.group" => return json!("nobody"),
         _ if path.ends_with("rate_limit.per") => return json!("app"),
         _ if path.ends_with("rate_limit.rate") => return json!("10/s"),

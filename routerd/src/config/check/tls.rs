@@ -139,7 +139,8 @@ impl Checker<'_> {
 
     /// `why` stands for another key that the dynos of one shared connection cannot have.
     pub(super) fn not_with_h2c(&mut self, app: &file::App, why: &str) {
-        if let Some(span) = app.protocol.span().filter(|_| app.protocol.value() == Some(&file::Protocol::H2c)) {
+        if let Some(span) = app.protocol.span().filter(|_| app.protocol.value() == Some(&file::Protocol::H2c))
+        {
             let problem = Problem::new(span, format!("protocol = \"h2c\" {why}"));
             self.problem(problem.help("leave out one of them"));
         }

@@ -6,10 +6,11 @@ use super::{Keys, many, one, or_none};
 use crate::config::door::RateLimit;
 use crate::config::health::{Health, ProbeWord};
 use crate::config::units::{Period, Size};
-use crate::config::{Admission, App, plan, upstream};
+use crate::config::{Admission, App, Web, plan, upstream};
 
 pub(super) fn keys(app: &App) -> Keys {
-    let App { spec, concurrency, health, dynos, plan, admission } = app;
+    let App { spec, concurrency, health, dynos, plan, admission, web } = app;
+    let Web { pages, redirects } = web;
     // What a probe begins with is what the app's connections begin with.
     let Health { probe, path, host, status, interval, timeout, header: _ } = health;
     let Admission { allow, deny, rate_limit } = admission;
@@ -66,6 +67,8 @@ pub(super) fn keys(app: &App) -> Keys {
         ("rate_limit.per", rate(&|limit| limit.per.to_string())),
         ("rate_limit.rate", rate(&|limit| limit.rate.to_string())),
         ("rate_limit.burst", rate(&|limit| limit.burst.to_string())),
+        ("error_pages", many(pages)),
+        ("redirects", many(redirects)),
         ("queue.max_wait", one(Period(limits.queue_max_wait))),
         ("queue.max_requests_per_dyno", one(limits.queue_max_requests_per_dyno)),
         ("queue.max_bytes", one(Size(limits.queue_max_bytes))),

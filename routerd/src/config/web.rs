@@ -1,0 +1,14 @@
+//! What an app shows the world: its own pages for faults, and what it sends elsewhere.
+
+use super::pages::ErrorPage;
+use super::redirects::Redirect;
+
+/// What an app shows the world. The keys are described in [`super::file::App`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Web {
+    /// `error_pages`
+    pub pages: Vec<ErrorPage>,
+    /// `redirects`, in the order in which they are asked.
+    pub redirects: Vec<Redirect>,
+}
