@@ -75,6 +75,7 @@
 //! | `proxy.rs` | ring 3: the side towards dynos |
 //! | `proxy/request.rs` | the spine: steps 2 to 6 of one request |
 //! | `proxy/http2.rs` | step 2: a request that came over HTTP/2, in the words of HTTP/1.1 |
+//! | `proxy/answer.rs` | a fault as an HTTP answer |
 //! | `proxy/guard.rs` | who may refuse or answer a request before it takes a place in line |
 //! | `proxy/https.rs` | what goes with HTTPS: redirects, promises, and for which hosts a connection is |
 //! | `proxy/inspect.rs` | step 2: is it a request that may go on, and where to |
@@ -96,7 +97,6 @@
 //! | `proxy/frames.rs` | where a frame of a WebSocket ends |
 //! | `proxy/spool.rs` | an answer between a dyno and a slower client |
 //! | `proxy/body.rs` | an answer's body on its way to the client |
-//! | `proxy/answer.rs` | a fault as an HTTP answer |
 //! | `proxy/weights.rs` | lists with weights, as in Accept |
 //! | `proxy/memory.rs` | how many bytes of bodies are held, and how many may be |
 //! | `proxy/record.rs` | step 7: what is known of one request |

@@ -4,6 +4,7 @@
 //! all mistakes of a file are reported at once) → `check` → `Config`.
 
 pub mod access;
+pub mod auth;
 pub mod cert;
 mod check;
 pub mod deploy;

@@ -135,7 +135,7 @@ impl Daemon {
         let meters = Meters::new();
         let log = Arc::new(ArcSwapOption::from_pointee(log));
         let counts = Counts::default();
-        let (guards, pages, door) = (Guards::default(), Pages::default(), Door::default());
+        let (guards, pages, door) = (Guards::new(), Pages::default(), Door::default());
         guards.set(first, router.clock());
         pages.set(first);
         let proxy = proxy(router, &meters, &counts, &log, (&guards, &pages));

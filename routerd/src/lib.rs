@@ -27,6 +27,7 @@
 //! | `ctl/follow.rs` | Follows a deploy to its end |
 //! | `ctl/show.rs` | What a daemon answers, for people |
 //! | `token.rs` | `routerd token` |
+//! | `password.rs` | `routerd password` |
 //! | `up.rs` | A local dyno grid: the processes of a Procfile, each with its own `PORT`, watched and started again |
 //! | `up/crew.rs` | Processes of a grid that come and go together |
 //! | `up/formation.rs` | How many processes of each entry of the Procfile run: `web=4,worker=1` |
@@ -64,6 +65,7 @@
 //! | `guard/line.rs` | The grammar of single lines of HTTP/1.1 |
 //! | `stream.rs` | The bytes of a client, as they come over TCP or under TLS |
 //! | `admission.rs` | Who an app lets in |
+//! | `admission/auth.rs` | Who shows a name and a password that an app knows |
 //! | `admission/rate.rs` | How often something happens |
 //! | `pages.rs` | The pages of all apps that have their own for faults |
 //! | `door.rs` | Connections of each address, and those that were turned away |
@@ -120,8 +122,10 @@
 //! | `drain.rs` | One signal for everything that runs: go on, let connections end, finish what is running, stop now |
 //! | `config.rs` | The checked configuration, as types |
 //! | `config/access.rs` | Who may do what |
+//! | `config/auth.rs` | Names and passwords of an app's users, as bcrypt hashes |
 //! | `config/check.rs` | From the file as written to the checked configuration |
 //! | `config/check/admin.rs` | The admin listener |
+//! | `config/check/auth.rs` | The users of an app |
 //! | `config/check/http2.rs` | HTTP/2 in front |
 //! | `config/check/web.rs` | What an app shows the world |
 //! | `config/check/tls.rs` | TLS in front |
@@ -163,6 +167,7 @@
 pub mod cli;
 pub mod ctl;
 pub mod token;
+pub mod password;
 pub mod up;
 pub mod daemon;
 pub mod upgrade;

@@ -8,7 +8,11 @@ use http::{Response, StatusCode};
 
 use crate::fault::{Fault, Retry};
 use crate::ids::AppId;
+use crate::proxy::body::Body;
+use crate::proxy::guard::Refusal;
+use crate::proxy::record::Open;
 use crate::proxy::weights::weighted;
+use crate::router::AppRef;
 
 /// Asked for an app's own text for a fault, in parts; `None`: there is none. It must not block.
 pub type Pages = Arc<dyn Fn(&Failing<'_>) -> Option<Vec<Bytes>> + Send + Sync>;
@@ -49,6 +53,35 @@ pub enum Taste {
 pub fn fault_page(fault: Fault, request: &HeaderMap, request_id: &str, retry_after: u64) -> Response<String> {
     let taste = Taste::of(request);
     head(fault, taste, retry_after).map(|()| text(fault, taste, request_id, retry_after))
+}
+
+/// What there is to tell of a request that was not served well, beside its fault.
+pub(crate) struct Told<'a> {
+    pub(crate) app: Option<&'a AppRef>,
+    pub(crate) refusal: Option<Refusal>,
+    pub(crate) pages: Option<&'a Pages>,
+}
+
+/// A fault as its client is told of it: with the app's own text, if it has one.
+pub(crate) fn page(
+    fault: Fault,
+    Told { app, refusal, pages }: Told<'_>,
+    (accept, request_id): (Option<HeaderValue>, &HeaderValue),
+    mut open: Open,
+) -> Response<Body> {
+    open.fault(fault);
+    let ours = || app.map_or(1, AppRef::retry_after);
+    let retry_after = refusal.as_ref().map_or_else(ours, Refusal::seconds);
+    let wanted = HeaderMap::from_iter(accept.map(|accept| (header::ACCEPT, accept)));
+    let (taste, request_id) = (Taste::of(&wanted), plain(request_id.to_str().unwrap_or_default()));
+    let own = app
+        .zip(pages)
+        .and_then(|(app, pages)| pages(&Failing { app: app.id(), fault, taste, request_id: &request_id }));
+    let text = own.unwrap_or_else(|| vec![text(fault, taste, &request_id, retry_after).into()]);
+    let mut page = head(fault, taste, retry_after).map(|()| Body::parts(text, open));
+    let challenge = refusal.and_then(|refusal| refusal.challenge);
+    page.headers_mut().extend(challenge.map(|value| (header::WWW_AUTHENTICATE, value)));
+    page
 }
 
 /// The text of a fault, unless the app has its own.
@@ -147,7 +180,7 @@ fn as_html(fault: Fault, request_id: &str) -> String {
 }
 
 /// An id that cannot break out of JSON or HTML; those we pass on have no other characters.
-pub(crate) fn plain(id: &str) -> String {
+fn plain(id: &str) -> String {
     id.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '-')).collect()
 }
 

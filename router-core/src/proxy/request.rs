@@ -14,12 +14,13 @@ use http_body_util::BodyExt;
 
 use crate::clock;
 use crate::fault::Fault;
-use crate::proxy::answer::{self, Failing, Pages, Taste};
+use crate::limits::Limits;
+use crate::proxy::answer::{self, Pages, Told};
 use crate::proxy::body::Body;
 use crate::proxy::canary;
-use crate::proxy::forward::{Attempt, Failed, send};
+use crate::proxy::forward::{Attempt, Failed, Reply, send};
 use crate::proxy::grpc::{self, Call};
-use crate::proxy::guard::{Asking, Guard, Refusal, Verdict};
+use crate::proxy::guard::{Asking, Guard, Verdict};
 use crate::proxy::inspect::{self, Rules, Target};
 use crate::proxy::memory::Memory;
 use crate::proxy::origin::{Trust, as_value};
@@ -190,43 +191,13 @@ impl Proxy {
                 Ok(Some(reply)) => return Ok(reply),
                 Err(refused) => return Err(refusal.insert(refused).fault),
             }
-            let upload = match body {
-                None => Upload::none(),
-                Some(_) if self.memory.is_full() => return Err(Fault::Memory),
-                Some(body) => {
-                    let body = bounded(body, limits.body_max)?;
-                    // A call may wait for its answer before it says more.
-                    if call.is_some() {
-                        Upload::streamed(body)
-                    } else {
-                        Upload::read_ahead(body, &limits, &self.memory).await?
-                    }
-                }
-            };
+            let upload = self.take_in(body, &limits, call.is_some()).await?;
             let interim = client.interim.clone().filter(|_| head.version >= http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);
             let ends = client.ends(address);
             let (path, memory) = (target.path, self.memory.clone());
-            let mut attempt =
-                Attempt { method, path, headers, upload, interim, upgrade, trailers, ends, memory };
-            let mut entered = self.router.clock().now();
-            let lane = found.lane(|canary| canary::carries(canary, &attempt.headers));
-            let mut ticket = self.router.ticket_on(found, lane, attempt.upload.held())?; // 3
-            loop {
-                let lease = turn::wait(ticket, overdue).await?; // 4
-                open.note(|record| dispatched(record, &lease, entered));
-                if client.is_gone() {
-                    return Err(Fault::ClientInterrupted); // the lease is dropped: the dyno was not touched
-                }
-                match send(lease, &mut attempt, &mut open).await {
-                    Ok(reply) => return Ok(reply), // 5; 6 at the dyno's last byte
-                    Err(Failed::Over(fault)) => return Err(fault),
-                    Err(Failed::Unreachable(lease, fault)) => {
-                        entered = self.router.clock().now();
-                        ticket = lease.again(fault)?; // to the front of the line
-                    }
-                }
-            }
+            let attempt = Attempt { method, path, headers, upload, interim, upgrade, trailers, ends, memory };
+            self.forward(client, found, attempt, overdue, &mut open).await
         }
         .await;
         match answer {
@@ -244,39 +215,66 @@ impl Proxy {
                 Ok(failed_call(fault, overdue, open))
             }
             Err(fault) => {
-                let mut page = self.page(fault, app.as_ref(), refusal, (accept, &request_id), open);
+                let told = Told { app: app.as_ref(), refusal, pages: self.pages.as_ref() };
+                let mut page = answer::page(fault, told, (accept, &request_id), open);
                 app.iter().for_each(|app| https::promise(app, client, page.headers_mut()));
                 Ok(page)
             }
         }
     }
 
-    fn ask(&self, asking: &Asking<'_>) -> Verdict {
-        self.guard.as_ref().map_or(Verdict::Pass, |guard| guard(asking))
+    /// Takes the body in before a dyno is taken, as far as it may. A call may wait for its answer before it says more.
+    async fn take_in(
+        &self,
+        body: Option<ClientBody>,
+        limits: &Limits,
+        is_call: bool,
+    ) -> Result<Upload, Fault> {
+        match body {
+            None => Ok(Upload::none()),
+            Some(_) if self.memory.is_full() => Err(Fault::Memory),
+            Some(body) => {
+                let body = bounded(body, limits.body_max)?;
+                if is_call {
+                    Ok(Upload::streamed(body))
+                } else {
+                    Upload::read_ahead(body, limits, &self.memory).await
+                }
+            }
+        }
     }
 
-    /// A fault as its client is told of it.
-    fn page(
+    /// From the line to the dyno and back, as often as it takes.
+    async fn forward(
         &self,
-        fault: Fault,
-        app: Option<&AppRef>,
-        refusal: Option<Refusal>,
-        (accept, request_id): (Option<HeaderValue>, &HeaderValue),
-        mut open: Open,
-    ) -> Response<Body> {
-        open.fault(fault);
-        let ours = || app.map_or(1, AppRef::retry_after);
-        let retry_after = refusal.as_ref().map_or_else(ours, Refusal::seconds);
-        let wanted = HeaderMap::from_iter(accept.map(|accept| (http::header::ACCEPT, accept)));
-        let (taste, request_id) = (Taste::of(&wanted), request_id.to_str().unwrap_or_default());
-        let own = app.zip(self.pages.as_ref()).and_then(|(app, pages)| {
-            pages(&Failing { app: app.id(), fault, taste, request_id: &answer::plain(request_id) })
-        });
-        let text = own.unwrap_or_else(|| vec![answer::text(fault, taste, request_id, retry_after).into()]);
-        let mut page = answer::head(fault, taste, retry_after).map(|()| Body::parts(text, open));
-        let challenge = refusal.and_then(|refusal| refusal.challenge);
-        page.headers_mut().extend(challenge.map(|value| (http::header::WWW_AUTHENTICATE, value)));
-        page
+        client: &Client,
+        app: &AppRef,
+        mut attempt: Attempt,
+        overdue: Option<Instant>,
+        open: &mut Open,
+    ) -> Result<Reply, Fault> {
+        let mut entered = self.router.clock().now();
+        let lane = app.lane(|canary| canary::carries(canary, &attempt.headers));
+        let mut ticket = self.router.ticket_on(app, lane, attempt.upload.held())?; // 3
+        loop {
+            let lease = turn::wait(ticket, overdue).await?; // 4
+            open.note(|record| dispatched(record, &lease, entered));
+            if client.is_gone() {
+                return Err(Fault::ClientInterrupted); // the lease is dropped: the dyno was not touched
+            }
+            match send(lease, &mut attempt, open).await {
+                Ok(reply) => return Ok(reply), // 5; 6 at the dyno's last byte
+                Err(Failed::Over(fault)) => return Err(fault),
+                Err(Failed::Unreachable(lease, fault)) => {
+                    entered = self.router.clock().now();
+                    ticket = lease.again(fault)?; // to the front of the line
+                }
+            }
+        }
+    }
+
+    fn ask(&self, asking: &Asking<'_>) -> Verdict {
+        self.guard.as_ref().map_or(Verdict::Pass, |guard| guard(asking))
     }
 }
 

@@ -1,6 +1,7 @@
 //! From the file as written to the checked configuration: what one key alone cannot show to be wrong.
 
 mod admin;
+mod auth;
 mod http2;
 mod tls;
 mod door;
@@ -255,7 +256,7 @@ impl<'a> Checker<'a> {
             };
             let health = self.health(app, &spec.hosts);
             let admission = self.admission(app);
-            let web = self.web(app, &spec.hosts);
+            let web = self.web(name, app, &spec.hosts);
             let plan = app.deploy.plan(name, self.problems).with_rise(spec.limits.health_rise);
             let concurrency = app.concurrency.or(1);
             apps.push(App { spec, concurrency, health, dynos, plan, admission, web });

@@ -1,5 +1,6 @@
-//! What an app shows the world: its own pages for faults, and what it sends elsewhere.
+//! What an app shows the world: its own pages for faults, what it sends elsewhere, and to whom.
 
+use super::auth::BasicAuth;
 use super::pages::ErrorPage;
 use super::redirects::Redirect;
 
@@ -11,4 +12,6 @@ pub struct Web {
     pub pages: Vec<ErrorPage>,
     /// `redirects`, in the order in which they are asked.
     pub redirects: Vec<Redirect>,
+    /// `basic_auth`
+    pub auth: Option<BasicAuth>,
 }

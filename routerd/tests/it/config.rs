@@ -145,6 +145,8 @@ fn another(path: &str, schema: &Value) -> Value {
             return json!([{ "on": ["5xx"], "html": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml") }]);
         }
         _ if path.ends_with(".redirects") => return json!([{ "from": "/old", "to": "/new" }]),
+        _ if path.ends_with("basic_auth.users") => return json!([USER]),
+        _ if path.ends_with("basic_auth.realm") => return json!("tests"),
         "server.user" | "server.group" => return json!("nobody"),
         _ if path.ends_with("rate_limit.per") => return json!("app"),
         _ if path.ends_with("rate_limit.rate") => return json!("10/s"),
@@ -167,6 +169,12 @@ fn another(path: &str, schema: &Value) -> Value {
         Value::Null | Value::Array(_) | Value::Object(_) => panic!("{path}: say what else is legal"),
     }
 }
+
+const USER: &str = "ops:$2b$04$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234";
+const BESIDE_USER: &str =
+    "apps.shop.basic_auth.users = ['ops:$2b$04$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234']";
+const BESIDE_DEFAULT_USER: &str =
+    "defaults.basic_auth.users = ['ops:$2b$04$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234']";
 
 #[test]
 fn each_key_is_live() {
@@ -203,6 +211,8 @@ fn each_key_is_live() {
             "defaults.rate_limit.per" | "defaults.rate_limit.burst" => {
                 Some("defaults.rate_limit.rate = '9/s'")
             }
+            "apps.shop.basic_auth.realm" => Some(BESIDE_USER),
+            "defaults.basic_auth.realm" => Some(BESIDE_DEFAULT_USER),
             _ => None,
         };
         let dotted = |path: &[String], value: &Value| format!("{} = {value}\n", path.join("."));

@@ -1,5 +1,6 @@
 //! What an app shows the world: its own pages for faults, and what it sends elsewhere.
 
+mod auth;
 mod pages;
 mod redirects;
 

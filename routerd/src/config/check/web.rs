@@ -15,9 +15,10 @@ use crate::config::web::Web;
 
 impl Checker<'_> {
     /// `hosts` are the app's, in one form.
-    pub(super) fn web(&mut self, app: &file::App, hosts: &[String]) -> Web {
+    pub(super) fn web(&mut self, name: &str, app: &file::App, hosts: &[String]) -> Web {
         let pages = app.error_pages.iter().filter_map(|page| self.error_page(page)).collect();
-        Web { pages, redirects: self.redirects(&app.redirects, hosts) }
+        let redirects = self.redirects(&app.redirects, hosts);
+        Web { pages, redirects, auth: self.basic_auth(name, &app.basic_auth) }
     }
 
     fn error_page(&mut self, written: &Spanned<file::ErrorPage>) -> Option<ErrorPage> {

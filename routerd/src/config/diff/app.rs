@@ -1,6 +1,6 @@
 //! The keys of an app, each with its value.
 
-use router_core::limits::{Order, Protocol, ProxyHeader};
+use router_core::limits::{Limits, Order, Protocol, ProxyHeader};
 
 use super::{Keys, many, one, or_none};
 use crate::config::door::RateLimit;
@@ -10,17 +10,9 @@ use crate::config::{Admission, App, Web, plan, upstream};
 
 pub(super) fn keys(app: &App) -> Keys {
     let App { spec, concurrency, health, dynos, plan, admission, web } = app;
-    let Web { pages, redirects } = web;
-    // What a probe begins with is what the app's connections begin with.
-    let Health { probe, path, host, status, interval, timeout, header: _ } = health;
     let Admission { allow, deny, rate_limit } = admission;
     let rate =
         |key: &dyn Fn(&RateLimit) -> String| one(rate_limit.as_ref().map_or_else(|| "none".to_owned(), key));
-    let probe = match probe {
-        ProbeWord::Tcp => "tcp",
-        ProbeWord::Http => "http",
-        ProbeWord::None => "none",
-    };
     let limits = &spec.limits;
     let encryption = limits.encryption.as_deref();
     let (name, ca) = limits.secured().map(upstream::shown).unzip();
@@ -67,8 +59,30 @@ pub(super) fn keys(app: &App) -> Keys {
         ("rate_limit.per", rate(&|limit| limit.per.to_string())),
         ("rate_limit.rate", rate(&|limit| limit.rate.to_string())),
         ("rate_limit.burst", rate(&|limit| limit.burst.to_string())),
+    ];
+    keys.extend(shown(web));
+    keys.extend(line(limits));
+    keys.extend(probes(health, limits));
+    keys.extend(plan::keys(plan));
+    keys
+}
+
+/// What the app shows the world.
+fn shown(Web { pages, redirects, auth }: &Web) -> Keys {
+    let users = auth.as_ref().map_or(&[][..], |auth| &auth.users);
+    let users_file = auth.as_ref().and_then(|auth| auth.users_file.as_ref());
+    vec![
         ("error_pages", many(pages)),
         ("redirects", many(redirects)),
+        ("basic_auth.users", many(users)),
+        ("basic_auth.users_file", or_none(users_file.map(|file| file.display()))),
+        ("basic_auth.realm", or_none(auth.as_ref().map(|auth| &auth.realm))),
+    ]
+}
+
+/// How long each step of a request may take, and how many may wait.
+fn line(limits: &Limits) -> Keys {
+    vec![
         ("queue.max_wait", one(Period(limits.queue_max_wait))),
         ("queue.max_requests_per_dyno", one(limits.queue_max_requests_per_dyno)),
         ("queue.max_bytes", one(Size(limits.queue_max_bytes))),
@@ -85,6 +99,19 @@ pub(super) fn keys(app: &App) -> Keys {
         ("retry.max_tries", one(limits.max_tries)),
         ("retry.quarantine", one(Period(limits.quarantine))),
         ("retry.quarantine_max", one(Period(limits.quarantine_max))),
+    ]
+}
+
+/// How dynos are probed.
+fn probes(health: &Health, limits: &Limits) -> Keys {
+    // What a probe begins with is what the app's connections begin with.
+    let Health { probe, path, host, status, interval, timeout, header: _ } = health;
+    let probe = match probe {
+        ProbeWord::Tcp => "tcp",
+        ProbeWord::Http => "http",
+        ProbeWord::None => "none",
+    };
+    vec![
         ("health.probe", one(probe)),
         ("health.path", one(path)),
         ("health.host", one(host.as_deref().unwrap_or("the dyno's address"))),
@@ -95,7 +122,5 @@ pub(super) fn keys(app: &App) -> Keys {
         ("health.fall", one(limits.health_fall)),
         ("health.eject_after", one(limits.eject_after)),
         ("health.eject_max", one(limits.eject_max)),
-    ];
-    keys.extend(plan::keys(plan));
-    keys
+    ]
 }

@@ -7,7 +7,7 @@ use toml::Spanned;
 use super::door::{ProxyWord, RateLimit};
 use super::health::Health;
 use super::tls::{Https, ToDynos};
-use super::web::{ErrorPage, Redirect};
+use super::web::{BasicAuth, ErrorPage, Redirect};
 use crate::config::key::{Key, Text};
 use crate::config::plan::Deploy;
 use crate::config::units::{Period, Size};
@@ -94,9 +94,11 @@ pub struct App {
     #[schemars(with = "Vec<ErrorPage>", extend("default" = [], "maxItems" = 100))]
     pub error_pages: Vec<Spanned<ErrorPage>>,
     /// Requests that are answered with another place, without a dyno; the first that matches counts. They are asked
-    /// after `allow`, `deny` and `rate_limit`.
+    /// after `allow`, `deny` and `rate_limit`, and before `basic_auth`.
     #[schemars(with = "Vec<Redirect>", extend("default" = [], "maxItems" = 1000))]
     pub redirects: Vec<Spanned<Redirect>>,
+    /// Who has to show a name and a password.
+    pub basic_auth: BasicAuth,
 }
 
 /// Which idle dyno serves the next request.

@@ -1,4 +1,4 @@
-//! The keys about what an app shows the world, as written: error pages and redirects.
+//! The keys about what an app shows the world, as written: error pages, redirects, passwords.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -39,4 +39,24 @@ pub struct Redirect {
     /// remember for ever.
     #[schemars(extend("default" = 308, "minimum" = 301, "maximum" = 308))]
     pub status: Key<u16>,
+}
+
+/// `basic_auth = { ... }` of an app.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BasicAuth {
+    /// Who may ask, each `NAME:HASH` as `routerd password` or `htpasswd -nB` prints it (bcrypt, cost 4 to 14; of a
+    /// password at most 72 bytes). Others get 401 (M14). WebSockets are requests too, health probes are not. The dyno
+    /// gets the request's `Authorization` as it is. A password that was right is remembered in memory until the users
+    /// change. From one address 20 others are tried at once and then 10 a minute, and only so many checks run and
+    /// wait: else 429 (M10). In an app, `users = []` without `users_file` takes away what `[defaults]` ask for.
+    #[schemars(extend("default" = [], "maxItems" = 1000))]
+    pub users: Key<Vec<Text>>,
+    /// A file of such lines, of at most 1 MiB; empty lines and those that begin with `#` do not count. It is read at
+    /// each reload, even if this file has not changed.
+    #[schemars(extend("default" = "", "x-unit" = "file"))]
+    pub users_file: Key<String>,
+    /// What the client is told that the password is for; empty: the app's name.
+    #[schemars(extend("default" = ""))]
+    pub realm: Key<String>,
 }
