@@ -65,6 +65,8 @@ pub enum Fault {
     RateLimit,
     /// The app does not serve the client's address.
     Forbidden,
+    /// The client has not shown who it is, or somebody whom the app does not know.
+    Unauthorized,
     /// The client's address has as many connections as it may have.
     AddressLimit,
     /// The router holds as many bytes of requests and answers as it may.
@@ -116,8 +118,8 @@ pub enum BadRequest {
     Method,
     /// The version is not HTTP/1.0 or HTTP/1.1.
     Version,
-    /// Where the body ends can be read in two ways: Content-Length is malformed, double or beside Transfer-Encoding, or
-    /// the coding is none that ends by itself.
+    /// Where the body ends can be read in two ways: Content-Length is malformed, double or beside Transfer-Encoding,
+    /// or the coding is none that ends by itself.
     Framing,
     /// The body is longer than the app takes.
     BodyTooLarge,
@@ -211,6 +213,7 @@ impl Fault {
         Self::Forbidden,
         Self::AddressLimit,
         Self::Memory,
+        Self::Unauthorized,
     ];
 
     /// Why a connection to a dyno could not be opened.
@@ -285,7 +288,8 @@ impl Fault {
             | Self::RateLimit
             | Self::Forbidden
             | Self::AddressLimit
-            | Self::Memory => None,
+            | Self::Memory
+            | Self::Unauthorized => None,
         }
     }
 
@@ -322,6 +326,7 @@ impl Fault {
             Self::Forbidden => ("M11", "Address not allowed", 403, Client, No),
             Self::AddressLimit => ("M12", "Too many connections from one address", 429, Client, Later),
             Self::Memory => ("M13", "Out of buffer memory", 503, Router, Later),
+            Self::Unauthorized => ("M14", "Unauthorized", 401, Client, No),
         }
     }
 }

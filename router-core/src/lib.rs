@@ -60,11 +60,11 @@
 //!
 //! # Releases
 //!
-//! [`policy::deploy::Deploy`] decides how the dynos of a new release replace those of the present one: warming, canary,
-//! paced cut-over, bake, and the way back. You do the I/O: probes, clock and changes.
+//! [`policy::deploy::Deploy`] decides how the dynos of a new release replace those of the present one: warming,
+//! canary, paced cut-over, bake, and the way back. You do the I/O: probes, clock and changes.
 //!
-//! While a canary runs, an app has two lanes. [`proxy::Proxy`] knows which request is the canary's; if you take tickets
-//! yourself, ask [`AppRef::lane`] and hand the answer to [`Router::ticket_on`].
+//! While a canary runs, an app has two lanes. [`proxy::Proxy`] knows which request is the canary's; if you take
+//! tickets yourself, ask [`AppRef::lane`] and hand the answer to [`Router::ticket_on`].
 //!
 //! # Map
 //!
@@ -73,8 +73,12 @@
 //! | file | what it is |
 //! |---|---|
 //! | `proxy.rs` | ring 3: the side towards dynos |
+//! | `proxy/client.rs` | who sent a request, and what its connection can do |
 //! | `proxy/request.rs` | the spine: steps 2 to 6 of one request |
 //! | `proxy/http2.rs` | step 2: a request that came over HTTP/2, in the words of HTTP/1.1 |
+//! | `proxy/answer.rs` | a fault as an HTTP answer |
+//! | `proxy/sticky.rs` | clients that come back to the dyno that served them |
+//! | `proxy/guard.rs` | who may refuse or answer a request before it takes a place in line |
 //! | `proxy/https.rs` | what goes with HTTPS: redirects, promises, and for which hosts a connection is |
 //! | `proxy/inspect.rs` | step 2: is it a request that may go on, and where to |
 //! | `proxy/headers.rs` | headers both ways |
@@ -102,6 +106,7 @@
 //! | `proxy/body.rs` | an answer's body on its way to the client |
 //! | `proxy/answer.rs` | a fault as an HTTP answer |
 //! | `proxy/disk.rs` | bodies on disk: files, and how many bytes there may be |
+//! | `proxy/weights.rs` | lists with weights, as in Accept |
 //! | `proxy/memory.rs` | how many bytes of bodies are held, and how many may be |
 //! | `proxy/record.rs` | step 7: what is known of one request |
 //! | `dns.rs` | ring 3: asks for the names of an app |
@@ -118,6 +123,8 @@
 //! | `policy/route.rs` | step 2: host and path to app |
 //! | `policy/app.rs` | an app's line and dynos as one state machine |
 //! | `policy/app/changes.rs` | what the control plane does to an app |
+//! | `policy/app/faults.rs` | why a request is not served |
+//! | `policy/app/wishes.rs` | requests that would rather have one given dyno |
 //! | `policy/app/hold.rs` | pause, resume, maintenance |
 //! | `policy/app/health.rs` | what is thought of a dyno when a request or a probe ends |
 //! | `policy/app/crew.rs` | the dynos of one lane of an app |
@@ -140,6 +147,7 @@
 //! | `policy/records/source.rs` | the words of discovery |
 //! | `change.rs` | ring 0: what the control plane may ask |
 //! | `snapshot.rs` | a consistent picture of an app |
+//! | `wish.rs` | what a request would rather have: one given dyno |
 //! | `canary.rs` | which requests are a canary's, and the two lanes of an app |
 //! | `fault.rs` | every way a request can fail |
 //! | `limits.rs` | every bound and time-out |
@@ -168,6 +176,7 @@ pub mod policy;
 pub mod change;
 pub mod snapshot;
 pub mod canary;
+pub mod wish;
 pub mod fault;
 pub mod limits;
 pub mod encryption;

@@ -1,70 +1,113 @@
-//! Who an app lets in, and how often: asked about each request, before anything of it waits.
+//! Who an app lets in, how often, with what password, and whom it sends elsewhere: asked about each request, before
+//! anything of it waits.
 
+mod auth;
 mod rate;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::Response;
+use http::header::LOCATION;
 use router_core::clock::Clock;
 use router_core::fault::Fault;
 use router_core::ids::AppId;
-use router_core::proxy::{Asking, Refusal};
+use router_core::proxy::{Asking, Refusal, Verdict};
 
+use self::auth::{Auth, Checks};
 use self::rate::Buckets;
 use crate::config::door::{Admission, Per};
-use crate::config::{App, Config};
+use crate::config::redirects::Redirect;
+use crate::config::{App, Config, Web};
 use crate::door::place;
 
 /// The guards of all apps that have one. Cheap to clone.
-#[derive(Clone, Default)]
-pub(crate) struct Guards(Arc<ArcSwap<HashMap<AppId, Guard>>>);
+#[derive(Clone)]
+pub(crate) struct Guards {
+    apps: Arc<ArcSwap<HashMap<AppId, Guard>>>,
+    checks: Checks,
+}
 
 struct Guard {
     rules: Admission,
+    redirects: Vec<Redirect>,
+    auth: Shut,
     /// What has been counted: it outlives a change of anything but the limit itself.
     buckets: Option<Arc<Buckets>>,
 }
 
+/// Whether a password is needed.
+enum Shut {
+    No,
+    ByPassword(Auth),
+    /// It is, and the system gives no random bits to do it with.
+    ForAll,
+}
+
 impl Guards {
+    pub(crate) fn new() -> Self {
+        Self { apps: Arc::default(), checks: Checks::new() }
+    }
+
     /// Puts the guards of a configuration in place, for requests from now on. A rate limit that stays as it is goes on
     /// with what it has counted.
     pub(crate) fn set(&self, config: &Config, clock: &Clock) {
-        let before = self.0.load();
-        let guarded = config.apps.iter().filter(|app| app.admission != Admission::default());
+        let before = self.apps.load();
+        let guarded = config.apps.iter().filter(|app| {
+            let Web { redirects, auth, .. } = &app.web;
+            app.admission != Admission::default() || !redirects.is_empty() || auth.is_some()
+        });
         let guards = guarded.map(|app| {
-            let guard = Guard::new(app, before.get(&app.spec.id), clock);
+            let guard = Guard::new(app, before.get(&app.spec.id), &self.checks, clock);
             (app.spec.id.clone(), guard)
         });
-        self.0.store(Arc::new(guards.collect()));
+        self.apps.store(Arc::new(guards.collect()));
     }
 
-    pub(crate) fn ask(&self, asking: &Asking<'_>, clock: &Clock) -> Result<(), Refusal> {
-        let guards = self.0.load();
-        match guards.get(asking.app) {
-            Some(guard) => guard.ask(asking, clock),
-            None => Ok(()),
+    pub(crate) fn ask(&self, asking: &Asking<'_>, clock: &Clock) -> Verdict {
+        let guards = self.apps.load();
+        let Some(guard) = guards.get(asking.app) else { return Verdict::Pass };
+        if let Err(refusal) = guard.let_in(asking, clock) {
+            return Verdict::Refuse(refusal);
+        }
+        if let Some(there) = guard.elsewhere(asking) {
+            return Verdict::Answer(Box::new(there));
+        }
+        match &guard.auth {
+            Shut::No => Verdict::Pass,
+            Shut::ByPassword(auth) => auth.ask(asking),
+            Shut::ForAll => Verdict::Refuse(Refusal::new(Fault::Platform)),
         }
     }
 }
 
 impl Guard {
-    fn new(app: &App, before: Option<&Self>, clock: &Clock) -> Self {
+    fn new(app: &App, before: Option<&Self>, checks: &Checks, clock: &Clock) -> Self {
         let rules = app.admission.clone();
         let same = before.filter(|before| before.rules.rate_limit == rules.rate_limit);
         let buckets = match same {
             Some(same) => same.buckets.clone(),
             None => rules.rate_limit.as_ref().map(|limit| Arc::new(Buckets::new(limit, clock.now()))),
         };
-        Self { rules, buckets }
+        let auth = match (&app.web.auth, before.map(|before| &before.auth)) {
+            (None, _) => Shut::No,
+            // What was right stays known.
+            (Some(wanted), Some(Shut::ByPassword(auth))) if auth.is_of(wanted) => {
+                Shut::ByPassword(auth.clone())
+            }
+            (Some(wanted), _) => {
+                Auth::new(wanted.clone(), checks, clock).map_or(Shut::ForAll, Shut::ByPassword)
+            }
+        };
+        Self { rules, redirects: app.web.redirects.clone(), auth, buckets }
     }
 
-    fn ask(&self, asking: &Asking<'_>, clock: &Clock) -> Result<(), Refusal> {
+    fn let_in(&self, asking: &Asking<'_>, clock: &Clock) -> Result<(), Refusal> {
         let Admission { allow, deny, rate_limit } = &self.rules;
         let let_in = allow.is_empty() || allow.has(asking.address);
         if !let_in || deny.has(asking.address) {
-            return Err(Refusal { fault: Fault::Forbidden, retry_after: Duration::ZERO });
+            return Err(Refusal::new(Fault::Forbidden));
         }
         let (Some(limit), Some(buckets)) = (rate_limit, &self.buckets) else { return Ok(()) };
         let taken = match &limit.per {
@@ -75,7 +118,19 @@ impl Guard {
                 None => buckets.take(&place(asking.address), clock.now()),
             },
         };
-        taken.map_err(|retry_after| Refusal { fault: Fault::RateLimit, retry_after })
+        taken.map_err(|retry_after| Refusal { retry_after, ..Refusal::new(Fault::RateLimit) })
+    }
+
+    /// The answer that sends it elsewhere, if a rule does.
+    fn elsewhere(&self, asking: &Asking<'_>) -> Option<Response<()>> {
+        let (place, status) = self.redirects.iter().find_map(|rule| {
+            let place = rule.place(|| asking.bare_host(), asking.path)?;
+            Some((place, rule.status()))
+        })?;
+        let mut answer = Response::new(());
+        *answer.status_mut() = status;
+        answer.headers_mut().insert(LOCATION, place);
+        Some(answer)
     }
 }
 
@@ -84,6 +139,7 @@ mod tests {
     use std::net::IpAddr;
 
     use http::HeaderMap;
+    use http::uri::PathAndQuery;
 
     use super::*;
 
@@ -99,15 +155,19 @@ mod tests {
 
     impl Rig {
         fn new(app: &str) -> Self {
-            let (guards, clock) = (Guards::default(), Clock::system());
+            let (guards, clock) = (Guards::new(), Clock::system());
             guards.set(&config(app), &clock);
             Self { guards, clock, app: AppId::new("shop") }
         }
 
         fn ask(&self, address: &str, headers: &HeaderMap) -> Option<Fault> {
             let address: IpAddr = address.parse().unwrap();
-            let asking = Asking { app: &self.app, address, headers };
-            self.guards.ask(&asking, &self.clock).err().map(|refusal| refusal.fault)
+            let path = &PathAndQuery::from_static("/");
+            let asking = Asking { app: &self.app, address, host: "shop.test", path, headers };
+            match self.guards.ask(&asking, &self.clock) {
+                Verdict::Refuse(refusal) => Some(refusal.fault),
+                Verdict::Pass | Verdict::Answer(_) | Verdict::Later(_) => None,
+            }
         }
 
         fn from(&self, address: &str) -> Option<Fault> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::ctl::{self, CtlArgs};
+use crate::password::{self, PasswordArgs};
 use crate::token::{self, TokenArgs};
 use crate::up::{self, Formation};
 
@@ -18,6 +19,7 @@ Examples:
   routerd plan -c new.toml -a shop.toml        what a reload with new.toml would change
   routerd ctl status                           ask a running daemon; also deploy, rollback, pause ...
   routerd token --name ci --role deploy        a token for whoever may do so from elsewhere
+  routerd password --user ops                  a password for who may see an app
   routerd schema > routerd.schema.json         let an editor complete the keys
 
 The smallest configuration, for two dynos behind 127.0.0.1:8080:
@@ -100,6 +102,9 @@ pub enum Command {
     /// Make a token for the admin interface
     #[command(after_help = token::EXAMPLES)]
     Token(TokenArgs),
+    /// Make a user's line for basic_auth of an app
+    #[command(after_help = password::EXAMPLES)]
+    Password(PasswordArgs),
     /// Print the JSON schema of the configuration
     Schema,
 }

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod acme;
+pub mod auth;
 pub mod cert;
 mod check;
 pub mod deploy;
@@ -25,9 +26,13 @@ mod spool;
 mod trail;
 pub mod tls;
 pub mod token;
+pub mod pages;
+pub mod redirects;
+pub mod sticky;
 pub mod units;
 mod upstream;
 mod walk;
+pub mod web;
 
 use std::fmt;
 use std::io::Read;
@@ -55,6 +60,7 @@ pub use self::http2::Http2;
 pub use self::tls::Tls;
 pub use self::token::Token;
 pub use self::trail::{Audit, Secret, State, Webhook};
+pub use self::web::Web;
 
 /// A configuration file may have this many bytes.
 pub const FILE_MAX: usize = 16 << 20;
@@ -211,6 +217,8 @@ pub struct App {
     pub plan: Plan,
     /// Who is let in, and how often.
     pub admission: Admission,
+    /// What it shows the world.
+    pub web: Web,
 }
 
 impl Config {

@@ -21,7 +21,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use router_core::Router;
 use router_core::change::Change;
 use router_core::ids::AppId;
-use router_core::proxy::{Asking, Proxy};
+use router_core::proxy::{Asking, Failing, Proxy};
 use tokio::sync::{Mutex, RwLock, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -51,6 +51,8 @@ use crate::handover::Stage;
 use crate::inherit::Inherited;
 use crate::log::AccessLog;
 use crate::metrics::Meters;
+use crate::pages::Pages;
+use crate::sticky::Bindings;
 use crate::tls::{self, Edge};
 use crate::webhooks::Event;
 
@@ -136,10 +138,14 @@ impl Daemon {
         let meters = Meters::new();
         let log = Arc::new(ArcSwapOption::from_pointee(log));
         let counts = Counts::default();
-        let (guards, door) = (Guards::default(), Door::default());
+        let (guards, pages, door) = (Guards::new(), Pages::default(), Door::default());
         guards.set(first, router.clock());
         let tokens = Tokens::default();
-        let proxy = proxy(router, &meters, &counts, &log, &guards).with_own(tokens.known());
+        pages.set(first);
+        let bindings = Bindings::new();
+        bindings.set(first);
+        let proxy = proxy(router, &meters, &counts, &log, (&guards, &pages));
+        let proxy = proxy.with_own(tokens.known()).with_sticky(Arc::new(bindings.clone()));
         spool::check(first).await?;
         spool::set(&proxy, first);
         let book = before.as_ref().map(|before| before.estate.book.clone());
@@ -157,6 +163,8 @@ impl Daemon {
             router: router.clone(),
             proxy,
             guards,
+            pages,
+            bindings,
             door,
             meters,
             counts,
@@ -229,8 +237,8 @@ impl Daemon {
     }
 
     /// Names the file that the configuration came from, which makes reloads possible that do not name one: those that
-    /// the admin interface is asked for, and [`reload_again`](Self::reload_again). `then` is told of each configuration
-    /// that these put in place. Only the first call counts.
+    /// the admin interface is asked for, and [`reload_again`](Self::reload_again). `then` is told of each
+    /// configuration that these put in place. Only the first call counts.
     pub fn reloads_from(&self, path: &Path, then: impl Fn(&Config) + Send + Sync + 'static) {
         let _ = self.shared.file.set(FromFile { path: path.to_owned(), then: Box::new(then) });
     }
@@ -462,12 +470,13 @@ fn proxy(
     meters: &Meters,
     counts: &Counts,
     log: &Arc<ArcSwapOption<AccessLog>>,
-    guards: &Guards,
+    (guards, pages): (&Guards, &Pages),
 ) -> Proxy {
     let (meters, counts, log) = (meters.clone(), counts.clone(), Arc::clone(log));
-    let (guards, clock) = (guards.clone(), router.clock().clone());
+    let (guards, pages, clock) = (guards.clone(), pages.clone(), router.clock().clone());
     let guard = Arc::new(move |asking: &Asking<'_>| guards.ask(asking, &clock));
-    Proxy::new(router.clone()).with_guard(guard).on_record(move |record| {
+    let pages = Arc::new(move |failing: &Failing<'_>| pages.find(failing));
+    Proxy::new(router.clone()).with_guard(guard).with_pages(pages).on_record(move |record| {
         meters.count(&record);
         counts.count(&record);
         if let Some(log) = &*log.load() {

@@ -1,4 +1,5 @@
-//! The daemon as a library: `main.rs` only reads the command line, so that tests start a [`daemon::Daemon`] in process.
+//! The daemon as a library: `main.rs` only reads the command line, so that tests start a [`daemon::Daemon`] in
+//! process.
 //!
 //! # The path of a request
 //!
@@ -26,6 +27,7 @@
 //! | `ctl/follow.rs` | Follows a deploy to its end |
 //! | `ctl/show.rs` | What a daemon answers, for people |
 //! | `token.rs` | `routerd token` |
+//! | `password.rs` | `routerd password` |
 //! | `up.rs` | A local dyno grid: the processes of a Procfile, each with its own `PORT`, watched and started again |
 //! | `up/crew.rs` | Processes of a grid that come and go together |
 //! | `up/formation.rs` | How many processes of each entry of the Procfile run: `web=4,worker=1` |
@@ -65,7 +67,10 @@
 //! | `guard/line.rs` | The grammar of single lines of HTTP/1.1 |
 //! | `stream.rs` | The bytes of a client, as they come over TCP or under TLS |
 //! | `admission.rs` | Who an app lets in |
+//! | `admission/auth.rs` | Who shows a name and a password that an app knows |
 //! | `admission/rate.rs` | How often something happens |
+//! | `sticky.rs` | The cookies that name dynos |
+//! | `pages.rs` | The pages of all apps that have their own for faults |
 //! | `door.rs` | Connections of each address, and those that were turned away |
 //! | `proxy_header.rs` | The header of the PROXY protocol |
 //! | `descriptors.rs` | How many files this process may have open |
@@ -131,10 +136,14 @@
 //! | `config.rs` | The checked configuration, as types |
 //! | `config/access.rs` | Who may do what |
 //! | `config/acme.rs` | Certificates by ACME: which CA, which ways, and for which hosts |
+//! | `config/auth.rs` | Names and passwords of an app's users, as bcrypt hashes |
 //! | `config/check.rs` | From the file as written to the checked configuration |
 //! | `config/check/acme.rs` | Certificates by ACME: what they need of the rest of the file |
 //! | `config/check/admin.rs` | The admin listener |
+//! | `config/check/auth.rs` | The users of an app |
 //! | `config/check/http2.rs` | HTTP/2 in front |
+//! | `config/check/web.rs` | What an app shows the world |
+//! | `config/check/sticky.rs` | How an app binds clients to dynos |
 //! | `config/check/tls.rs` | TLS in front |
 //! | `config/cert.rs` | A certificate of the edge with its key |
 //! | `config/check/door.rs` | The keys of the door |
@@ -153,6 +162,7 @@
 //! | `config/file/app.rs` | An app's table as written |
 //! | `config/file/health.rs` | How dynos are probed, as written |
 //! | `config/file/http2.rs` | The table about HTTP/2 as written |
+//! | `config/file/web.rs` | The keys about what an app shows the world, as written |
 //! | `config/file/tls.rs` | The table about TLS in front, as written |
 //! | `config/file/door.rs` | The words of the door as written |
 //! | `config/file/trail.rs` | The tables about changes as written |
@@ -160,6 +170,10 @@
 //! | `config/host.rs` | What names an app |
 //! | `config/http2.rs` | HTTP/2 in front |
 //! | `config/key.rs` | A value of the file together with the place where it is written |
+//! | `config/pages.rs` | An app's own pages for faults |
+//! | `config/sticky.rs` | How an app binds clients to dynos |
+//! | `config/redirects.rs` | Redirects of an app |
+//! | `config/web.rs` | What an app shows the world |
 //! | `config/plan.rs` | How a new release replaces the present one |
 //! | `config/reference.rs` | The reference of the configuration, made from the schema: `docs/configure.md` |
 //! | `config/trail.rs` | Where changes are recorded, kept and told |
@@ -173,6 +187,7 @@
 pub mod cli;
 pub mod ctl;
 pub mod token;
+pub mod password;
 pub mod up;
 pub mod daemon;
 pub mod upgrade;
@@ -184,6 +199,8 @@ mod socket;
 pub mod guard;
 mod stream;
 mod admission;
+mod sticky;
+mod pages;
 mod door;
 pub mod proxy_header;
 pub mod descriptors;

@@ -18,10 +18,10 @@ use routerd::handover::default_socket;
 use routerd::inherit::Inherited;
 use routerd::privileges;
 use routerd::systemd;
-use routerd::token;
 use routerd::up::{self, Stop};
 use routerd::upgrade::Program;
 use routerd::watch::Watched;
+use routerd::{password, token};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -38,6 +38,10 @@ fn main() -> ExitCode {
         Command::Up(args) => run_up(args),
         Command::Ctl(args) => ask(*args),
         Command::Token(args) => match token::run(&args) {
+            Ok(text) => print(&text),
+            Err(error) => fail(&format!("routerd: {error}\n")),
+        },
+        Command::Password(args) => match password::run(&args) {
             Ok(text) => print(&text),
             Err(error) => fail(&format!("routerd: {error}\n")),
         },

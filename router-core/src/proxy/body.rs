@@ -50,8 +50,8 @@ impl Body {
         Self { kind: Kind::Whole { frames, left }, open: Some(open) }
     }
 
-    pub(crate) fn text(text: String, open: Open) -> Self {
-        Self::whole(VecDeque::from([Frame::data(Bytes::from(text))]), open)
+    pub(crate) fn parts(parts: Vec<Bytes>, open: Open) -> Self {
+        Self::whole(parts.into_iter().filter(|part| !part.is_empty()).map(Frame::data).collect(), open)
     }
 
     pub(crate) fn spooled(reader: Reader, length: Option<u64>, open: Open) -> Self {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::proxy::client::Client;
 use crate::proxy::origin::{self, Origin};
-use crate::proxy::request::Client;
 
 /// Our name in Via, after the version in which the message came (RFC 9110 section 7.6.3).
 const VIA: &str = "1.1 routerd";

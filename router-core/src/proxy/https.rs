@@ -9,9 +9,9 @@ use http::{Response, StatusCode};
 
 use crate::fault::{BadRequest, Fault};
 use crate::limits::Limits;
+use crate::proxy::client::Client;
 use crate::proxy::forward::{Reply, Rest};
 use crate::proxy::inspect::Target;
-use crate::proxy::request::Client;
 use crate::router::AppRef;
 
 /// The port that goes without saying.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::proxy::request::Client;
+use crate::proxy::client::Client;
 
 /// Whether a proxy at that address is believed.
 pub type Trust = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;

@@ -2,62 +2,34 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::HeaderMap;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 
 use crate::clock;
 use crate::fault::Fault;
-use crate::ids::AppId;
-use crate::proxy::answer::fault_page;
+use crate::proxy::answer::{self, Pages, Told};
 use crate::proxy::body::Body;
 use crate::proxy::canary;
+use crate::proxy::client::Client;
 use crate::proxy::disk::{Disk, Share};
-use crate::proxy::forward::{Attempt, Failed, send};
+use crate::proxy::forward::{Attempt, Failed, Reply, send};
 use crate::proxy::grpc::{self, Call};
+use crate::proxy::guard::{Asking, Guard, Verdict};
 use crate::proxy::inspect::{self, Rules, Target};
 use crate::proxy::memory::Memory;
-use crate::proxy::origin::{Trust, as_value};
-use crate::proxy::record::{Hook, Open, Record, Stalled};
+use crate::proxy::record::{Hook, Open, Record};
+use crate::proxy::sticky::{self, Sticky};
 use crate::proxy::upload::{BoxError, ClientBody, Upload};
 use crate::proxy::wanted::Wanted;
 use crate::proxy::{headers, http2, https, own, turn};
 use crate::router::{AppRef, Lease, Router};
-
-/// Gets interim answers (1xx) of a dyno, to be passed to the client at once.
-pub type Interim = Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
-
-/// Whether a connection may be used for a host.
-pub type Serves = Arc<dyn Fn(&str) -> bool + Send + Sync>;
-
-/// Asked about each request before it takes a place in line or its body is read. It must not block.
-pub type Guard = Arc<dyn Fn(&Asking<'_>) -> Result<(), Refusal> + Send + Sync>;
-
-/// A request before a [`Guard`].
-#[derive(Clone, Copy, Debug)]
-pub struct Asking<'a> {
-    /// The app it is for.
-    pub app: &'a AppId,
-    /// Its client's address.
-    pub address: IpAddr,
-    /// Its headers.
-    pub headers: &'a HeaderMap,
-}
-
-/// A request may not go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Why.
-    pub fault: Fault,
-    /// When it may come again, for faults that are over some time. Told in whole seconds, at least one.
-    pub retry_after: Duration,
-}
+use crate::wish::Wish;
 
 /// Serves requests through a [`Router`]: the HTTP/1.1 client side. Cheap to clone.
 ///
@@ -69,27 +41,12 @@ pub struct Proxy {
     rules: Rules,
     guard: Option<Guard>,
     pub(super) own: Option<own::Known>,
+    pages: Option<Pages>,
+    sticky: Option<Arc<dyn Sticky>>,
     memory: Memory,
     disk: Disk,
     hook: Arc<Hook>,
     _timekeeper: Arc<turn::Timekeeper>,
-}
-
-/// Who sent a request: one per connection.
-#[derive(Clone)]
-pub struct Client {
-    peer: SocketAddr,
-    local_ip: IpAddr,
-    pub(crate) forwarded_for: HeaderValue,
-    pub(crate) local_port: u16,
-    pub(crate) tls: bool,
-    pub(crate) serves: Option<Serves>,
-    pub(crate) certificate: Option<Option<HeaderValue>>,
-    pub(crate) trust: Option<Trust>,
-    interim: Option<Interim>,
-    upgrades: bool,
-    gone: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
-    stalled: Option<Stalled>,
 }
 
 /// The request cannot be answered, because its client is gone or has fallen silent: close the connection.
@@ -101,8 +58,18 @@ impl Proxy {
     pub fn new(router: Router) -> Self {
         let timekeeper = Arc::new(turn::Timekeeper::start(router.clone()));
         let (rules, hook) = (Rules::default(), Arc::new(Hook::new(|_| {})));
-        let (memory, disk) = (Memory::default(), Disk::default());
-        Self { router, rules, guard: None, own: None, memory, disk, hook, _timekeeper: timekeeper }
+        Self {
+            router,
+            rules,
+            guard: None,
+            pages: None,
+            sticky: None,
+            own: None,
+            memory: Memory::default(),
+            disk: Disk::default(),
+            hook,
+            _timekeeper: timekeeper,
+        }
     }
 
     /// What a request may look like.
@@ -116,6 +83,20 @@ impl Proxy {
     #[must_use]
     pub fn with_guard(mut self, guard: Guard) -> Self {
         self.guard = Some(guard);
+        self
+    }
+
+    /// Who has pages of an app's own for faults.
+    #[must_use]
+    pub fn with_pages(mut self, pages: Pages) -> Self {
+        self.pages = Some(pages);
+        self
+    }
+
+    /// Who binds clients to dynos.
+    #[must_use]
+    pub fn with_sticky(mut self, sticky: Arc<dyn Sticky>) -> Self {
+        self.sticky = Some(sticky);
         self
     }
 
@@ -198,7 +179,7 @@ impl Proxy {
         let Received { mut open, head, accept, request_id, address, upgrade, call, trailers, inspected } =
             received;
         let overdue = call.and_then(|call| self.router.clock().now().checked_add(call.timeout?));
-        let (mut app, mut retry_after) = (None, None);
+        let (mut app, mut refusal) = (None, None);
         let answer = async {
             let target = inspected?;
             https::check(client, &target)?;
@@ -209,34 +190,26 @@ impl Proxy {
             if let Some(reply) = https::redirect(&limits, client, &target)? {
                 return Ok(reply);
             }
-            self.pass(&Asking { app: found.id(), address, headers: &head.headers })
-                .map_err(|refusal| refusal.tell(&mut retry_after))?;
+            let (id, host, path, headers) = (found.id(), &*target.host, &target.path, &head.headers);
+            let asking = Asking { app: id, address, host, path, headers };
+            let wish = self.sticky.as_ref().and_then(|sticky| sticky.wish(&asking));
+            let secure = sticky::is_secure(headers);
+            match self.ask(&asking).reply().await {
+                Ok(None) => {}
+                Ok(Some(reply)) => return Ok(reply),
+                Err(refused) => return Err(refusal.insert(refused).fault),
+            }
             let share = Share::new(&self.disk, found.id(), limits.request_disk, limits.disk_max);
             let upload = Upload::take_up(body, call.is_some(), &limits, &self.memory, share).await?;
             let interim = client.interim.clone().filter(|_| head.version >= http::Version::HTTP_11);
             let (method, headers) = (head.method, head.headers);
             let ends = client.ends(address);
             let (path, memory, disk) = (target.path, self.memory.clone(), self.disk.clone());
-            let mut attempt =
+            let attempt =
                 Attempt { method, path, headers, upload, interim, upgrade, trailers, ends, memory, disk };
-            let mut entered = self.router.clock().now();
-            let lane = found.lane(|canary| canary::carries(canary, &attempt.headers));
-            let mut ticket = self.router.ticket_on(found, lane, attempt.upload.held())?; // 3
-            loop {
-                let lease = turn::wait(ticket, overdue).await?; // 4
-                open.note(|record| dispatched(record, &lease, entered));
-                if client.is_gone() {
-                    return Err(Fault::ClientInterrupted); // the lease is dropped: the dyno was not touched
-                }
-                match send(lease, &mut attempt, &mut open).await {
-                    Ok(reply) => return Ok(reply), // 5; 6 at the dyno's last byte
-                    Err(Failed::Over(fault)) => return Err(fault),
-                    Err(Failed::Unreachable(lease, fault)) => {
-                        entered = self.router.clock().now();
-                        ticket = lease.again(fault)?; // to the front of the line
-                    }
-                }
-            }
+            let mut reply = self.forward(client, found, attempt, (overdue, wish), &mut open).await?;
+            sticky::bind(self.sticky.as_ref(), found.id(), wish, secure, (&mut reply, &mut open));
+            Ok(reply)
         }
         .await;
         match answer {
@@ -254,24 +227,48 @@ impl Proxy {
                 Ok(failed_call(fault, overdue, open))
             }
             Err(fault) => {
-                let retry_after = retry_after.unwrap_or_else(|| app.as_ref().map_or(1, AppRef::retry_after));
-                let mut page = page(fault, accept, &request_id, retry_after, open);
+                let told = Told { app: app.as_ref(), refusal, pages: self.pages.as_ref() };
+                let mut page = answer::page(fault, told, (accept, &request_id), open);
                 app.iter().for_each(|app| https::promise(app, client, page.headers_mut()));
                 Ok(page)
             }
         }
     }
 
-    fn pass(&self, asking: &Asking<'_>) -> Result<(), Refusal> {
-        self.guard.as_ref().map_or(Ok(()), |guard| guard(asking))
+    /// From the line to the dyno and back, as often as it takes.
+    async fn forward(
+        &self,
+        client: &Client,
+        app: &AppRef,
+        mut attempt: Attempt,
+        (overdue, wish): (Option<Instant>, Option<Wish>),
+        open: &mut Open,
+    ) -> Result<Reply, Fault> {
+        let mut entered = self.router.clock().now();
+        let lane = app.lane(|canary| canary::carries(canary, &attempt.headers));
+        let mut ticket = self.router.ticket_for(app, lane, attempt.upload.held(), wish)?; // 3
+        loop {
+            let lease = turn::wait(ticket, overdue).await?; // 4
+            open.note(|record| {
+                dispatched(record, &lease, entered);
+                record.stuck = wish.map(|wish| wish.dyno == lease.dyno().address);
+            });
+            if client.is_gone() {
+                return Err(Fault::ClientInterrupted); // the lease is dropped: the dyno was not touched
+            }
+            match send(lease, &mut attempt, open).await {
+                Ok(reply) => return Ok(reply), // 5; 6 at the dyno's last byte
+                Err(Failed::Over(fault)) => return Err(fault),
+                Err(Failed::Unreachable(lease, fault)) => {
+                    entered = self.router.clock().now();
+                    ticket = lease.again(fault)?; // to the front of the line
+                }
+            }
+        }
     }
-}
 
-impl Refusal {
-    fn tell(self, retry_after: &mut Option<u64>) -> Fault {
-        let seconds = self.retry_after.as_secs() + u64::from(self.retry_after.subsec_nanos() > 0);
-        *retry_after = Some(seconds.max(1));
-        self.fault
+    fn ask(&self, asking: &Asking<'_>) -> Verdict {
+        self.guard.as_ref().map_or(Verdict::Pass, |guard| guard(asking))
     }
 }
 
@@ -330,19 +327,6 @@ fn dispatched(record: &mut Record, lease: &Lease, entered: Instant) {
     record.dyno = Some(lease.dyno_info());
 }
 
-fn page(
-    fault: Fault,
-    accept: Option<HeaderValue>,
-    request_id: &HeaderValue,
-    retry_after: u64,
-    mut open: Open,
-) -> Response<Body> {
-    open.fault(fault);
-    let wanted = HeaderMap::from_iter(accept.map(|accept| (http::header::ACCEPT, accept)));
-    let page = fault_page(fault, &wanted, request_id.to_str().unwrap_or_default(), retry_after);
-    page.map(|text| Body::text(text, open))
-}
-
 /// A fault as the client of a gRPC call understands it.
 fn failed_call(fault: Fault, overdue: bool, mut open: Open) -> Response<Body> {
     open.fault(fault);
@@ -351,122 +335,9 @@ fn failed_call(fault: Fault, overdue: bool, mut open: Open) -> Response<Body> {
     answer.map(|()| Body::whole(VecDeque::new(), open))
 }
 
-impl Client {
-    /// A client at that address, connected to that port of ours, without encryption.
-    pub fn new(peer: SocketAddr, local_port: u16) -> Self {
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let (forwarded_for, local_ip) = (as_value(peer.ip()), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        Self {
-            peer,
-            local_ip,
-            forwarded_for,
-            local_port,
-            tls: false,
-            trust: None,
-            serves: None,
-            certificate: None,
-            interim: None,
-            upgrades: false,
-            gone: None,
-            stalled: None,
-        }
-    }
-
-    /// The address of ours that it is connected to: dynos hear of it by the PROXY protocol alone.
-    #[must_use]
-    pub fn with_local_ip(mut self, address: IpAddr) -> Self {
-        self.local_ip = address;
-        self
-    }
-
-    /// Which proxies are believed in what they say of their clients. Without it none is, and X-Forwarded-For is
-    /// passed on with the peer's address appended, as Heroku does.
-    #[must_use]
-    pub fn with_trust(mut self, trust: Trust) -> Self {
-        self.trust = Some(trust);
-        self
-    }
-
-    /// Whether its connection is encrypted.
-    #[must_use]
-    pub fn with_tls(mut self, tls: bool) -> Self {
-        self.tls = tls;
-        self
-    }
-
-    /// For which hosts its connection may be used, without a port and in lower case; others are misdirected (M02).
-    /// Without it, for any.
-    #[must_use]
-    pub fn with_hosts(mut self, serves: Serves) -> Self {
-        self.serves = Some(serves);
-        self
-    }
-
-    /// It was asked for a certificate: the one it has shown, as the value of `Client-Cert` (RFC 9440), or none.
-    #[must_use]
-    pub fn with_certificate(mut self, shown: Option<HeaderValue>) -> Self {
-        self.certificate = Some(shown);
-        self
-    }
-
-    /// Where interim answers go. Without it they are dropped.
-    #[must_use]
-    pub fn with_interim(mut self, interim: Interim) -> Self {
-        self.interim = Some(interim);
-        self
-    }
-
-    /// Whether its connection can change the protocol: then whoever serves it asks each answer for its
-    /// [`Upgrade`](crate::proxy::Upgrade). Without it no dyno hears that the client would.
-    ///
-    /// Over HTTP/2 that is extended CONNECT (RFC 8441): a request with [`hyper::ext::Protocol`] `websocket` reaches the
-    /// dyno as the handshake of HTTP/1.1. Whoever serves it has put `Sec-WebSocket-Key` to it, and checks the answer's
-    /// `Sec-WebSocket-Accept`, because neither exists in HTTP/2.
-    #[must_use]
-    pub fn with_upgrades(mut self, upgrades: bool) -> Self {
-        self.upgrades = upgrades;
-        self
-    }
-
-    /// How to ask, without waiting, whether it is gone: asked once before a request is sent to a dyno.
-    #[must_use]
-    pub fn with_gone(mut self, gone: Arc<dyn Fn() -> bool + Send + Sync>) -> Self {
-        self.gone = Some(gone);
-        self
-    }
-
-    /// How to ask why its connection has ended: because it took nothing for too long (H28), or for another reason.
-    #[must_use]
-    pub fn with_stalled(mut self, stalled: Stalled) -> Self {
-        self.stalled = Some(stalled);
-        self
-    }
-
-    /// Who has connected.
-    pub(crate) fn address(&self) -> IpAddr {
-        self.peer.ip()
-    }
-
-    /// The ends of the connection of a client at that address; a port that nobody has told is 0.
-    fn ends(&self, address: IpAddr) -> (SocketAddr, SocketAddr) {
-        let port = if address == self.peer.ip() { self.peer.port() } else { 0 };
-        (SocketAddr::new(address, port), SocketAddr::new(self.local_ip, self.local_port))
-    }
-
-    fn is_gone(&self) -> bool {
-        self.gone.as_ref().is_some_and(|gone| gone())
-    }
-}
-
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy").field("router", &self.router).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("forwarded_for", &self.forwarded_for).finish_non_exhaustive()
     }
 }
 
@@ -480,6 +351,8 @@ impl std::error::Error for Aborted {}
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::sync::Mutex;
 

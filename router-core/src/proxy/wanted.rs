@@ -82,7 +82,10 @@ mod tests {
             (Method::GET, Version::HTTP_2, Some("websocket")),
         ] {
             let mut other = head(method.clone(), version, to);
-            assert!(Wanted::of(&mut other).is_none() && other.method == method, "{method} {version:?} {to:?}");
+            assert!(
+                Wanted::of(&mut other).is_none() && other.method == method,
+                "{method} {version:?} {to:?}"
+            );
         }
     }
 }

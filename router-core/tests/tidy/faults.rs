@@ -134,9 +134,11 @@ const PROSE: &[(&str, &str, &str)] = &[
     ),
     (
         "M10",
-        "The app's `rate_limit` allows no more requests now. `Retry-After` says when the next one is.",
+        "The app's `rate_limit` allows no more requests now, or passwords were tried too often from the client's \
+         address (`basic_auth`). `Retry-After` says when the next one is.",
         "Nothing, if strangers send them. If they are your own, raise `rate_limit`, or count by something that tells \
-         your clients apart.",
+         your clients apart. Behind a proxy every client has the proxy's address unless `server.trusted_proxies` names \
+         it.",
     ),
     (
         "M11",
@@ -155,6 +157,11 @@ const PROSE: &[(&str, &str, &str)] = &[
          request with a body.",
         "Look for slow clients with large bodies. Lower `request_buffer` and `response_spool`, or raise \
          `server.memory_max` if the machine has the memory.",
+    ),
+    (
+        "M14",
+        "The app has `basic_auth`, and the request shows no name and password that it knows.",
+        "Nothing, if strangers ask: browsers ask their user for both. `routerd password` makes a line for a new user.",
     ),
 ];
 

@@ -2,10 +2,13 @@
 
 mod acme;
 mod admin;
+mod auth;
 mod door;
 mod http2;
 mod spool;
+mod sticky;
 mod tls;
+mod web;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -264,9 +267,10 @@ impl<'a> Checker<'a> {
             };
             let health = self.health(app, &spec.hosts);
             let admission = self.admission(app);
+            let web = self.web(name, app, &spec.hosts);
             let plan = app.deploy.plan(name, self.problems).with_rise(spec.limits.health_rise);
             let concurrency = app.concurrency.or(1);
-            apps.push(App { spec, concurrency, health, dynos, plan, admission });
+            apps.push(App { spec, concurrency, health, dynos, plan, admission, web });
         }
         apps.sort_by(|a, b| a.spec.id.cmp(&b.spec.id));
         apps

@@ -11,6 +11,7 @@ mod health;
 mod http2;
 mod tls;
 mod trail;
+mod web;
 
 use std::collections::BTreeMap;
 
@@ -30,6 +31,7 @@ pub use self::health::{Health, ProbeWord};
 pub use self::http2::Http2;
 pub use self::tls::{ClientAuth, Edge, Https, MinVersion, ToDynos, Unnamed};
 pub use self::trail::{Audit, State, Webhook};
+pub use self::web::{BasicAuth, ErrorPage, Redirect, Sticky};
 
 /// The keys of an app that make no sense as a default for all of them.
 const OF_ONE_APP: [&str; 3] = ["hosts", "release", "dynos"];
@@ -61,16 +63,16 @@ pub struct File {
     pub log: Log,
     /// How names of dynos are looked up.
     pub dns: Dns,
-    /// The record of changes: who changed what, and how it came out. A change whose first line cannot be written is not
-    /// begun. Without this table nothing is recorded.
+    /// The record of changes: who changed what, and how it came out. A change whose first line cannot be written is
+    /// not begun. Without this table nothing is recorded.
     #[schemars(with = "Audit")]
     pub audit: Option<Audit>,
     /// What was changed through the API while the daemon ran, so that it is still so after a restart. Without this
     /// table such changes end with the daemon, and the next one starts with what the configuration file says.
     #[schemars(with = "State")]
     pub state: Option<State>,
-    /// Who is told of deploys and other changes, each by a POST with a JSON body; `docs/webhooks.md` says more. Nothing
-    /// ever waits for them.
+    /// Who is told of deploys and other changes, each by a POST with a JSON body; `docs/webhooks.md` says more.
+    /// Nothing ever waits for them.
     #[schemars(with = "Vec<Webhook>", extend("default" = [], "maxItems" = 16))]
     pub webhooks: Vec<Spanned<Webhook>>,
     /// Any key of an app except `hosts`, `release` and `dynos`. The app's own key wins, key by key: with
@@ -90,10 +92,10 @@ pub struct Server {
     /// Addresses to listen on without TLS. Port 0 takes a free port, which the log names.
     #[schemars(extend("default" = ["127.0.0.1:8080"], "minItems" = 1, "maxItems" = 64, "x-unit" = "address"))]
     pub listen: Key<Vec<Text>>,
-    /// The socket by which another `routerd` can take over from this one (`run --takeover`): `unix:` and its path, such
-    /// as `"unix:/run/routerd/shop.handover"`, or `"off"`. Only the same user and root may. `"auto"` names it after the
-    /// configuration file and puts it into `$RUNTIME_DIRECTORY`, `$XDG_RUNTIME_DIR` or, for root, `/run`; without such
-    /// a folder there is none.
+    /// The socket by which another `routerd` can take over from this one (`run --takeover`): `unix:` and its path,
+    /// such as `"unix:/run/routerd/shop.handover"`, or `"off"`. Only the same user and root may. `"auto"` names it
+    /// after the configuration file and puts it into `$RUNTIME_DIRECTORY`, `$XDG_RUNTIME_DIR` or, for root, `/run`;
+    /// without such a folder there is none.
     #[schemars(extend("default" = "auto"))]
     pub handover: Key<String>,
     /// How long running requests may go on after SIGTERM. What is left then is cut off.
@@ -127,8 +129,8 @@ pub struct Server {
     /// Requests that one client connection may carry. The last one is answered with `Connection: close`.
     #[schemars(extend("default" = 10_000, "minimum" = 1, "maximum" = 1_000_000_000))]
     pub keepalive_requests: Key<u32>,
-    /// Threads that serve requests; 0 is one for every two cores, at least one: the kernel's part of the work and dynos
-    /// on the same machine need the others. More threads than there is work for cost more than they bring.
+    /// Threads that serve requests; 0 is one for every two cores, at least one: the kernel's part of the work and
+    /// dynos on the same machine need the others. More threads than there is work for cost more than they bring.
     #[schemars(extend("default" = 0, "minimum" = 0, "maximum" = 1024))]
     pub threads: Key<u32>,
     /// Whether a client's own `X-Request-Id` of 20 to 200 characters is kept. If not, each request gets a new one.

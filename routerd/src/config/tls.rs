@@ -111,8 +111,8 @@ pub(super) fn mark(chain: &[CertificateDer<'_>]) -> String {
     HEXLOWER.encode(&digest.finish().as_ref()[..4])
 }
 
-/// A file's bytes, within a bound.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// A file's bytes, at most 1 MiB.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let file = File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes));
     file.map_err(|error| format!("the file cannot be read: {error}"))?;

@@ -248,7 +248,7 @@ fn secret_of_env(name: &str) -> Result<Vec<u8>, String> {
     value.map(OsStringExt::into_vec).ok_or_else(|| "the environment has no such variable".to_owned())
 }
 
-fn usable(mut bytes: Vec<u8>) -> Result<Secret, String> {
+pub(super) fn usable(mut bytes: Vec<u8>) -> Result<Secret, String> {
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {

@@ -140,6 +140,14 @@ fn another(path: &str, schema: &Value) -> Value {
         _ if path.ends_with("_proxies") || path.ends_with(".allow") || path.ends_with(".deny") => {
             return json!(["10.0.0.0/8"]);
         }
+        _ if path.ends_with(".error_pages") => {
+            // Any text is a page.
+            return json!([{ "on": ["5xx"], "html": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml") }]);
+        }
+        _ if path.ends_with(".redirects") => return json!([{ "from": "/old", "to": "/new" }]),
+        _ if path.ends_with("sticky.cookie") => return json!("dyno"),
+        _ if path.ends_with("basic_auth.users") => return json!([USER]),
+        _ if path.ends_with("basic_auth.realm") => return json!("tests"),
         "server.user" | "server.group" => return json!("nobody"),
         "server.spool_dir" => return json!("other"),
         _ if path.ends_with("rate_limit.per") => return json!("app"),
@@ -163,6 +171,12 @@ fn another(path: &str, schema: &Value) -> Value {
         Value::Null | Value::Array(_) | Value::Object(_) => panic!("{path}: say what else is legal"),
     }
 }
+
+const USER: &str = "ops:$2b$04$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234";
+const BESIDE_USER: &str =
+    "apps.shop.basic_auth.users = ['ops:$2b$04$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234']";
+const BESIDE_DEFAULT_USER: &str =
+    "defaults.basic_auth.users = ['ops:$2b$04$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234']";
 
 #[test]
 fn each_key_is_live() {
@@ -199,6 +213,10 @@ fn each_key_is_live() {
             "defaults.rate_limit.per" | "defaults.rate_limit.burst" => {
                 Some("defaults.rate_limit.rate = '9/s'")
             }
+            "apps.shop.basic_auth.realm" => Some(BESIDE_USER),
+            "defaults.basic_auth.realm" => Some(BESIDE_DEFAULT_USER),
+            "apps.shop.sticky.wait" => Some("apps.shop.sticky.cookie = 'dyno'"),
+            "defaults.sticky.wait" => Some("defaults.sticky.cookie = 'dyno'"),
             _ => None,
         };
         let dotted = |path: &[String], value: &Value| format!("{} = {value}\n", path.join("."));

@@ -33,7 +33,7 @@ async fn refused(rig: &Rig, reason: &str) -> u64 {
 }
 
 /// The value of the series whose line begins so.
-async fn metric(rig: &Rig, begins: &str) -> u64 {
+pub(crate) async fn metric(rig: &Rig, begins: &str) -> u64 {
     rig.metric(begins).await
 }
 

@@ -27,5 +27,6 @@ mod support;
 mod takeover;
 mod tls;
 mod up;
+mod web;
 mod webhooks;
 mod websocket;

@@ -6,10 +6,10 @@ use super::{Keys, many, one, or_none};
 use crate::config::door::RateLimit;
 use crate::config::health::{Health, ProbeWord};
 use crate::config::units::{Period, Size};
-use crate::config::{Admission, App, plan, upstream};
+use crate::config::{Admission, App, Web, plan, upstream};
 
 pub(super) fn keys(app: &App) -> Keys {
-    let App { spec, concurrency, health, dynos, plan, admission } = app;
+    let App { spec, concurrency, health, dynos, plan, admission, web } = app;
     let limits = &spec.limits;
     let mut keys = vec![
         ("hosts", many(&spec.hosts)),
@@ -20,6 +20,7 @@ pub(super) fn keys(app: &App) -> Keys {
     keys.extend(to_dynos(limits));
     keys.extend(encryption(limits));
     keys.extend(door(admission));
+    keys.extend(shown(web));
     keys.extend(bodies(limits));
     keys.extend(steps(limits));
     keys.extend(well(health, limits));
@@ -78,6 +79,22 @@ fn door(Admission { allow, deny, rate_limit }: &Admission) -> Keys {
         ("rate_limit.per", rate(&|limit| limit.per.to_string())),
         ("rate_limit.rate", rate(&|limit| limit.rate.to_string())),
         ("rate_limit.burst", rate(&|limit| limit.burst.to_string())),
+    ]
+}
+
+/// What the app shows the world.
+fn shown(Web { pages, redirects, auth, sticky }: &Web) -> Keys {
+    let users = auth.as_ref().map_or(&[][..], |auth| &auth.users);
+    let users_file = auth.as_ref().and_then(|auth| auth.users_file.as_ref());
+    vec![
+        ("error_pages", many(pages)),
+        ("redirects", many(redirects)),
+        ("basic_auth.users", many(users)),
+        ("basic_auth.users_file", or_none(users_file.map(|file| file.display()))),
+        ("basic_auth.realm", or_none(auth.as_ref().map(|auth| &auth.realm))),
+        ("sticky.cookie", or_none(sticky.as_ref().map(|sticky| &sticky.cookie))),
+        ("sticky.wait", or_none(sticky.as_ref().map(|sticky| Period(sticky.wait)))),
+        ("sticky.secret_file", or_none(sticky.as_ref().and_then(|sticky| sticky.mark.as_ref()))),
     ]
 }
 

@@ -2,10 +2,12 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::door::{ProxyWord, RateLimit};
 use super::health::Health;
 use super::tls::{Https, ToDynos};
+use super::web::{BasicAuth, ErrorPage, Redirect, Sticky};
 use crate::config::key::{Key, Text};
 use crate::config::plan::Deploy;
 use crate::config::units::{Period, Size};
@@ -57,8 +59,8 @@ pub struct App {
     pub deploy: Deploy,
     /// How it is found out that a dyno is not well, and what follows.
     pub health: Health,
-    /// The longest body of a request; `"0B"` is any length. A longer one is answered with 413: at once if its length is
-    /// given, else when it has come to that, and then a dyno that has begun with it loses its connection.
+    /// The longest body of a request; `"0B"` is any length. A longer one is answered with 413: at once if its length
+    /// is given, else when it has come to that, and then a dyno that has begun with it loses its connection.
     #[schemars(extend("default" = "0B", "x-floor" = "0B", "x-ceiling" = "64GiB"))]
     pub body_max: Key<Size>,
     /// The least that a client sends of a body in a second, on average and but for the first 5 s, while a dyno waits
@@ -105,6 +107,19 @@ pub struct App {
     pub deny: Key<Vec<Text>>,
     /// How often the app may be asked.
     pub rate_limit: RateLimit,
+    /// Pages for faults of the router, in place of its own; status and headers stay. Answers of dynos are never
+    /// replaced, and neither are faults that come before the app is known (M01, M02, a head that cannot be read) nor
+    /// those of gRPC.
+    #[schemars(with = "Vec<ErrorPage>", extend("default" = [], "maxItems" = 100))]
+    pub error_pages: Vec<Spanned<ErrorPage>>,
+    /// Requests that are answered with another place, without a dyno; the first that matches counts. They are asked
+    /// after `allow`, `deny` and `rate_limit`, and before `basic_auth`.
+    #[schemars(with = "Vec<Redirect>", extend("default" = [], "maxItems" = 1000))]
+    pub redirects: Vec<Spanned<Redirect>>,
+    /// Who has to show a name and a password.
+    pub basic_auth: BasicAuth,
+    /// Clients that are led back to the dyno that served them.
+    pub sticky: Sticky,
 }
 
 /// Which idle dyno serves the next request.
