@@ -245,6 +245,9 @@ async fn after_a_hand_over_the_new_process_goes_on_with_it() {
     let file = place.write(&ca.table(&place, ""), &["shop.test"]);
     let daemon = place.run(&file);
     daemon.says(&format!("shop.test: {COME}"), 1).await;
+    // The old one stays for it: the folder is free before that.
+    let mut client = Client::connect(place.plain()).await;
+    assert!(client.get("/").await.is_ok());
     let new = crate::support::program::Program::start(&[
         "run".as_ref(),
         "--takeover".as_ref(),
