@@ -17,6 +17,8 @@ mod ops;
 mod probes;
 #[path = "../../router-core/tests/model/reference.rs"]
 mod reference;
+#[path = "../../router-core/tests/model/wishes.rs"]
+mod wishes;
 #[path = "../../router-core/tests/model/world.rs"]
 mod world;
 

@@ -76,6 +76,7 @@
 //! | `proxy/request.rs` | the spine: steps 2 to 6 of one request |
 //! | `proxy/http2.rs` | step 2: a request that came over HTTP/2, in the words of HTTP/1.1 |
 //! | `proxy/answer.rs` | a fault as an HTTP answer |
+//! | `proxy/sticky.rs` | clients that come back to the dyno that served them |
 //! | `proxy/guard.rs` | who may refuse or answer a request before it takes a place in line |
 //! | `proxy/https.rs` | what goes with HTTPS: redirects, promises, and for which hosts a connection is |
 //! | `proxy/inspect.rs` | step 2: is it a request that may go on, and where to |
@@ -114,6 +115,8 @@
 //! | `policy/route.rs` | step 2: host and path to app |
 //! | `policy/app.rs` | an app's line and dynos as one state machine |
 //! | `policy/app/changes.rs` | what the control plane does to an app |
+//! | `policy/app/faults.rs` | why a request is not served |
+//! | `policy/app/wishes.rs` | requests that would rather have one given dyno |
 //! | `policy/app/hold.rs` | pause, resume, maintenance |
 //! | `policy/app/health.rs` | what is thought of a dyno when a request or a probe ends |
 //! | `policy/app/crew.rs` | the dynos of one lane of an app |
@@ -136,6 +139,7 @@
 //! | `policy/records/source.rs` | the words of discovery |
 //! | `change.rs` | ring 0: what the control plane may ask |
 //! | `snapshot.rs` | a consistent picture of an app |
+//! | `wish.rs` | what a request would rather have: one given dyno |
 //! | `canary.rs` | which requests are a canary's, and the two lanes of an app |
 //! | `fault.rs` | every way a request can fail |
 //! | `limits.rs` | every bound and time-out |
@@ -164,6 +168,7 @@ pub mod policy;
 pub mod change;
 pub mod snapshot;
 pub mod canary;
+pub mod wish;
 pub mod fault;
 pub mod limits;
 pub mod encryption;

@@ -38,6 +38,7 @@ use crate::policy::health::Probed;
 use crate::policy::route::RouteTable;
 use crate::snapshot::{AppSnapshot, Snapshot};
 use crate::sync::{Arc, Mutex};
+use crate::wish::Wish;
 use control::Control;
 use hub::Hub;
 use shared::{Op, SharedApp};
@@ -124,8 +125,9 @@ impl Router {
         self.ticket_on(app, Lane::Main, bytes)
     }
 
-    /// As [`ticket`](Self::ticket), in a lane of the app's line: that which [`AppRef::lane`] says of the request. While
-    /// no dyno of the canary's lane serves, boots or is in quarantine, the main lane's dynos serve its requests.
+    /// As [`ticket`](Self::ticket), in a lane of the app's line: that which [`AppRef::lane`] says of the request.
+    /// While no dyno of the canary's lane serves, boots or is in quarantine, the main lane's dynos serve its
+    /// requests.
     ///
     /// ```
     /// use router_core::Router;
@@ -163,14 +165,29 @@ impl Router {
     /// # Errors
     /// As [`ticket`](Self::ticket), for the bounds of that lane.
     pub fn ticket_on(&self, app: &AppRef, lane: Lane, bytes: u64) -> Result<Ticket, Fault> {
-        Ok(Ticket::new(app.clone(), app.shared().arrive(lane, bytes)?))
+        self.ticket_for(app, lane, bytes, None)
+    }
+
+    /// As [`ticket_on`](Self::ticket_on), for a request that would rather be served by one given dyno.
+    ///
+    /// # Errors
+    /// As [`ticket`](Self::ticket), for the bounds of that lane. A request that may not wait for its dyno is served by
+    /// another one that is idle, if nobody waits.
+    pub fn ticket_for(
+        &self,
+        app: &AppRef,
+        lane: Lane,
+        bytes: u64,
+        wish: Option<Wish>,
+    ) -> Result<Ticket, Fault> {
+        Ok(Ticket::new(app.clone(), app.shared().arrive(lane, bytes, wish)?))
     }
 
     /// The right to probe one given dyno, if it is idle at this moment, takes requests, and nobody waits, or if it
     /// gets none because its probes fail; never waits for it. A probe is one of the dyno's requests, so it never
     /// overlaps with one, and the lease has the dyno's parcel as any other. It counts for nothing: not as dispatched,
-    /// not in the service time, and its outcome says nothing about the dyno: [`probed`](Self::probed) does. An app that
-    /// is paused or resuming is not probed.
+    /// not in the service time, and its outcome says nothing about the dyno: [`probed`](Self::probed) does. An app
+    /// that is paused or resuming is not probed.
     pub fn try_lease_dyno(&self, app: &AppRef, address: Address) -> Option<Lease> {
         Some(Lease::new(app.clone(), app.shared().probe(address)?))
     }

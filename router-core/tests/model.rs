@@ -45,6 +45,9 @@
 //! | who waits for a canary that has ended is served by nobody | fail | fail | fail |
 //! | who came last to the two lanes of such an app is first | fail | fail | fail |
 //! | who re-enters changes its lane | fail | fail | fail |
+//! | a dyno that has room is not held against wishes for it | fail | fail | pass |
+//! | who had a wish goes to the back of the line | fail | fail | pass |
+//! | who waits for one dyno comes before who was first | fail | fail | pass |
 //! | new dynos serve while they warm | pass | pass | fail |
 //! | a canary that is cut over stays in its lane | pass | pass | fail |
 //! | the canary's requests stay apart after its end | fail | pass | fail |
@@ -71,6 +74,8 @@ mod ops;
 mod probes;
 #[path = "model/reference.rs"]
 mod reference;
+#[path = "model/wishes.rs"]
+mod wishes;
 #[path = "model/world.rs"]
 mod world;
 

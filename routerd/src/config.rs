@@ -26,6 +26,7 @@ pub mod tls;
 pub mod token;
 pub mod pages;
 pub mod redirects;
+pub mod sticky;
 pub mod units;
 mod upstream;
 mod walk;

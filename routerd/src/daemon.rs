@@ -50,6 +50,7 @@ use crate::inherit::Inherited;
 use crate::log::AccessLog;
 use crate::metrics::Meters;
 use crate::pages::Pages;
+use crate::sticky::Bindings;
 use crate::tls::{self, Edge};
 use crate::webhooks::Event;
 
@@ -138,7 +139,10 @@ impl Daemon {
         let (guards, pages, door) = (Guards::new(), Pages::default(), Door::default());
         guards.set(first, router.clock());
         pages.set(first);
+        let bindings = Bindings::new();
+        bindings.set(first);
         let proxy = proxy(router, &meters, &counts, &log, (&guards, &pages));
+        let proxy = proxy.with_sticky(Arc::new(bindings.clone()));
         proxy.memory().set_most(first.server.memory_max);
         let book = before.as_ref().map(|before| before.estate.book.clone());
         let (trail, shelf) = Trail::open(first, book).await.map_err(StartError::Trail)?;
@@ -153,6 +157,7 @@ impl Daemon {
             proxy,
             guards,
             pages,
+            bindings,
             door,
             meters,
             counts,

@@ -67,6 +67,7 @@
 //! | `admission.rs` | Who an app lets in |
 //! | `admission/auth.rs` | Who shows a name and a password that an app knows |
 //! | `admission/rate.rs` | How often something happens |
+//! | `sticky.rs` | The cookies that name dynos |
 //! | `pages.rs` | The pages of all apps that have their own for faults |
 //! | `door.rs` | Connections of each address, and those that were turned away |
 //! | `proxy_header.rs` | The header of the PROXY protocol |
@@ -128,6 +129,7 @@
 //! | `config/check/auth.rs` | The users of an app |
 //! | `config/check/http2.rs` | HTTP/2 in front |
 //! | `config/check/web.rs` | What an app shows the world |
+//! | `config/check/sticky.rs` | How an app binds clients to dynos |
 //! | `config/check/tls.rs` | TLS in front |
 //! | `config/cert.rs` | A certificate of the edge with its key |
 //! | `config/check/door.rs` | The keys of the door |
@@ -153,6 +155,7 @@
 //! | `config/http2.rs` | HTTP/2 in front |
 //! | `config/key.rs` | A value of the file together with the place where it is written |
 //! | `config/pages.rs` | An app's own pages for faults |
+//! | `config/sticky.rs` | How an app binds clients to dynos |
 //! | `config/redirects.rs` | Redirects of an app |
 //! | `config/web.rs` | What an app shows the world |
 //! | `config/plan.rs` | How a new release replaces the present one |
@@ -179,6 +182,7 @@ mod socket;
 pub mod guard;
 mod stream;
 mod admission;
+mod sticky;
 mod pages;
 mod door;
 pub mod proxy_header;

@@ -82,6 +82,8 @@ metrics_table! {
         "Body bytes that went to clients.";
     RETRIES = "routerd_retries_total", Counter, "tries", ["app"],
         "Times a request was offered to a further dyno because one did not take it.";
+    STICKY = "routerd_sticky_total", Counter, "requests", ["app", "result"],
+        "Requests that named a dyno by their cookie and got one: hit, or spill if it was another one.";
     WAITING_REQUESTS = "routerd_waiting_requests", Gauge, "requests", ["app"],
         "Requests in line.";
     WAITING_BYTES = "routerd_waiting_bytes", Gauge, "bytes", ["app"],

@@ -44,8 +44,10 @@
 
 mod changes;
 mod crew;
+mod faults;
 mod health;
 mod hold;
+mod wishes;
 #[cfg(test)]
 mod tests;
 
@@ -61,6 +63,7 @@ use crate::policy::dyno::{Dyno, DynoInfo, Event};
 use crate::policy::health::Outcome;
 use crate::policy::queue::{Queue, Waiting};
 use crate::policy::shed::Line;
+use crate::wish::Wish;
 use crew::{Counts, Crew};
 use hold::Gate;
 
@@ -78,6 +81,10 @@ pub(crate) struct App {
     /// Quarantined dynos by the end of their quarantine.
     until: BTreeSet<(Instant, u32)>,
     gone: VecDeque<Gone>,
+    /// Dynos that somebody waits for alone, and that have changed.
+    heeded: BTreeSet<u32>,
+    /// A wish has ended since somebody last asked.
+    joined: bool,
     gate: Gate,
     closed: bool,
     tally: Tally,
@@ -175,6 +182,8 @@ impl App {
             by_address: BTreeMap::new(),
             until: BTreeSet::new(),
             gone: VecDeque::new(),
+            heeded: BTreeSet::new(),
+            joined: false,
             gate: Gate::default(),
             closed: false,
             tally: Tally::default(),
@@ -182,15 +191,20 @@ impl App {
     }
 
     /// A request of that lane arrives with that many bytes of body to hold while it waits.
-    pub(crate) fn arrive(&mut self, now: Instant, lane: Lane, bytes: u64) -> Arrived {
+    pub(crate) fn arrive(&mut self, now: Instant, lane: Lane, bytes: u64, wish: Option<Wish>) -> Arrived {
         let patience = self.limits.queue_max_wait;
         let (number, since) = (self.queue.number(), self.gate.line_time(now));
         let place = Place { number, lane, arrived: now, since, bytes, tries: 0, patience };
         let server = self.server(lane);
-        if self.first(server).is_none()
-            && !self.gate.maintenance
-            && let Some(slot) = self.pick(server, now)
-        {
+        self.end_wishes(now);
+        let wished = self.wished(lane, wish);
+        // Whoever waits for a dyno that has room, as when a line was held, was here before.
+        let nobody_waits = self.first(server).is_none() && !self.is_wish_open() && !self.gate.maintenance;
+        let at_once = |app: &mut Self| match wished {
+            Some((own, _)) => app.take(own, now),
+            None => app.pick(server, now),
+        };
+        if nobody_waits && let Some(slot) = at_once(self) {
             return Arrived::Granted(self.grant(slot, place, now));
         }
         let line = self.line(server);
@@ -200,6 +214,13 @@ impl App {
             None => self.crew(server).shed.admit(&self.limits, line, bytes).err().map(Fault::Backlog),
         };
         if let Some(fault) = refusal {
+            // Who may not wait for its own dyno is served by any.
+            if nobody_waits
+                && wished.is_some()
+                && let Some(slot) = self.pick(server, now)
+            {
+                return Arrived::Granted(self.grant(slot, place, now));
+            }
             self.tally.refused += 1;
             return Arrived::Refused(fault);
         }
@@ -207,7 +228,9 @@ impl App {
         let counts = &self.crew(server).counts;
         let all_boot = counts.serving + counts.quarantined + counts.unhealthy == 0;
         let patience = if all_boot { self.limits.boot } else { patience };
-        let ticket = self.enter(place, since + patience, None, now);
+        let aside = wished.map(|(own, wish)| (own, since + wish.wait.min(patience)));
+        self.heeded.extend(aside.map(|(own, _)| own));
+        let ticket = self.enter(place, since + patience, None, aside, now);
         Arrived::InLine { ticket }
     }
 
@@ -239,7 +262,7 @@ impl App {
         let patience = place.patience.min(self.limits.queue_max_wait);
         let line_now = self.gate.line_time(now);
         let deadline = (line_now + patience).min(place.since + self.limits.boot).max(line_now);
-        Ok(self.enter(place, deadline, Some(failed), now))
+        Ok(self.enter(place, deadline, Some(failed), None, now))
     }
 
     /// Nobody waits any more for a request in flight; the dyno stays busy until the check-in.
@@ -282,6 +305,7 @@ impl App {
     /// When [`tick`](Self::tick) and [`next`](Self::next) have something to do by the clock alone.
     pub(crate) fn next_tick(&self) -> Option<Instant> {
         let until = self.until.first().map(|(until, _)| *until);
+        let until = until.into_iter().chain(self.wish_tick()).min();
         if self.gate.is_quiet() && self.crews.iter().all(|crew| crew.soon.is_empty()) {
             return until;
         }
@@ -305,7 +329,12 @@ impl App {
         }
         if self.queue.is_empty(Lane::Main) && self.queue.is_empty(Lane::Canary) {
             self.gate.nobody_waits();
+            self.heeded.clear();
             return None;
+        }
+        self.end_wishes(now);
+        if let Some(effect) = self.next_wish(now) {
+            return Some(effect);
         }
         let [one, other] = if self.canary_is_first() { [Lane::Canary, Lane::Main] } else { Lane::ALL };
         self.next_for(one, now).or_else(|| self.next_for(other, now))
@@ -420,23 +449,27 @@ impl App {
         Grant { dyno: id, info, place, at: now, probe: false }
     }
 
-    fn enter(&mut self, place: Place, deadline: Instant, failed: Option<Fault>, now: Instant) -> TicketId {
+    fn enter(
+        &mut self,
+        place: Place,
+        deadline: Instant,
+        failed: Option<Fault>,
+        aside: Option<(u32, Instant)>,
+        now: Instant,
+    ) -> TicketId {
         let Place { number, lane, arrived, since, bytes, tries, .. } = place;
-        self.crews[lane as usize].shed.line_is(false, self.gate.line_time(now));
-        self.queue.enter(Waiting { arrived, since, deadline, bytes, number, lane, failed, tries })
+        // Who waits for one dyno alone does not make the line a standing one.
+        if aside.is_none() {
+            self.crews[lane as usize].shed.line_is(false, self.gate.line_time(now));
+        }
+        self.queue.enter(Waiting { arrived, since, deadline, bytes, number, lane, failed, tries, aside })
     }
 
     fn leave(&mut self, now: Instant, ticket: TicketId) -> Option<Waiting> {
         let waiting = self.queue.leave(ticket)?;
-        let (empty, line_now) = (self.queue.is_empty(waiting.lane), self.gate.line_time(now));
+        let (empty, line_now) = (self.queue.first(waiting.lane).is_none(), self.gate.line_time(now));
         self.crews[waiting.lane as usize].shed.line_is(empty, line_now);
         Some(waiting)
-    }
-
-    fn refuse(&mut self, now: Instant, ticket: TicketId, fault: Fault) -> Option<Effect> {
-        self.leave(now, ticket)?;
-        self.tally.refused += 1;
-        Some(Effect::Refuse(ticket, fault))
     }
 
     /// All who wait for the dynos of a lane.
@@ -447,41 +480,6 @@ impl App {
             bytes += self.queue.bytes(Lane::Canary);
         }
         Line { requests, bytes, slots: self.crew(server).counts.slots }
-    }
-
-    /// Only dynos in quarantine or unhealthy ones are left to serve who waits for the dynos of a lane.
-    fn is_desperate(&self, server: Lane) -> bool {
-        let counts = &self.crew(server).counts;
-        counts.serving == 0 && counts.quarantined + counts.unhealthy > 0 && self.first(server).is_some()
-    }
-
-    /// Why it makes no sense at all to wait for the dynos of a lane.
-    fn nobody_can_serve(&self, server: Lane) -> Option<Fault> {
-        let counts = &self.crew(server).counts;
-        if self.closed {
-            Some(Fault::NoSuchApp)
-        } else if counts.all_present() == 0 {
-            Some(Fault::NoDynos)
-        } else if counts.crashed == counts.all_present() {
-            Some(Fault::AppCrashed)
-        } else {
-            None
-        }
-    }
-
-    /// Why a request whose time is up was not served.
-    fn fault_of_waiting(&self, waiting: &Waiting) -> Fault {
-        let server = self.server(waiting.lane);
-        let counts = &self.crew(server).counts;
-        if let Some(fault) = waiting.failed.or_else(|| self.nobody_can_serve(server)) {
-            fault
-        } else if counts.serving > 0 {
-            Fault::Backlog(Backlog::MaxWait)
-        } else if counts.quarantined + counts.unhealthy > 0 {
-            Fault::Quarantined
-        } else {
-            Fault::BootTimeout
-        }
     }
 
     fn slot_of(&self, id: DynoId) -> Option<u32> {

@@ -13,8 +13,15 @@
 //!
 //! * `len` and `bytes` of a lane are those of its requests in line, always.
 //! * Whoever stands in front of another of its lane has the lower number: it came first.
+//! * Who stands aside is in no list, and is found by its dyno, by its number, and by the end of its wish.
+//!
+//! # Aside
+//!
+//! A request with a [`Wish`](crate::wish::Wish) stands *aside* of its lane's list until its wish is over: it is
+//! passed over for every dyno but its own. It counts in the lane's `len` and `bytes`. When its wish is over it enters
+//! the list at the place of its number ([`Queue::join`]). Each of these costs O(log n) of those aside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::canary::Lane;
@@ -40,6 +47,8 @@ pub(crate) struct Waiting {
     pub(crate) failed: Option<Fault>,
     /// Dynos it has been offered to.
     pub(crate) tries: u32,
+    /// The one dyno it waits for, by its slot, and until when by the line's clock.
+    pub(crate) aside: Option<(u32, Instant)>,
 }
 
 /// The line of one app.
@@ -56,10 +65,19 @@ pub(crate) struct Queue {
 struct List {
     first: Option<u32>,
     last: Option<u32>,
-    /// Those who re-entered, by number. Never more than there are dynos.
+    /// Those who re-entered or stood aside, by number.
     front: BTreeMap<u64, u32>,
+    aside: Aside,
     len: usize,
     bytes: u64,
+}
+
+/// Those who wait for one dyno each.
+#[derive(Debug, Default)]
+struct Aside {
+    by_number: BTreeMap<u64, u32>,
+    by_dyno: BTreeSet<(u32, u64)>,
+    by_end: BTreeSet<(Instant, u64)>,
 }
 
 #[derive(Debug)]
@@ -68,6 +86,8 @@ struct Slot {
     waiting: Option<Waiting>,
     before: Option<u32>,
     after: Option<u32>,
+    /// It is in the list of those who came in order.
+    in_list: bool,
 }
 
 impl Queue {
@@ -106,9 +126,14 @@ impl Queue {
         let lane = &mut self.lanes[waiting.lane as usize];
         lane.len += 1;
         lane.bytes += waiting.bytes;
-        if waiting.failed.is_some() {
+        if let Some((dyno, end)) = waiting.aside {
+            lane.aside.by_number.insert(waiting.number, slot);
+            lane.aside.by_dyno.insert((dyno, waiting.number));
+            lane.aside.by_end.insert((end, waiting.number));
+        } else if waiting.failed.is_some() {
             lane.front.insert(waiting.number, slot);
         } else {
+            self.slots[slot as usize].in_list = true;
             self.slots[slot as usize].before = lane.last;
             match lane.last {
                 Some(last) => self.slots[last as usize].after = Some(slot),
@@ -119,11 +144,48 @@ impl Queue {
         TicketId { slot, turn: self.slots[slot as usize].turn }
     }
 
-    /// Who is next in a lane.
+    /// Who is next in a lane, of those who take any dyno.
     pub(crate) fn first(&self, lane: Lane) -> Option<(TicketId, &Waiting)> {
         let lane = &self.lanes[lane as usize];
-        let slot = lane.front.first_key_value().map(|(_, slot)| *slot).or(lane.first)?;
-        let entry = &self.slots[slot as usize];
+        let front = lane.front.first_key_value().and_then(|(_, slot)| self.at(*slot));
+        let list = lane.first.and_then(|slot| self.at(slot));
+        front.into_iter().chain(list).min_by_key(|(_, waiting)| waiting.number)
+    }
+
+    /// The longest in line, of those who stand aside in a lane.
+    pub(crate) fn first_aside(&self, lane: Lane) -> Option<(TicketId, &Waiting)> {
+        let (_, slot) = self.lanes[lane as usize].aside.by_number.first_key_value()?;
+        self.at(*slot)
+    }
+
+    /// Who is next for a dyno, of those who wait for it alone.
+    pub(crate) fn first_for(&self, lane: Lane, dyno: u32) -> Option<(TicketId, &Waiting)> {
+        let aside = &self.lanes[lane as usize].aside;
+        let (_, number) = aside.by_dyno.range((dyno, 0)..=(dyno, u64::MAX)).next()?;
+        self.at(*aside.by_number.get(number)?)
+    }
+
+    /// When the first wish of a lane ends, by the line's clock, and whose it is.
+    pub(crate) fn next_end(&self, lane: Lane) -> Option<(Instant, TicketId)> {
+        let aside = &self.lanes[lane as usize].aside;
+        let (end, number) = aside.by_end.first()?;
+        Some((*end, self.at(*aside.by_number.get(number)?)?.0))
+    }
+
+    /// A wish is over: from now on the request takes any dyno, and stands where it would if it had had no wish.
+    pub(crate) fn join(&mut self, ticket: TicketId) {
+        let Some(entry) = self.slots.get_mut(ticket.slot()).filter(|entry| entry.turn == ticket.turn) else {
+            return;
+        };
+        let Some(waiting) = entry.waiting.as_mut() else { return };
+        let Some(wish) = waiting.aside.take() else { return };
+        let lane = &mut self.lanes[waiting.lane as usize];
+        lane.aside.forget(waiting.number, wish);
+        lane.front.insert(waiting.number, ticket.slot);
+    }
+
+    fn at(&self, slot: u32) -> Option<(TicketId, &Waiting)> {
+        let entry = self.slots.get(slot as usize)?;
         Some((TicketId { slot, turn: entry.turn }, entry.waiting.as_ref()?))
     }
 
@@ -135,11 +197,14 @@ impl Queue {
         }
         let waiting = entry.waiting.take()?;
         let (before, after) = (entry.before.take(), entry.after.take());
+        let in_list = std::mem::take(&mut entry.in_list);
         entry.turn = entry.turn.wrapping_add(1);
         let lane = &mut self.lanes[waiting.lane as usize];
         lane.len -= 1;
         lane.bytes -= waiting.bytes;
-        if waiting.failed.is_some() {
+        if let Some(wish) = waiting.aside {
+            lane.aside.forget(waiting.number, wish);
+        } else if !in_list {
             lane.front.remove(&waiting.number);
         } else {
             match before {
@@ -161,33 +226,53 @@ impl Queue {
             return slot;
         }
         let slot = u32::try_from(self.slots.len()).expect("the bound on requests in line is far below 2^32");
-        self.slots.push(Slot { turn: 0, waiting: Some(waiting), before: None, after: None });
+        self.slots.push(Slot { turn: 0, waiting: Some(waiting), before: None, after: None, in_list: false });
         slot
     }
 
-    /// A lane from first to last.
+    /// Those of a lane who came in order, from first to last.
     fn in_order(&self, lane: &List) -> impl Iterator<Item = &Waiting> {
-        let again = lane.front.values().copied();
-        let rest = std::iter::successors(lane.first, |slot| self.slots[*slot as usize].after);
-        again.chain(rest).filter_map(|slot| self.slots[slot as usize].waiting.as_ref())
+        let list = std::iter::successors(lane.first, |slot| self.slots[*slot as usize].after);
+        list.filter_map(|slot| self.slots[slot as usize].waiting.as_ref())
     }
 
     /// Panics if the line is not as the head of this file says. O(n): for tests and debug builds.
     pub(crate) fn check_invariants(&self) {
         let mut len = 0;
         for (name, lane) in Lane::ALL.iter().zip(&self.lanes) {
-            let line: Vec<_> = self.in_order(lane).collect();
+            let listed: Vec<_> = self.in_order(lane).collect();
+            for pair in listed.windows(2) {
+                assert!(pair[0].number < pair[1].number, "first come, first served");
+            }
+            let Aside { by_number, by_dyno, by_end } = &lane.aside;
+            assert!(
+                by_number.len() == by_dyno.len() && by_dyno.len() == by_end.len(),
+                "each is in all three"
+            );
+            for (number, slot) in by_number {
+                let waiting = self.slots[*slot as usize].waiting.as_ref();
+                let wish = waiting.and_then(|waiting| waiting.aside).expect("who stands aside has a wish");
+                assert!(by_dyno.contains(&(wish.0, *number)) && by_end.contains(&(wish.1, *number)));
+            }
+            let others = lane.front.values().chain(by_number.values());
+            let others = others.filter_map(|slot| self.slots[*slot as usize].waiting.as_ref());
+            let line: Vec<_> = listed.into_iter().chain(others).collect();
             assert_eq!(line.len(), lane.len, "len counts the requests of the lane");
             assert_eq!(line.iter().map(|w| w.bytes).sum::<u64>(), lane.bytes, "bytes are those of the lane");
             assert!(line.iter().all(|waiting| waiting.lane == *name), "everybody is in its lane");
-            for pair in line.windows(2) {
-                assert!(pair[0].number < pair[1].number, "first come, first served");
-            }
             len += line.len();
         }
         let taken = self.slots.iter().filter(|slot| slot.waiting.is_some()).count();
         assert_eq!(taken, len, "no slot is taken by somebody who is not in line");
         assert_eq!(self.free.len() + taken, self.slots.len(), "each slot is taken or free");
+    }
+}
+
+impl Aside {
+    fn forget(&mut self, number: u64, (dyno, end): (u32, Instant)) {
+        self.by_number.remove(&number);
+        self.by_dyno.remove(&(dyno, number));
+        self.by_end.remove(&(end, number));
     }
 }
 
@@ -208,6 +293,7 @@ mod tests {
             lane: Lane::Main,
             failed: None,
             tries: 0,
+            aside: None,
         }
     }
 
@@ -249,6 +335,50 @@ mod tests {
         }
         assert_eq!(order, [early, second, late]);
     }
+
+    #[test]
+    fn who_stands_aside_is_passed_over_and_joins_at_the_place_of_its_arrival() {
+        let start = Clock::manual().now();
+        let mut queue = Queue::default();
+        let mut enter = |aside| {
+            let entry = Waiting { aside, ..waiting(&mut queue, start) };
+            queue.enter(entry)
+        };
+        let end = |ms| start + Duration::from_millis(ms);
+        let tickets = [
+            enter(None),
+            enter(Some((7, end(9)))),
+            enter(None),
+            enter(Some((7, end(5)))),
+            enter(Some((8, end(7)))),
+        ];
+        let first = |queue: &Queue| queue.first(Lane::Main).map(|(id, _)| id);
+        let of = |queue: &Queue, dyno| queue.first_for(Lane::Main, dyno).map(|(id, _)| id);
+        queue.check_invariants();
+        assert_eq!((queue.len(Lane::Main), first(&queue)), (5, Some(tickets[0])));
+        assert_eq!((of(&queue, 7), of(&queue, 8), of(&queue, 6)), (Some(tickets[1]), Some(tickets[4]), None));
+        assert_eq!(queue.next_end(Lane::Main), Some((end(5), tickets[3])));
+        queue.leave(tickets[0]);
+        queue.join(tickets[1]);
+        queue.join(tickets[1]);
+        queue.check_invariants();
+        assert_eq!(
+            (first(&queue), of(&queue, 7)),
+            (Some(tickets[1]), Some(tickets[3])),
+            "before who came later"
+        );
+        queue.leave(tickets[1]);
+        queue.leave(tickets[4]);
+        queue.join(tickets[3]);
+        queue.check_invariants();
+        assert_eq!(first(&queue), Some(tickets[2]));
+        queue.leave(tickets[2]);
+        assert_eq!((first(&queue), queue.next_end(Lane::Main)), (Some(tickets[3]), None));
+        queue.leave(tickets[3]);
+        queue.check_invariants();
+        assert_eq!((queue.len(Lane::Main), queue.bytes(Lane::Main)), (0, 0));
+    }
+
     #[test]
     fn each_lane_has_its_own_order_and_its_own_counts() {
         let start = Clock::manual().now();

@@ -17,6 +17,15 @@ pub(crate) fn carries(canary: &Canary, headers: &HeaderMap) -> bool {
     }
 }
 
+/// The values of the cookies of that name, in the order in which they came, without the quotes that they may stand in.
+pub fn cookies<'h, 'n: 'h>(headers: &'h HeaderMap, name: &'n [u8]) -> impl Iterator<Item = &'h [u8]> {
+    let pairs = headers.get_all(COOKIE).iter().flat_map(pairs);
+    pairs.filter(move |(has, _)| *has == name).map(|(_, with)| {
+        let bare = || with.strip_prefix(b"\"")?.strip_suffix(b"\"");
+        bare().unwrap_or(with)
+    })
+}
+
 /// The cookies of one header line (RFC 6265 section 4.2.1): pairs between semicolons, with space around them that
 /// does not count. A pair without `=` is none.
 fn pairs(line: &HeaderValue) -> impl Iterator<Item = (&[u8], &[u8])> {

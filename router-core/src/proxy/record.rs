@@ -56,6 +56,8 @@ pub struct Record {
     pub fault: Option<Fault>,
     /// What came of the connection if the dyno has changed its protocol.
     pub upgraded: Option<Upgraded>,
+    /// Whether the dyno is the one that the request would rather have had, if it had a wish and got a dyno.
+    pub stuck: Option<bool>,
 }
 
 /// A connection that has changed its protocol. What went to the client is the record's `bytes`.
@@ -119,6 +121,7 @@ impl Default for Record {
             bytes: 0,
             fault: None,
             upgraded: None,
+            stuck: None,
         }
     }
 }

@@ -25,9 +25,11 @@ use crate::proxy::inspect::{self, Rules, Target};
 use crate::proxy::memory::Memory;
 use crate::proxy::origin::{Trust, as_value};
 use crate::proxy::record::{Hook, Open, Record};
+use crate::proxy::sticky::{self, Sticky};
 use crate::proxy::upload::{BoxError, ClientBody, Upload, bounded};
 use crate::proxy::{headers, http2, https, turn};
 use crate::router::{AppRef, Lease, Router};
+use crate::wish::Wish;
 
 /// Gets interim answers (1xx) of a dyno, to be passed to the client at once.
 pub type Interim = Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
@@ -45,6 +47,7 @@ pub struct Proxy {
     rules: Rules,
     guard: Option<Guard>,
     pages: Option<Pages>,
+    sticky: Option<Arc<dyn Sticky>>,
     memory: Memory,
     hook: Arc<Hook>,
     _timekeeper: Arc<turn::Timekeeper>,
@@ -80,6 +83,7 @@ impl Proxy {
             rules,
             guard: None,
             pages: None,
+            sticky: None,
             memory: Memory::default(),
             hook,
             _timekeeper: timekeeper,
@@ -104,6 +108,13 @@ impl Proxy {
     #[must_use]
     pub fn with_pages(mut self, pages: Pages) -> Self {
         self.pages = Some(pages);
+        self
+    }
+
+    /// Who binds clients to dynos.
+    #[must_use]
+    pub fn with_sticky(mut self, sticky: Arc<dyn Sticky>) -> Self {
+        self.sticky = Some(sticky);
         self
     }
 
@@ -185,8 +196,10 @@ impl Proxy {
                 return Ok(reply);
             }
             let (id, host, path, headers) = (found.id(), &*target.host, &target.path, &head.headers);
-            let verdict = self.ask(&Asking { app: id, address, host, path, headers });
-            match verdict.reply().await {
+            let asking = Asking { app: id, address, host, path, headers };
+            let wish = self.sticky.as_ref().and_then(|sticky| sticky.wish(&asking));
+            let secure = sticky::is_secure(headers);
+            match self.ask(&asking).reply().await {
                 Ok(None) => {}
                 Ok(Some(reply)) => return Ok(reply),
                 Err(refused) => return Err(refusal.insert(refused).fault),
@@ -197,7 +210,9 @@ impl Proxy {
             let ends = client.ends(address);
             let (path, memory) = (target.path, self.memory.clone());
             let attempt = Attempt { method, path, headers, upload, interim, upgrade, trailers, ends, memory };
-            self.forward(client, found, attempt, overdue, &mut open).await
+            let mut reply = self.forward(client, found, attempt, (overdue, wish), &mut open).await?;
+            sticky::bind(self.sticky.as_ref(), found.id(), wish, secure, (&mut reply, &mut open));
+            Ok(reply)
         }
         .await;
         match answer {
@@ -250,15 +265,18 @@ impl Proxy {
         client: &Client,
         app: &AppRef,
         mut attempt: Attempt,
-        overdue: Option<Instant>,
+        (overdue, wish): (Option<Instant>, Option<Wish>),
         open: &mut Open,
     ) -> Result<Reply, Fault> {
         let mut entered = self.router.clock().now();
         let lane = app.lane(|canary| canary::carries(canary, &attempt.headers));
-        let mut ticket = self.router.ticket_on(app, lane, attempt.upload.held())?; // 3
+        let mut ticket = self.router.ticket_for(app, lane, attempt.upload.held(), wish)?; // 3
         loop {
             let lease = turn::wait(ticket, overdue).await?; // 4
-            open.note(|record| dispatched(record, &lease, entered));
+            open.note(|record| {
+                dispatched(record, &lease, entered);
+                record.stuck = wish.map(|wish| wish.dyno == lease.dyno().address);
+            });
             if client.is_gone() {
                 return Err(Fault::ClientInterrupted); // the lease is dropped: the dyno was not touched
             }

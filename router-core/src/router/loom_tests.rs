@@ -26,6 +26,7 @@ use crate::limits::Limits;
 use crate::policy::health::Outcome;
 use crate::snapshot::DynoState;
 use crate::sync::{Arc, Ordering};
+use crate::wish::Wish;
 
 /// An app and its hub, as all threads of a model share them.
 #[derive(Clone)]
@@ -77,7 +78,7 @@ impl World {
     }
 
     fn granted_in(&self, lane: Lane) -> Granted {
-        match self.app.arrive(lane, 0) {
+        match self.app.arrive(lane, 0, None) {
             Ok(Entered::Granted(granted)) => granted,
             Ok(Entered::InLine(_)) => panic!("it has to wait"),
             Err(fault) => panic!("refused: {fault}"),
@@ -85,7 +86,7 @@ impl World {
     }
 
     fn in_line(&self) -> InLine {
-        match self.app.arrive(Lane::Main, 0) {
+        match self.app.arrive(Lane::Main, 0, None) {
             Ok(Entered::InLine(place)) => place,
             Ok(Entered::Granted(_)) => panic!("it need not wait"),
             Err(fault) => panic!("refused: {fault}"),
@@ -174,7 +175,7 @@ fn check_in_meets_arrival() {
         let held = world.granted();
         let checks_in = world.clone();
         let first = thread::spawn(move || checks_in.check_in(&held));
-        let granted = match world.app.arrive(Lane::Main, 0) {
+        let granted = match world.app.arrive(Lane::Main, 0, None) {
             Ok(Entered::Granted(granted)) => Ok(granted),
             Ok(Entered::InLine(place)) => world.wait(place),
             Err(fault) => Err(fault),
@@ -202,7 +203,7 @@ fn a_dyno_that_flaps_while_it_is_checked_in_is_given_once() {
             flaps.remove(1);
             flaps.add(1);
         });
-        let granted = match world.app.arrive(Lane::Main, 0) {
+        let granted = match world.app.arrive(Lane::Main, 0, None) {
             Ok(Entered::Granted(granted)) => Some(granted),
             Ok(Entered::InLine(place)) => world.wait(place).ok(),
             Err(Fault::NoDynos) => None,
@@ -256,7 +257,7 @@ fn a_resume_by_the_clock_meets_arrival() {
         });
         let arrives = world.clone();
         let second = thread::spawn(move || {
-            let granted = match arrives.app.arrive(Lane::Main, 0) {
+            let granted = match arrives.app.arrive(Lane::Main, 0, None) {
                 Ok(Entered::Granted(granted)) => Ok(granted),
                 Ok(Entered::InLine(place)) => arrives.wait(place),
                 Err(fault) => Err(fault),
@@ -265,6 +266,33 @@ fn a_resume_by_the_clock_meets_arrival() {
         });
         let granted = world.wait(waits).unwrap_or_else(|fault| panic!("refused: {fault}"));
         world.check_in(&granted);
+        first.join().unwrap();
+        second.join().unwrap();
+        world.assert_whole(1);
+    });
+}
+
+/// A wish for a dyno meets its check-in, its end by the clock, and an ordinary request: nobody is lost or served
+/// twice.
+#[test]
+fn a_wish_meets_check_in_and_its_end() {
+    loom::model(|| {
+        let world = World::with_dynos(1);
+        let held = world.granted();
+        let wish = Wish { dyno: held.grant.info.address, wait: Duration::from_millis(5) };
+        let checks_in = world.clone();
+        let first = thread::spawn(move || checks_in.check_in(&held));
+        let ticks = world.clone();
+        let second = thread::spawn(move || {
+            ticks.clock.advance(Duration::from_millis(5));
+            ticks.app.tick();
+        });
+        let granted = match world.app.arrive(Lane::Main, 0, Some(wish)) {
+            Ok(Entered::Granted(granted)) => Ok(granted),
+            Ok(Entered::InLine(place)) => world.wait(place),
+            Err(fault) => Err(fault),
+        };
+        world.check_in(&granted.unwrap_or_else(|fault| panic!("refused: {fault}")));
         first.join().unwrap();
         second.join().unwrap();
         world.assert_whole(1);
@@ -282,7 +310,7 @@ fn a_request_that_enters_as_its_canary_ends_is_served() {
         let first = thread::spawn(move || ends.remove(2));
         let checks_in = world.clone();
         let second = thread::spawn(move || checks_in.check_in(&main));
-        let granted = match world.app.arrive(Lane::Canary, 0) {
+        let granted = match world.app.arrive(Lane::Canary, 0, None) {
             Ok(Entered::Granted(granted)) => Ok(granted),
             Ok(Entered::InLine(place)) => world.wait(place),
             Err(fault) => Err(fault),
@@ -311,7 +339,7 @@ fn an_upgrade_meets_arrival() {
             let bell = upgrades.app.upgrade(&held.grant);
             upgrades.app.end_upgraded(&held.grant, false, &bell);
         });
-        let granted = match world.app.arrive(Lane::Main, 0) {
+        let granted = match world.app.arrive(Lane::Main, 0, None) {
             Ok(Entered::Granted(granted)) => Ok(granted),
             Ok(Entered::InLine(place)) => world.wait(place),
             Err(fault) => Err(fault),

@@ -29,6 +29,7 @@ use crate::router::hub::Hub;
 use crate::router::parking::{Common, Parcel, Parking};
 use crate::snapshot::AppSnapshot;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::wish::Wish;
 
 /// An app as all its requests share it.
 pub(crate) struct SharedApp {
@@ -183,8 +184,8 @@ impl SharedApp {
     }
 
     /// A request of that lane arrives.
-    pub(crate) fn arrive(&self, lane: Lane, bytes: u64) -> Result<Entered, Fault> {
-        self.step(|state, now| match state.app.arrive(now, lane, bytes) {
+    pub(crate) fn arrive(&self, lane: Lane, bytes: u64, wish: Option<Wish>) -> Result<Entered, Fault> {
+        self.step(|state, now| match state.app.arrive(now, lane, bytes, wish) {
             Arrived::Granted(grant) => Ok(Entered::Granted(state.hand_over(grant))),
             Arrived::InLine { ticket } => Ok(Entered::InLine(state.wait(ticket))),
             Arrived::Refused(fault) => Err(fault),

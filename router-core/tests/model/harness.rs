@@ -178,7 +178,7 @@ impl Harness {
     }
 
     fn arrive(&mut self, app: &AppId, bytes: u16, polled: bool) {
-        let (lane, bytes) = (ops::lane(bytes), u64::from(bytes));
+        let (lane, wish, bytes) = (ops::lane(bytes), ops::wish(bytes), u64::from(bytes));
         let Ok(app_ref) = self.router.route(&format!("{app}.test"), "/") else {
             assert!(!self.world.has_app(app), "an app that is there has its host");
             return;
@@ -186,9 +186,9 @@ impl Harness {
         assert!(self.world.has_app(app), "an app that is gone has no host");
         self.requests += 1;
         let (request, arrived) = (self.requests, self.world.now);
-        let got = self.router.ticket_on(&app_ref, lane, bytes);
+        let got = self.router.ticket_for(&app_ref, lane, bytes, wish);
         let (seen, mut news) = (self.router.snapshot(), News::new());
-        let entered = self.world.app(app).arrive(request, lane, bytes, arrived, &seen);
+        let entered = self.world.app(app).arrive(request, (lane, wish), bytes, arrived, &seen);
         self.world.finish(app, &seen, &mut news);
         let since = self.world.app(app).gate.clock;
         let mut waiting =
@@ -410,8 +410,8 @@ impl Harness {
             let idle = app.count(DynoState::Idle);
             let held = app.held.is_some() || self.world.is_due(&app.id);
             for dyno in app.dynos.iter().filter(|dyno| dyno.state == DynoState::Idle && !held) {
-                let server = |live: &&Live| self.world.server(&app.id, live.waiting.lane) == Some(dyno.lane);
-                assert!(!waiting().any(|live| server(&live)), "T2, T10: nobody waits while a dyno has room");
+                let serves = |live: &Live| self.world.serves(&app.id, &live.waiting, dyno);
+                assert!(!waiting().any(serves), "T2, T10: nobody waits while a dyno has room");
             }
             if let Some(app_ref) = self.router.app(&app.id) {
                 assert_eq!(app_ref.gauges(), (app.waiting as u64, idle as u64), "the gauges");

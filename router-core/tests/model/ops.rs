@@ -8,6 +8,7 @@ use router_core::canary::Lane;
 use router_core::change::{AppSpec, Change, DynoHealth, DynoSpec, Hold};
 use router_core::ids::{Address, AppId};
 use router_core::limits::{Limits, Order};
+use router_core::wish::Wish;
 
 /// Apps of the model. Both may ask for any dyno.
 pub(crate) const APPS: [&str; 2] = ["a", "b"];
@@ -95,6 +96,12 @@ pub(crate) fn app_id(app: u8) -> AppId {
 /// A request with that many bytes is in this lane: one of four in the canary's.
 pub(crate) fn lane(bytes: u16) -> Lane {
     if bytes.is_multiple_of(4) { Lane::Canary } else { Lane::Main }
+}
+
+/// A request with that many bytes would rather have this dyno: half of them have a wish, and few the wish of all.
+pub(crate) fn wish(bytes: u16) -> Option<Wish> {
+    let wait = Duration::from_millis(u64::from(bytes % 7) * 100);
+    (bytes >= 100).then(|| Wish { dyno: address((bytes % 16) as u8), wait })
 }
 
 pub(crate) fn address(dyno: u8) -> Address {

@@ -13,6 +13,7 @@ use router_core::fault::{Backlog, Fault};
 use router_core::ids::{Address, AppId, ReleaseId};
 use router_core::limits::{Limits, Order};
 use router_core::snapshot::{AppSnapshot, Snapshot};
+use router_core::wish::Wish;
 
 use super::dyno::{Dyno, Standing};
 use super::gate::Gate;
@@ -58,7 +59,7 @@ pub(crate) struct App {
     pub(crate) line: Vec<Waiting>,
     pub(crate) dynos: Vec<Dyno>,
     /// By lane, as are the service time and that of good answers.
-    standing_since: [Option<Duration>; 2],
+    pub(crate) standing_since: [Option<Duration>; 2],
     pub(crate) service: [(f64, f64); 2],
     pub(crate) usual: [(f64, f64); 2],
     pub(crate) tally: [u64; 4],
@@ -66,7 +67,11 @@ pub(crate) struct App {
     /// The youngest request.
     last: u64,
     /// How much longer each request that has a dyno may wait, should it have to go back.
-    patience: BTreeMap<u64, Duration>,
+    pub(crate) patience: BTreeMap<u64, Duration>,
+    /// Who waits for one dyno alone, and until when by the line's clock.
+    pub(crate) wishes: BTreeMap<u64, (Address, Duration)>,
+    /// Which of equal dynos serves: one of three, for each of the next picks.
+    pub(crate) way: usize,
     /// Dynos that have left since somebody last asked.
     pub(crate) gone: Vec<Address>,
 }
@@ -79,7 +84,7 @@ impl App {
         #[rustfmt::skip]
         let app = Self {
             id, birth, limits, release, closed, line, dynos, standing_since, service, usual, tally, gate, last,
-            patience, gone,
+            patience, wishes: BTreeMap::new(), way: 0, gone,
         };
         app
     }
@@ -141,23 +146,36 @@ impl App {
     pub(crate) fn arrive(
         &mut self,
         request: u64,
-        lane: Lane,
+        (lane, wish): (Lane, Option<Wish>),
         bytes: u64,
         now: Duration,
         seen: &Snapshot,
     ) -> Entered {
         self.last = request;
         let server = self.server(lane);
-        if self.first(server).is_none()
-            && !self.gate.maintenance
-            && let Some(address) = self.pick(server, now, seen)
-        {
-            self.patience.insert(request, self.limits.queue_max_wait);
+        self.end_wishes();
+        self.patience.insert(request, self.limits.queue_max_wait);
+        let wish = wish.filter(|wish| server == lane && self.may_serve(wish.dyno, lane));
+        let before = self.wishes.values().any(|(dyno, _)| self.has_room(*dyno));
+        let nobody_waits = self.first(server).is_none() && !before && !self.gate.maintenance;
+        let own = |app: &Self, dyno| (app.is_open(now) && app.has_room(dyno)).then_some(dyno);
+        let at_once = match wish {
+            _ if !nobody_waits => None,
+            Some(wish) => own(self, wish.dyno),
+            None => self.pick(server, now, seen),
+        };
+        if let Some(address) = at_once {
             return Entered::Granted(self.grant(address));
         }
         let maintenance = || self.gate.maintenance.then_some(Fault::Maintenance);
         let refusal = self.nobody_can_serve(server).or_else(maintenance);
         if let Some(fault) = refusal.or_else(|| self.shed(server, bytes)) {
+            if wish.is_some()
+                && nobody_waits
+                && let Some(address) = self.pick(server, now, seen)
+            {
+                return Entered::Granted(self.grant(address));
+            }
             self.tally[1] += 1;
             return Entered::Refused(fault);
         }
@@ -168,6 +186,7 @@ impl App {
         let patience = if boots && !tries { self.limits.boot } else { self.limits.queue_max_wait };
         let since = self.gate.clock;
         let deadline = since + patience;
+        self.wishes.extend(wish.map(|wish| (request, (wish.dyno, since + wish.wait.min(patience)))));
         self.enter(Waiting { request, lane, arrived: now, since, deadline, bytes, failed: None, tries: 0 });
         Entered::InLine
     }
@@ -231,7 +250,14 @@ impl App {
 
     /// Serves and refuses whoever's turn it is.
     pub(crate) fn settle(&mut self, now: Duration, seen: &Snapshot, news: &mut News) {
-        while self.order().into_iter().any(|server| self.serve_or_refuse(server, now, seen, news)) {}
+        self.end_wishes();
+        self.try_ways(now, seen, news);
+    }
+
+    pub(crate) fn serve_all(&mut self, now: Duration, seen: &Snapshot, news: &mut News) {
+        while self.serve_wish(now, news)
+            || self.order().into_iter().any(|server| self.serve_or_refuse(server, now, seen, news))
+        {}
         if self.line.is_empty() {
             self.gate.misled = 0;
         }
@@ -277,19 +303,23 @@ impl App {
         true
     }
 
-    /// Whether there is something to do by the clock alone. A request whose time is up has its own clock, unless it was
-    /// told of a hold that was cut short.
+    /// Whether there is something to do by the clock alone. A request whose time is up has its own clock, unless it
+    /// was told of a hold that was cut short.
     pub(crate) fn is_due(&self, now: Duration) -> bool {
         let late = |first: &Waiting| first.request <= self.gate.misled && first.deadline <= self.gate.clock;
         let turn = |lane| self.is_open(now) && !self.candidates(lane, now).is_empty();
+        let over = self.wishes.values().any(|(_, end)| self.gate.time_of(*end, now) <= now);
+        let wished = self.is_open(now) && self.wished(now).is_some();
         self.dynos.iter().filter_map(Dyno::until).any(|until| until <= now)
+            || over
+            || wished
             || Lane::ALL
                 .into_iter()
                 .any(|lane| self.first(lane).is_some_and(|first| late(first) || turn(lane)))
     }
 
     /// Whether one more request may be in flight.
-    fn is_open(&self, now: Duration) -> bool {
+    pub(crate) fn is_open(&self, now: Duration) -> bool {
         let in_flight = self.dynos.iter().map(Dyno::load).sum();
         self.gate.lets(now, in_flight, self.slots(Lane::Main) + self.slots(Lane::Canary))
     }
@@ -332,6 +362,7 @@ impl App {
             let lane = Lane::Canary as usize;
             (self.service[lane], self.usual[lane]) = ((0.0, 0.0), (0.0, 0.0));
         }
+        self.forget_wishes();
     }
 
     pub(crate) fn crew(&self, lane: Lane) -> impl Iterator<Item = &Dyno> {
@@ -350,18 +381,21 @@ impl App {
 
     /// Who came first.
     pub(crate) fn first(&self, server: Lane) -> Option<&Waiting> {
-        self.line_of(server).min_by_key(|waiting| waiting.request)
+        self.line_of(server).filter(|waiting| self.takes_any(waiting)).min_by_key(|waiting| waiting.request)
     }
 
     fn enter(&mut self, waiting: Waiting) {
-        self.standing_since[waiting.lane as usize].get_or_insert(self.gate.clock);
+        if self.takes_any(&waiting) {
+            self.standing_since[waiting.lane as usize].get_or_insert(self.gate.clock);
+        }
         self.line.push(waiting);
     }
 
-    fn leave(&mut self, request: u64) -> Option<Waiting> {
+    pub(crate) fn leave(&mut self, request: u64) -> Option<Waiting> {
         let at = self.line.iter().position(|waiting| waiting.request == request)?;
         let waiting = self.line.remove(at);
-        if self.line.iter().all(|other| other.lane != waiting.lane) {
+        self.wishes.remove(&request);
+        if !self.line.iter().any(|other| other.lane == waiting.lane && self.takes_any(other)) {
             self.standing_since[waiting.lane as usize] = None;
         }
         Some(waiting)
@@ -372,7 +406,7 @@ impl App {
     }
 
     /// The dynos of which the next request may get any.
-    fn candidates(&self, server: Lane, now: Duration) -> Vec<Address> {
+    pub(crate) fn candidates(&self, server: Lane, now: Duration) -> Vec<Address> {
         let idle = || self.crew(server).filter(|dyno| dyno.room() > 0);
         if let Some(fewest) = idle().map(Dyno::level).min() {
             let any = self.limits.order == Order::Random;
@@ -390,21 +424,26 @@ impl App {
             return None;
         }
         let candidates = self.candidates(server, now);
-        let app = seen.apps.iter().find(|app| app.id == self.id);
-        let in_flight = |address: Address| {
-            app.and_then(|app| app.dynos.iter().find(|dyno| dyno.address == address))
-                .map_or(0, |dyno| dyno.in_flight)
-        };
-        let more = |address: &&Address| {
-            self.dynos.iter().any(|d| d.spec.address == **address && in_flight(**address) > d.in_flight)
-        };
-        let chosen = candidates.iter().find(more).or_else(|| candidates.first()).copied()?;
+        let more = |address: &&Address| self.got_more(**address, seen);
+        let likely: Vec<_> = candidates.iter().filter(more).collect();
+        let (way, choice) = (self.way / 3, self.way % 3);
+        let chosen =
+            likely.get(choice).or_else(|| likely.first()).copied().or_else(|| candidates.first()).copied()?;
+        self.way = way;
         let dyno = self.dyno(chosen);
         dyno.standing = Standing::Serving;
         (dyno.room() > 0).then_some(chosen)
     }
 
-    fn grant(&mut self, address: Address) -> Address {
+    /// Whether the router has given that dyno more requests than this.
+    pub(crate) fn got_more(&self, address: Address, seen: &Snapshot) -> bool {
+        let app = seen.apps.iter().find(|app| app.id == self.id);
+        let dyno = app.and_then(|app| app.dynos.iter().find(|dyno| dyno.address == address));
+        let in_flight = dyno.map_or(0, |dyno| dyno.in_flight);
+        self.dynos.iter().any(|d| d.spec.address == address && in_flight > d.in_flight)
+    }
+
+    pub(crate) fn grant(&mut self, address: Address) -> Address {
         self.tally[0] += 1;
         let dyno = self.dyno(address);
         dyno.in_flight += 1;

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use router_core::canary::Lane;
 use router_core::change::{Change, ChangeError, DynoSpec};
 use router_core::ids::{Address, AppId};
-use router_core::snapshot::Snapshot;
+use router_core::snapshot::{DynoSnapshot, Snapshot};
 
-use super::reference::{App, News};
+use super::reference::{App, News, Waiting};
 
 /// The reference router.
 #[derive(Default)]
@@ -35,9 +34,13 @@ impl World {
         self.apps.iter().find(|app| app.id == *id).map(|app| app.birth)
     }
 
-    /// Whose dynos serve the requests of a lane.
-    pub(crate) fn server(&self, id: &AppId, lane: Lane) -> Option<Lane> {
-        self.apps.iter().find(|app| app.id == *id).map(|app| app.server(lane))
+    /// Whether a request that waits would be served by that dyno.
+    pub(crate) fn serves(&self, id: &AppId, waiting: &Waiting, dyno: &DynoSnapshot) -> bool {
+        let app = self.apps.iter().find(|app| app.id == *id);
+        app.is_some_and(|app| match app.wishes.get(&waiting.request) {
+            Some((own, _)) => *own == dyno.address,
+            None => app.server(waiting.lane) == dyno.lane,
+        })
     }
 
     pub(crate) fn has_app(&self, id: &AppId) -> bool {

@@ -5,6 +5,7 @@ mod auth;
 mod http2;
 mod tls;
 mod door;
+mod sticky;
 mod web;
 
 use std::collections::BTreeMap;

@@ -29,7 +29,7 @@ pub use self::health::{Health, ProbeWord};
 pub use self::http2::Http2;
 pub use self::tls::{ClientAuth, Edge, Https, MinVersion, ToDynos, Unnamed};
 pub use self::trail::{Audit, State, Webhook};
-pub use self::web::{BasicAuth, ErrorPage, Redirect};
+pub use self::web::{BasicAuth, ErrorPage, Redirect, Sticky};
 
 /// The keys of an app that make no sense as a default for all of them.
 const OF_ONE_APP: [&str; 3] = ["hosts", "release", "dynos"];

@@ -226,7 +226,7 @@ fn url_of(text: &str) -> Result<Uri, &'static str> {
     Ok(url)
 }
 
-fn read_secret(path: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read_secret(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| format!("the file {} cannot be read: {error}", path.display());
     // A pipe or a device could keep us waiting for ever.
     if !path.metadata().map_err(failed)?.is_file() {
@@ -247,7 +247,7 @@ fn secret_of_env(name: &str) -> Result<Vec<u8>, String> {
     value.map(OsStringExt::into_vec).ok_or_else(|| "the environment has no such variable".to_owned())
 }
 
-fn usable(mut bytes: Vec<u8>) -> Result<Secret, String> {
+pub(super) fn usable(mut bytes: Vec<u8>) -> Result<Secret, String> {
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {

@@ -1,8 +1,9 @@
-//! What an app shows the world: its own pages for faults, what it sends elsewhere, and to whom.
+//! What an app shows the world: its own pages for faults, what it sends elsewhere, to whom, and by which dyno.
 
 use super::auth::BasicAuth;
 use super::pages::ErrorPage;
 use super::redirects::Redirect;
+use super::sticky::Sticky;
 
 /// What an app shows the world. The keys are described in [`super::file::App`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,4 +15,6 @@ pub struct Web {
     pub redirects: Vec<Redirect>,
     /// `basic_auth`
     pub auth: Option<BasicAuth>,
+    /// `sticky`
+    pub sticky: Option<Sticky>,
 }

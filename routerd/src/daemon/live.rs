@@ -41,6 +41,7 @@ use crate::inherit::{self, Inherited, Place};
 use crate::log::{AccessLog, Format};
 use crate::metrics::{Meters, Scrape};
 use crate::pages::Pages;
+use crate::sticky::Bindings;
 use crate::tls::{self, Edge};
 
 /// How long the start, and a reload that adds apps, wait for the first answers about names of dynos.
@@ -55,6 +56,7 @@ pub(super) struct Lasting {
     pub(super) proxy: Proxy,
     pub(super) guards: Guards,
     pub(super) pages: Pages,
+    pub(super) bindings: Bindings,
     pub(super) door: Door,
     pub(super) meters: Meters,
     pub(super) counts: Counts,
@@ -237,6 +239,7 @@ impl Live {
         lasting.edge.set(new.tls.as_ref());
         lasting.guards.set(new, lasting.router.clock());
         lasting.pages.set(new);
+        lasting.bindings.set(new);
         lasting.proxy.memory().set_most(new.server.memory_max);
         lasting.terms.store(Arc::new(lasting.terms_of(new, opened.tls)));
         lasting.trail.set(new);

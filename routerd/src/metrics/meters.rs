@@ -48,6 +48,8 @@ struct AppMeters {
     request: Histogram,
     response_bytes: Counter,
     retries: Counter,
+    /// Hits and spills.
+    sticky: [Counter; 2],
     total: Total,
     /// Requests without a fault: by the hundreds of the status, then by the rest of it.
     served: [OnceLock<Box<[OnceLock<Counter>; 100]>>; 5],
@@ -184,6 +186,8 @@ impl AppMeters {
             request: histogram(&super::REQUEST),
             response_bytes: counter(&super::RESPONSE_BYTES),
             retries: counter(&super::RETRIES),
+            sticky: ["hit", "spill"]
+                .map(|result| recorder.register_counter(&key(&super::STICKY, &[app, result]), &METADATA)),
             total: Total::default(),
             served: [const { OnceLock::new() }; 5],
             faults: [const { OnceLock::new() }; Fault::ALL.len()],
@@ -205,6 +209,9 @@ impl AppMeters {
         if record.dyno.is_some() {
             self.service.record(record.service.as_secs_f64());
             self.total.add(record);
+        }
+        if let Some(stuck) = record.stuck {
+            self.sticky[usize::from(!stuck)].increment(1);
         }
         if record.tries > 1 {
             self.retries.increment(u64::from(record.tries - 1));

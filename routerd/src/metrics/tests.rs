@@ -221,6 +221,7 @@ fn an_app_that_is_gone_is_gone_from_the_state_and_keeps_its_past() {
         "response_bytes_total",
         "retries_total",
         "service_seconds_count",
+        "sticky_total",
     ];
     assert_eq!(left, past.iter().map(|name| format!("routerd_{name}")).collect());
 }

@@ -145,6 +145,7 @@ fn another(path: &str, schema: &Value) -> Value {
             return json!([{ "on": ["5xx"], "html": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml") }]);
         }
         _ if path.ends_with(".redirects") => return json!([{ "from": "/old", "to": "/new" }]),
+        _ if path.ends_with("sticky.cookie") => return json!("dyno"),
         _ if path.ends_with("basic_auth.users") => return json!([USER]),
         _ if path.ends_with("basic_auth.realm") => return json!("tests"),
         "server.user" | "server.group" => return json!("nobody"),
@@ -213,6 +214,8 @@ fn each_key_is_live() {
             }
             "apps.shop.basic_auth.realm" => Some(BESIDE_USER),
             "defaults.basic_auth.realm" => Some(BESIDE_DEFAULT_USER),
+            "apps.shop.sticky.wait" => Some("apps.shop.sticky.cookie = 'dyno'"),
+            "defaults.sticky.wait" => Some("defaults.sticky.cookie = 'dyno'"),
             _ => None,
         };
         let dotted = |path: &[String], value: &Value| format!("{} = {value}\n", path.join("."));

@@ -33,7 +33,7 @@ async fn refused(rig: &Rig, reason: &str) -> u64 {
 }
 
 /// The value of the series whose line begins so.
-async fn metric(rig: &Rig, begins: &str) -> u64 {
+pub(crate) async fn metric(rig: &Rig, begins: &str) -> u64 {
     let admin = rig.daemon.as_ref().unwrap().admin_address().unwrap().to_string();
     let admin: SocketAddr = admin.trim_start_matches("http://").parse().unwrap();
     let page = Client::connect(admin).await.local("/metrics").await.text();

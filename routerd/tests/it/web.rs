@@ -3,6 +3,7 @@
 mod auth;
 mod pages;
 mod redirects;
+mod sticky;
 
 use routerd::config::{Config, ConfigError};
 

@@ -134,6 +134,7 @@ impl App {
             // The next canary is another release.
             canary.shed.forget();
         }
+        self.heed(slot);
     }
 
     /// Puts a dyno that has room into the idle list of its lane, and lets the dyno go if nothing keeps it.
@@ -159,7 +160,10 @@ impl App {
     /// The app as it is now.
     pub(crate) fn snapshot(&self, id: &AppId, now: Instant) -> AppSnapshot {
         let Tally { dispatched, refused, left, ejected } = self.tally;
-        let first = |lane| self.queue.first(lane).map(|(_, waiting)| now.duration_since(waiting.arrived));
+        let first = |lane| {
+            let first = self.queue.first(lane).into_iter().chain(self.queue.first_aside(lane));
+            first.map(|(_, waiting)| now.duration_since(waiting.arrived)).max()
+        };
         AppSnapshot {
             id: id.clone(),
             release: self.release.clone(),
@@ -232,7 +236,9 @@ impl App {
             let rests = crew.idle.is_empty() || !self.is_open(now);
             assert!(!first_can_go || rests, "nobody waits while a dyno has room");
         }
-        let served = Lane::ALL.into_iter().any(|lane| self.first(lane).is_some());
+        self.check_wishes(now);
+        let waits = |lane| self.first(lane).is_some() || self.queue.first_aside(lane).is_some();
+        let served = Lane::ALL.into_iter().any(waits);
         assert_eq!(served, self.gauges().0 > 0, "whoever waits, waits for somebody");
     }
 }

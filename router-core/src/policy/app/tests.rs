@@ -4,6 +4,8 @@
 mod health;
 #[cfg(test)]
 mod hold;
+#[cfg(test)]
+mod wishes;
 
 use super::*;
 use crate::change::{DynoHealth, DynoSpec, Hold};
@@ -50,7 +52,7 @@ impl World {
     }
 
     fn arrive_in(&mut self, lane: Lane) -> Arrived {
-        let arrived = self.app.arrive(self.clock.now(), lane, 0);
+        let arrived = self.app.arrive(self.clock.now(), lane, 0, None);
         self.settle();
         arrived
     }

@@ -18,7 +18,12 @@ impl Checker<'_> {
     pub(super) fn web(&mut self, name: &str, app: &file::App, hosts: &[String]) -> Web {
         let pages = app.error_pages.iter().filter_map(|page| self.error_page(page)).collect();
         let redirects = self.redirects(&app.redirects, hosts);
-        Web { pages, redirects, auth: self.basic_auth(name, &app.basic_auth) }
+        Web {
+            pages,
+            redirects,
+            auth: self.basic_auth(name, &app.basic_auth),
+            sticky: self.sticky(&app.sticky),
+        }
     }
 
     fn error_page(&mut self, written: &Spanned<file::ErrorPage>) -> Option<ErrorPage> {

@@ -68,7 +68,7 @@ pub(super) fn keys(app: &App) -> Keys {
 }
 
 /// What the app shows the world.
-fn shown(Web { pages, redirects, auth }: &Web) -> Keys {
+fn shown(Web { pages, redirects, auth, sticky }: &Web) -> Keys {
     let users = auth.as_ref().map_or(&[][..], |auth| &auth.users);
     let users_file = auth.as_ref().and_then(|auth| auth.users_file.as_ref());
     vec![
@@ -77,6 +77,9 @@ fn shown(Web { pages, redirects, auth }: &Web) -> Keys {
         ("basic_auth.users", many(users)),
         ("basic_auth.users_file", or_none(users_file.map(|file| file.display()))),
         ("basic_auth.realm", or_none(auth.as_ref().map(|auth| &auth.realm))),
+        ("sticky.cookie", or_none(sticky.as_ref().map(|sticky| &sticky.cookie))),
+        ("sticky.wait", or_none(sticky.as_ref().map(|sticky| Period(sticky.wait)))),
+        ("sticky.secret_file", or_none(sticky.as_ref().and_then(|sticky| sticky.mark.as_ref()))),
     ]
 }
 

@@ -7,7 +7,7 @@ use toml::Spanned;
 use super::door::{ProxyWord, RateLimit};
 use super::health::Health;
 use super::tls::{Https, ToDynos};
-use super::web::{BasicAuth, ErrorPage, Redirect};
+use super::web::{BasicAuth, ErrorPage, Redirect, Sticky};
 use crate::config::key::{Key, Text};
 use crate::config::plan::Deploy;
 use crate::config::units::{Period, Size};
@@ -99,6 +99,8 @@ pub struct App {
     pub redirects: Vec<Spanned<Redirect>>,
     /// Who has to show a name and a password.
     pub basic_auth: BasicAuth,
+    /// Clients that are led back to the dyno that served them.
+    pub sticky: Sticky,
 }
 
 /// Which idle dyno serves the next request.

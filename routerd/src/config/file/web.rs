@@ -1,9 +1,10 @@
-//! The keys about what an app shows the world, as written: error pages, redirects, passwords.
+//! The keys about what an app shows the world, as written: error pages, redirects, passwords, cookies that name dynos.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::key::{Key, Text};
+use crate::config::units::Period;
 
 /// One of `error_pages`
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -59,4 +60,26 @@ pub struct BasicAuth {
     /// What the client is told that the password is for; empty: the app's name.
     #[schemars(extend("default" = ""))]
     pub realm: Key<String>,
+}
+
+/// `sticky = { ... }` of an app.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sticky {
+    /// The name of a cookie that leads a client back to the dyno that served it; empty: none is set. It names the
+    /// dyno in encrypted form, for this app alone, until the browser is closed (`Path=/; HttpOnly; SameSite=Lax`, and
+    /// `Secure` if the client came by TLS). Two apps on one host need two names. It is no promise: see `wait`.
+    #[schemars(extend("default" = ""))]
+    pub cookie: Key<String>,
+    /// The longest a request waits for its dyno alone. Until then it is passed over for other dynos, which serve
+    /// whoever waits for any; its own dyno goes to who came first of those who would take it. After that, and at once
+    /// if its dyno does not serve (any more), it has its place by arrival and any dyno, and the client gets a cookie
+    /// for that one. `"0s"`: only if it is idle.
+    #[schemars(extend("default" = "200ms", "x-floor" = "0s", "x-ceiling" = "1m"))]
+    pub wait: Key<Period>,
+    /// The file with the secret that the cookie's key is made of, of 16 bytes at least, for several routers and over
+    /// restarts; the newline at its end does not count. Empty: it is made of chance at each start, so that clients
+    /// lose their dynos then. It is read at each reload, even if this file has not changed.
+    #[schemars(extend("default" = "", "x-unit" = "file"))]
+    pub secret_file: Key<String>,
 }
