@@ -107,6 +107,8 @@ async fn t13_a_busy_dyno_is_not_probed_and_not_taken_out() {
     let rig = rig(&[&dynos[0], &dynos[1]], health).await;
     let long = [rig.spawn_get("/long?ms=2500"), rig.spawn_get("/long?ms=2500")];
     rig.are(2, DynoState::Busy).await;
+    // A probe is over before its dyno is taken, but a dyno reads a request only some time after it is sent.
+    until("both have theirs", || dynos.iter().all(Dyno::is_working)).await;
     let before: usize = dynos.iter().map(Dyno::asked).sum();
     while !long.iter().all(|long| long.is_finished()) {
         if dynos.iter().all(Dyno::is_working) {

@@ -158,7 +158,6 @@ async fn it_goes_over_without_files_too_and_another_release_in_the_file_is_deplo
 
     // The file says something new: what runs goes on, and gives way to it as in any deploy.
     let (newest, ends) = takes_over(new, &shop(&three, "release = 'v3'"), &folder.file("handover")).await;
-    assert!(newest.app().dynos.iter().any(|dyno| dyno.release.as_str() == "v2"));
     newest.runs("v3").await;
     load.more(20).await;
     ends.await.unwrap();
