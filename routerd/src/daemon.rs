@@ -183,14 +183,7 @@ impl Daemon {
         };
         let (upkeep, ended) = watch::channel(false);
         tokio::spawn(lasting.meters.clone().upkeep(ended));
-        let (config, file) = (Arc::new(first.clone()), Arc::new(first.clone()));
-        let shown = ArcSwap::from_pointee(Shown {
-            addresses: Vec::new(),
-            secure: Vec::new(),
-            admin: None,
-            config,
-            file,
-        });
+        let shown = ArcSwap::from_pointee(Shown::before(first));
         let (live, file, turn, under_way) =
             (Mutex::new(None), OnceLock::new(), Mutex::new(()), RwLock::new(()));
         let heir = Heir::new(before.as_mut().and_then(|before| before.offered.take()), before.is_some());
@@ -451,6 +444,12 @@ impl Shared {
 }
 
 impl Shown {
+    /// While it starts.
+    fn before(first: &Config) -> Self {
+        let (config, file) = (Arc::new(first.clone()), Arc::new(first.clone()));
+        Self { addresses: Vec::new(), secure: Vec::new(), admin: None, config, file }
+    }
+
     fn of(live: &Live) -> Self {
         let (config, file) = (Arc::clone(&live.config), Arc::clone(&live.file));
         let (plain, secure) = (live.addresses(Begins::Http), live.addresses(Begins::Tls));
