@@ -226,12 +226,13 @@ fn bodies_and_blocks() -> Vec<Case> {
     ]
 }
 
-/// What is sent without an end.
+/// What is sent without an end. What arrives in one go with the head of a request, at most about a megabyte, counts as
+/// part of it.
 fn floods() -> Vec<Case> {
     let pair =
         |stream: u32| [frame(HEADERS, WHOLE, stream, &get("/fine")), frame(RST_STREAM, 0, stream, &[0; 4])];
     let resets = (0..2000).flat_map(|n| pair(n * 2 + 1)).flatten().collect();
-    let empty = [open(1), frame(DATA, 0, 1, b"").repeat(200_000)].concat();
+    let empty = [open(1), frame(DATA, 0, 1, b"").repeat(330_000)].concat();
     vec![
         ("rapid reset", resets, CALM),
         (
@@ -245,7 +246,7 @@ fn floods() -> Vec<Case> {
         ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 7]).repeat(130_000), CALM),
         (
             "WINDOW_UPDATE",
-            [open(1), frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]).repeat(150_000)].concat(),
+            [open(1), frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]).repeat(230_000)].concat(),
             CALM,
         ),
         ("empty DATA", empty, CALM),
