@@ -17,8 +17,8 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// What a request asks for, if it does. Extended CONNECT for a WebSocket becomes GET; for anything else it stays what
-    /// it is, and is refused for it.
+    /// What a request asks for, if it does. Extended CONNECT for a WebSocket becomes GET; for anything else it stays
+    /// what it is, and is refused for it.
     pub(crate) fn of(head: &mut Parts) -> Option<Self> {
         if !connects(head) {
             let protocols = headers::upgrade(head)?;
