@@ -77,6 +77,7 @@
 //! | `proxy/request.rs` | the spine: steps 2 to 6 of one request |
 //! | `proxy/http2.rs` | step 2: a request that came over HTTP/2, in the words of HTTP/1.1 |
 //! | `proxy/answer.rs` | a fault as an HTTP answer |
+//! | `proxy/coding.rs` | which answers go to their clients in another coding |
 //! | `proxy/sticky.rs` | clients that come back to the dyno that served them |
 //! | `proxy/guard.rs` | who may refuse or answer a request before it takes a place in line |
 //! | `proxy/https.rs` | what goes with HTTPS: redirects, promises, and for which hosts a connection is |
@@ -104,6 +105,7 @@
 //! | `proxy/spool.rs` | an answer between a dyno and a slower client |
 //! | `proxy/spool/ring.rs` | where in its file the next bytes of an answer go |
 //! | `proxy/body.rs` | an answer's body on its way to the client |
+//! | `proxy/coded.rs` | an answer's body on its way through an encoder |
 //! | `proxy/answer.rs` | a fault as an HTTP answer |
 //! | `proxy/disk.rs` | bodies on disk: files, and how many bytes there may be |
 //! | `proxy/weights.rs` | lists with weights, as in Accept |

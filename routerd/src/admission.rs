@@ -138,8 +138,8 @@ impl Guard {
 mod tests {
     use std::net::IpAddr;
 
-    use http::HeaderMap;
     use http::uri::PathAndQuery;
+    use http::{HeaderMap, Method, Version};
 
     use super::*;
 
@@ -163,7 +163,8 @@ mod tests {
         fn ask(&self, address: &str, headers: &HeaderMap) -> Option<Fault> {
             let address: IpAddr = address.parse().unwrap();
             let path = &PathAndQuery::from_static("/");
-            let asking = Asking { app: &self.app, address, host: "shop.test", path, headers };
+            let (app, method, version) = (&self.app, &Method::GET, Version::HTTP_11);
+            let asking = Asking { app, address, host: "shop.test", path, method, version, headers };
             match self.guards.ask(&asking, &self.clock) {
                 Verdict::Refuse(refusal) => Some(refusal.fault),
                 Verdict::Pass | Verdict::Answer(_) | Verdict::Later(_) => None,

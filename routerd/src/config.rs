@@ -8,6 +8,7 @@ pub mod acme;
 pub mod auth;
 pub mod cert;
 mod check;
+pub mod compression;
 pub mod deploy;
 pub mod diff;
 pub mod door;

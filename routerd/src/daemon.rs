@@ -21,7 +21,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use router_core::Router;
 use router_core::change::Change;
 use router_core::ids::AppId;
-use router_core::proxy::{Asking, Failing, Proxy};
+use router_core::proxy::{Asking, Proxy};
 use tokio::sync::{Mutex, RwLock, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -51,9 +51,8 @@ use crate::handover::Stage;
 use crate::inherit::Inherited;
 use crate::log::AccessLog;
 use crate::metrics::Meters;
-use crate::pages::Pages;
-use crate::sticky::Bindings;
 use crate::tls::{self, Edge};
+use crate::web::Web;
 use crate::webhooks::Event;
 
 /// How long clients may ask once more on the connections they have when another process has taken over.
@@ -138,14 +137,10 @@ impl Daemon {
         let meters = Meters::new();
         let log = Arc::new(ArcSwapOption::from_pointee(log));
         let counts = Counts::default();
-        let (guards, pages, door) = (Guards::new(), Pages::default(), Door::default());
+        let (guards, web, door) = (Guards::new(), Web::new(first), Door::default());
         guards.set(first, router.clock());
         let tokens = Tokens::default();
-        pages.set(first);
-        let bindings = Bindings::new();
-        bindings.set(first);
-        let proxy = proxy(router, &meters, &counts, &log, (&guards, &pages));
-        let proxy = proxy.with_own(tokens.known()).with_sticky(Arc::new(bindings.clone()));
+        let proxy = web.on(proxy(router, &meters, &counts, &log, &guards)).with_own(tokens.known());
         spool::check(first).await?;
         spool::set(&proxy, first);
         let book = before.as_ref().map(|before| before.estate.book.clone());
@@ -163,8 +158,7 @@ impl Daemon {
             router: router.clone(),
             proxy,
             guards,
-            pages,
-            bindings,
+            web,
             door,
             meters,
             counts,
@@ -469,13 +463,12 @@ fn proxy(
     meters: &Meters,
     counts: &Counts,
     log: &Arc<ArcSwapOption<AccessLog>>,
-    (guards, pages): (&Guards, &Pages),
+    guards: &Guards,
 ) -> Proxy {
     let (meters, counts, log) = (meters.clone(), counts.clone(), Arc::clone(log));
-    let (guards, pages, clock) = (guards.clone(), pages.clone(), router.clock().clone());
+    let (guards, clock) = (guards.clone(), router.clock().clone());
     let guard = Arc::new(move |asking: &Asking<'_>| guards.ask(asking, &clock));
-    let pages = Arc::new(move |failing: &Failing<'_>| pages.find(failing));
-    Proxy::new(router.clone()).with_guard(guard).with_pages(pages).on_record(move |record| {
+    Proxy::new(router.clone()).with_guard(guard).on_record(move |record| {
         meters.count(&record);
         counts.count(&record);
         if let Some(log) = &*log.load() {

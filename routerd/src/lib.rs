@@ -69,6 +69,9 @@
 //! | `admission.rs` | Who an app lets in |
 //! | `admission/auth.rs` | Who shows a name and a password that an app knows |
 //! | `admission/rate.rs` | How often something happens |
+//! | `web.rs` | What apps show the world, as it is in place |
+//! | `compress.rs` | Compression of answers |
+//! | `compress/encoder.rs` | The encoders of the three codings, and the memory that all of them together may have |
 //! | `sticky.rs` | The cookies that name dynos |
 //! | `pages.rs` | The pages of all apps that have their own for faults |
 //! | `door.rs` | Connections of each address, and those that were turned away |
@@ -137,10 +140,12 @@
 //! | `config/access.rs` | Who may do what |
 //! | `config/acme.rs` | Certificates by ACME: which CA, which ways, and for which hosts |
 //! | `config/auth.rs` | Names and passwords of an app's users, as bcrypt hashes |
+//! | `config/compression.rs` | Which answers of an app are compressed, and how |
 //! | `config/check.rs` | From the file as written to the checked configuration |
 //! | `config/check/acme.rs` | Certificates by ACME: what they need of the rest of the file |
 //! | `config/check/admin.rs` | The admin listener |
 //! | `config/check/auth.rs` | The users of an app |
+//! | `config/check/compression.rs` | Which answers of an app are compressed, and how |
 //! | `config/check/http2.rs` | HTTP/2 in front |
 //! | `config/check/web.rs` | What an app shows the world |
 //! | `config/check/sticky.rs` | How an app binds clients to dynos |
@@ -199,6 +204,8 @@ mod socket;
 pub mod guard;
 mod stream;
 mod admission;
+mod web;
+mod compress;
 mod sticky;
 mod pages;
 mod door;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use crate::fault::Fault;
+use crate::proxy::coded::Coded;
 use crate::proxy::record::Open;
 use crate::proxy::spool::{End, Reader};
 use crate::proxy::upgrade::Upgrade;
@@ -28,6 +29,8 @@ enum Kind {
     Whole { frames: VecDeque<Frame<Bytes>>, left: u64 },
     /// It comes from the dyno while the client reads. `left`: what is still to come, if that is known.
     Spooled { reader: Reader, left: Option<u64> },
+    /// Either of them, in another coding: how long it becomes is not known.
+    Coded(Box<Coded>),
     /// There is none: the connection changes its protocol.
     Upgraded(Option<Box<Upgrade>>),
 }
@@ -58,6 +61,10 @@ impl Body {
         Self { kind: Kind::Spooled { reader, left: length }, open: Some(open) }
     }
 
+    pub(crate) fn coded(coded: Box<Coded>, open: Open) -> Self {
+        Self { kind: Kind::Coded(coded), open: Some(open) }
+    }
+
     pub(crate) fn upgraded(upgrade: Upgrade) -> Self {
         Self { kind: Kind::Upgraded(Some(Box::new(upgrade))), open: None }
     }
@@ -67,7 +74,7 @@ impl Body {
     pub fn take_upgrade(&mut self) -> Option<Box<Upgrade>> {
         match &mut self.kind {
             Kind::Upgraded(upgrade) => upgrade.take(),
-            Kind::Whole { .. } | Kind::Spooled { .. } => None,
+            Kind::Whole { .. } | Kind::Spooled { .. } | Kind::Coded(_) => None,
         }
     }
 
@@ -76,6 +83,16 @@ impl Body {
             let bytes = data.len() as u64;
             open.note(|record| record.bytes += bytes);
         }
+    }
+
+    /// The dyno's part is over, well or not.
+    fn ended(&mut self, End { service, fault }: End) -> Option<Result<Frame<Bytes>, BrokenOff>> {
+        if let Some(open) = &mut self.open {
+            open.note(|record| record.service = service);
+            fault.into_iter().for_each(|fault| open.fault(fault));
+        }
+        self.close();
+        fault.map(|fault| Err(BrokenOff(fault)))
     }
 
     /// The request is over: its record closes now, not when the connection gets round to dropping this.
@@ -126,13 +143,17 @@ impl http_body::Body for Body {
                     }
                     Poll::Ready(Some(Ok(frame)))
                 }
-                Err(End { service, fault }) => {
-                    if let Some(open) = &mut this.open {
-                        open.note(|record| record.service = service);
-                        fault.into_iter().for_each(|fault| open.fault(fault));
-                    }
+                Err(end) => Poll::Ready(this.ended(end)),
+            },
+            Kind::Coded(coded) => match ready!(coded.poll_next(cx)) {
+                Ok(frame) => {
+                    this.count(&frame);
+                    Poll::Ready(Some(Ok(frame)))
+                }
+                Err(Some(end)) => Poll::Ready(this.ended(end)),
+                Err(None) => {
                     this.close();
-                    Poll::Ready(fault.map(|fault| Err(BrokenOff(fault))))
+                    Poll::Ready(None)
                 }
             },
         }
@@ -142,6 +163,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Whole { frames, .. } => frames.is_empty(),
             Kind::Spooled { left, .. } => *left == Some(0),
+            Kind::Coded(_) => false,
             Kind::Upgraded(_) => true,
         }
     }
@@ -151,7 +173,7 @@ impl http_body::Body for Body {
             Kind::Whole { frames, left } if frames.iter().all(Frame::is_data) => SizeHint::with_exact(*left),
             Kind::Spooled { left: Some(left), .. } => SizeHint::with_exact(*left),
             Kind::Upgraded(_) => SizeHint::with_exact(0),
-            Kind::Whole { .. } | Kind::Spooled { left: None, .. } => SizeHint::default(),
+            Kind::Whole { .. } | Kind::Spooled { left: None, .. } | Kind::Coded(_) => SizeHint::default(),
         }
     }
 }
@@ -160,7 +182,7 @@ impl Drop for Body {
     fn drop(&mut self) {
         let unread = match &self.kind {
             Kind::Whole { frames, .. } => !frames.is_empty(),
-            Kind::Spooled { .. } => true,
+            Kind::Spooled { .. } | Kind::Coded(_) => true,
             Kind::Upgraded(_) => false,
         };
         if let Some(open) = self.open.as_mut().filter(|_| unread) {

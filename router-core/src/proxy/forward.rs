@@ -16,6 +16,7 @@ use crate::limits::Protocol;
 use crate::policy::health::Outcome;
 use crate::proxy::body::Body;
 use crate::proxy::client::Interim;
+use crate::proxy::coded::Coded;
 use crate::proxy::dial::Conn;
 use crate::proxy::disk::{Disk, Share};
 use crate::proxy::flight::{Collected, Flight, Trouble};
@@ -126,6 +127,8 @@ pub(crate) enum Rest {
     Whole(VecDeque<Frame<Bytes>>),
     /// With its length, if that is known.
     Spooled(Reader, Option<u64>),
+    /// Either of them on its way through an encoder.
+    Coded(Box<Coded>),
     /// There is none: the connection goes on in another protocol.
     Upgraded(Box<Switched>),
 }
@@ -135,6 +138,7 @@ impl Reply {
         let body = match self.rest {
             Rest::Whole(frames) => Body::whole(frames, open),
             Rest::Spooled(reader, length) => Body::spooled(reader, length, open),
+            Rest::Coded(coded) => Body::coded(coded, open),
             Rest::Upgraded(switched) => Body::upgraded(Upgrade::new(*switched, open)),
         };
         Response::from_parts(self.head, body)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Method, Response, Version};
 
 use crate::fault::Fault;
 use crate::ids::AppId;
@@ -31,6 +31,10 @@ pub struct Asking<'a> {
     pub host: &'a str,
     /// Its path and query.
     pub path: &'a PathAndQuery,
+    /// Its method.
+    pub method: &'a Method,
+    /// The version of HTTP that its client speaks.
+    pub version: Version,
     /// Its headers.
     pub headers: &'a HeaderMap,
 }

@@ -17,6 +17,7 @@ use crate::proxy::answer::{self, Pages, Told};
 use crate::proxy::body::Body;
 use crate::proxy::canary;
 use crate::proxy::client::Client;
+use crate::proxy::coding::{self, Codings};
 use crate::proxy::disk::{Disk, Share};
 use crate::proxy::forward::{Attempt, Failed, Reply, send};
 use crate::proxy::grpc::{self, Call};
@@ -43,6 +44,7 @@ pub struct Proxy {
     pub(super) own: Option<own::Known>,
     pages: Option<Pages>,
     sticky: Option<Arc<dyn Sticky>>,
+    codings: Option<Codings>,
     memory: Memory,
     disk: Disk,
     hook: Arc<Hook>,
@@ -64,6 +66,7 @@ impl Proxy {
             guard: None,
             pages: None,
             sticky: None,
+            codings: None,
             own: None,
             memory: Memory::default(),
             disk: Disk::default(),
@@ -97,6 +100,13 @@ impl Proxy {
     #[must_use]
     pub fn with_sticky(mut self, sticky: Arc<dyn Sticky>) -> Self {
         self.sticky = Some(sticky);
+        self
+    }
+
+    /// Who compresses answers, or codes them in another way.
+    #[must_use]
+    pub fn with_codings(mut self, codings: Codings) -> Self {
+        self.codings = Some(codings);
         self
     }
 
@@ -191,7 +201,9 @@ impl Proxy {
                 return Ok(reply);
             }
             let (id, host, path, headers) = (found.id(), &*target.host, &target.path, &head.headers);
-            let asking = Asking { app: id, address, host, path, headers };
+            let (method, version) = (&head.method, head.version);
+            let asking = Asking { app: id, address, host, path, method, version, headers };
+            let coder = coding::coder(self.codings.as_ref(), &asking, call.is_some());
             let wish = self.sticky.as_ref().and_then(|sticky| sticky.wish(&asking));
             let secure = sticky::is_secure(headers);
             match self.ask(&asking).reply().await {
@@ -209,7 +221,7 @@ impl Proxy {
                 Attempt { method, path, headers, upload, interim, upgrade, trailers, ends, memory, disk };
             let mut reply = self.forward(client, found, attempt, (overdue, wish), &mut open).await?;
             sticky::bind(self.sticky.as_ref(), found.id(), wish, secure, (&mut reply, &mut open));
-            Ok(reply)
+            Ok(reply.coded(coder))
         }
         .await;
         match answer {

@@ -188,6 +188,7 @@ mod tests {
     use std::task::Poll;
 
     use http::uri::PathAndQuery;
+    use http::{Method, Version};
     use router_core::ids::AppId;
 
     use super::*;
@@ -212,7 +213,8 @@ mod tests {
     fn ask(auth: &Auth, headers: &HeaderMap, last: u8) -> Verdict {
         let (app, path) = (AppId::new("shop"), PathAndQuery::from_static("/"));
         let address = IpAddr::from([192, 0, 2, last]);
-        auth.ask(&Asking { app: &app, address, host: "shop.test", path: &path, headers })
+        let (path, method, version) = (&path, &Method::GET, Version::HTTP_11);
+        auth.ask(&Asking { app: &app, address, host: "shop.test", path, method, version, headers })
     }
 
     async fn said(verdict: Verdict) -> Option<u16> {

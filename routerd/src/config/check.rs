@@ -3,6 +3,7 @@
 mod acme;
 mod admin;
 mod auth;
+mod compression;
 mod door;
 mod http2;
 mod spool;

@@ -1,6 +1,8 @@
-//! What an app shows the world: its own pages for faults, what it sends elsewhere, to whom, and by which dyno.
+//! What an app shows the world: its own pages for faults, what it sends elsewhere, to whom, by which dyno, in which
+//! coding.
 
 use super::auth::BasicAuth;
+use super::compression::Compression;
 use super::pages::ErrorPage;
 use super::redirects::Redirect;
 use super::sticky::Sticky;
@@ -17,4 +19,6 @@ pub struct Web {
     pub auth: Option<BasicAuth>,
     /// `sticky`
     pub sticky: Option<Sticky>,
+    /// `compression`, `compression_min`, `compression_types`
+    pub compression: Compression,
 }

@@ -41,9 +41,8 @@ use crate::health::Watch;
 use crate::inherit::{self, Inherited, Place};
 use crate::log::{AccessLog, Format};
 use crate::metrics::{Meters, Scrape};
-use crate::pages::Pages;
-use crate::sticky::Bindings;
 use crate::tls::{self, Edge};
+use crate::web::Web;
 
 /// How long the start, and a reload that adds apps, wait for the first answers about names of dynos.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
@@ -56,8 +55,7 @@ pub(super) struct Lasting {
     /// Without the rules of any configuration.
     pub(super) proxy: Proxy,
     pub(super) guards: Guards,
-    pub(super) pages: Pages,
-    pub(super) bindings: Bindings,
+    pub(super) web: Web,
     pub(super) door: Door,
     pub(super) meters: Meters,
     pub(super) counts: Counts,
@@ -248,8 +246,7 @@ impl Live {
         lasting.acme.set(opened.acme);
         lasting.guards.set(new, lasting.router.clock());
         spool::set(&lasting.proxy, new);
-        lasting.pages.set(new);
-        lasting.bindings.set(new);
+        lasting.web.set(new);
         lasting.terms.store(Arc::new(lasting.terms_of(new, opened.tls)));
         lasting.trail.set(new);
         if lasting.log_is_ours && changes_log(diff) {

@@ -145,6 +145,8 @@ fn another(path: &str, schema: &Value) -> Value {
             return json!([{ "on": ["5xx"], "html": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml") }]);
         }
         _ if path.ends_with(".redirects") => return json!([{ "from": "/old", "to": "/new" }]),
+        _ if path.ends_with(".compression") => return json!(["br", "gzip"]),
+        _ if path.ends_with(".compression_types") => return json!(["text/*"]),
         _ if path.ends_with("sticky.cookie") => return json!("dyno"),
         _ if path.ends_with("basic_auth.users") => return json!([USER]),
         _ if path.ends_with("basic_auth.realm") => return json!("tests"),

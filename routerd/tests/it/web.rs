@@ -1,6 +1,7 @@
 //! What an app shows the world: its own pages for faults, and what it sends elsewhere.
 
 mod auth;
+mod compression;
 mod pages;
 mod redirects;
 mod sticky;

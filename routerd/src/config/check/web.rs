@@ -23,6 +23,7 @@ impl Checker<'_> {
             redirects,
             auth: self.basic_auth(name, &app.basic_auth),
             sticky: self.sticky(&app.sticky),
+            compression: self.compression(app),
         }
     }
 

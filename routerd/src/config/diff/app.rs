@@ -83,7 +83,7 @@ fn door(Admission { allow, deny, rate_limit }: &Admission) -> Keys {
 }
 
 /// What the app shows the world.
-fn shown(Web { pages, redirects, auth, sticky }: &Web) -> Keys {
+fn shown(Web { pages, redirects, auth, sticky, compression }: &Web) -> Keys {
     let users = auth.as_ref().map_or(&[][..], |auth| &auth.users);
     let users_file = auth.as_ref().and_then(|auth| auth.users_file.as_ref());
     vec![
@@ -95,6 +95,9 @@ fn shown(Web { pages, redirects, auth, sticky }: &Web) -> Keys {
         ("sticky.cookie", or_none(sticky.as_ref().map(|sticky| &sticky.cookie))),
         ("sticky.wait", or_none(sticky.as_ref().map(|sticky| Period(sticky.wait)))),
         ("sticky.secret_file", or_none(sticky.as_ref().and_then(|sticky| sticky.mark.as_ref()))),
+        ("compression", or_none(compression.shown())),
+        ("compression_min", one(Size(compression.min))),
+        ("compression_types", many(&compression.kinds)),
     ]
 }
 

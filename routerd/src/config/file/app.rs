@@ -8,6 +8,7 @@ use super::door::{ProxyWord, RateLimit};
 use super::health::Health;
 use super::tls::{Https, ToDynos};
 use super::web::{BasicAuth, ErrorPage, Redirect, Sticky};
+use crate::config::compression::Kind;
 use crate::config::key::{Key, Text};
 use crate::config::plan::Deploy;
 use crate::config::units::{Period, Size};
@@ -120,6 +121,23 @@ pub struct App {
     pub basic_auth: BasicAuth,
     /// Clients that are led back to the dyno that served them.
     pub sticky: Sticky,
+    /// The codings in which answers are compressed, the one that is liked best first: `"zstd"`, `"br"`, `"gzip"`;
+    /// empty: none is. The client's weights (`Accept-Encoding`) come first. Never compressed are answers that are
+    /// encoded already or say what their bytes are (`Content-Digest`), parts (206), `Cache-Control: no-transform` of
+    /// either side, `text/event-stream`, gRPC, and what goes to HTTP/1.0. All that may be compressed get
+    /// `Vary: Accept-Encoding`, those that are a weak `ETag`. What the dyno has sent is not held back. The encoders of
+    /// all apps have 256 MiB (gzip 400 KiB each, zstd 1.5 MiB, br 2.5 MiB); what they have no room for goes as it is.
+    /// Pages that show secrets beside what a request sent can be guessed by their length (BREACH): let those say
+    /// `no-transform`.
+    #[schemars(extend("default" = [], "maxItems" = 3))]
+    pub compression: Key<Vec<Text>>,
+    /// Answers shorter than this are not compressed, if their length is known.
+    #[schemars(extend("default" = "1KiB", "x-floor" = "0B", "x-ceiling" = "1GiB"))]
+    pub compression_min: Key<Size>,
+    /// The media types that are compressed: `"text/html"`, all of a type (`"text/*"`), or all with an ending
+    /// (`"+json"`).
+    #[schemars(extend("default" = Kind::DEFAULT, "maxItems" = 100))]
+    pub compression_types: Key<Vec<Text>>,
 }
 
 /// Which idle dyno serves the next request.

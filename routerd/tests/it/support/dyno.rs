@@ -5,7 +5,8 @@
 //! an answer, `do=cut` end after the first part, `do=hang` never answer, `do=reads` the same but
 //! end when the other side closes, `do=stall` fall silent after the first part, `do=garbage` · `keep=0` close after the
 //! answer · `next=close` end without an answer when the next request comes on this connection · `readms` pause that
-//! long after each read of the body · `early=1` answer before the body has been read.
+//! long after each read of the body · `early=1` answer before the body has been read · `kind` its media type, and
+//! the body is that of [`text`].
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -299,13 +300,16 @@ async fn answer(stream: &TcpStream, script: &Script, working: Working<'_>) -> bo
     let frame =
         if chunks { "Transfer-Encoding: chunked".into() } else { format!("Content-Length: {length}") };
     let close = if script.is("keep", "0") { "Connection: close\r\n" } else { "" };
-    let mut out = format!("HTTP/1.1 200 OK\r\n{frame}\r\n{close}\r\n").into_bytes();
+    let kind = script.get("kind").map_or_else(String::new, |kind| format!("Content-Type: {kind}\r\n"));
+    let text = if kind.is_empty() { vec![b'x'; length] } else { text(length) };
+    let mut out = format!("HTTP/1.1 200 OK\r\n{frame}\r\n{kind}{close}\r\n").into_bytes();
     for part in 0..parts {
-        let piece = length * (part + 1) / parts - length * part / parts;
+        let (from, to) = (length * part / parts, length * (part + 1) / parts);
+        let piece = to - from;
         if chunks {
             out.extend_from_slice(format!("{piece:x}\r\n").as_bytes());
         }
-        out.resize(out.len() + piece, b'x');
+        out.extend_from_slice(&text[from..to]);
         if chunks {
             out.extend_from_slice(if part + 1 == parts { b"\r\n0\r\n\r\n" } else { b"\r\n" });
         }
@@ -327,6 +331,16 @@ async fn answer(stream: &TcpStream, script: &Script, working: Working<'_>) -> bo
         }
     }
     true
+}
+
+/// A text of that length, in which nothing stands in one place alone and little comes again soon.
+pub(crate) fn text(length: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    let mut letter = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        b"etaoin shrdlu\n<p>"[(state >> 28) as usize]
+    };
+    std::iter::repeat_with(&mut letter).take(length).collect()
 }
 
 /// The query of a path.
