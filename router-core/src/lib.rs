@@ -106,7 +106,6 @@
 //! | `proxy/spool/ring.rs` | where in its file the next bytes of an answer go |
 //! | `proxy/body.rs` | an answer's body on its way to the client |
 //! | `proxy/coded.rs` | an answer's body on its way through an encoder |
-//! | `proxy/answer.rs` | a fault as an HTTP answer |
 //! | `proxy/disk.rs` | bodies on disk: files, and how many bytes there may be |
 //! | `proxy/weights.rs` | lists with weights, as in Accept |
 //! | `proxy/memory.rs` | how many bytes of bodies are held, and how many may be |
