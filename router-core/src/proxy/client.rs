@@ -23,6 +23,8 @@ pub struct Client {
     pub(crate) local_ip: IpAddr,
     pub(crate) forwarded_for: HeaderValue,
     pub(crate) local_port: u16,
+    /// The same, as the value of a header.
+    pub(crate) port_shown: HeaderValue,
     pub(crate) tls: bool,
     pub(crate) serves: Option<Serves>,
     pub(crate) certificate: Option<Option<HeaderValue>>,
@@ -43,6 +45,7 @@ impl Client {
             local_ip,
             forwarded_for,
             local_port,
+            port_shown: HeaderValue::from(local_port),
             tls: false,
             trust: None,
             serves: None,

@@ -1,6 +1,6 @@
 //! A connection to a dyno: opened when there is none, polled by whoever holds the lease, parked with the dyno.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub(crate) struct Conn {
     talk: Talk,
     heard: Arc<Heard>,
     secured: Option<Secured>,
+    /// It was given a request since it was last driven.
+    sent_now: bool,
     /// When it was last parked; `None` while it is new.
     pub(crate) parked: Option<Instant>,
 }
@@ -84,7 +86,7 @@ impl Conn {
     }
 
     /// The dyno's connection from a lease before or beside this one, if it can be used.
-    pub(crate) async fn warm(lease: &mut Lease, limits: &Limits) -> Option<Box<Self>> {
+    pub(crate) fn warm(lease: &mut Lease, limits: &Limits) -> Option<Box<Self>> {
         let now = lease.app().shared().now();
         let parcel = lease.take_parcel::<Self>();
         match limits.protocol {
@@ -96,7 +98,8 @@ impl Conn {
                 if bound || now.duration_since(parked) > limits.keepalive || !conn.is_as(limits) {
                     return None;
                 }
-                poll_fn(|cx| Poll::Ready(conn.is_reusable(cx))).await.then_some(conn)
+                // Nobody is to be woken by what is only looked at: who sends next drives it again.
+                conn.is_reusable(&mut Context::from_waker(Waker::noop())).then_some(conn)
             }
             Protocol::H2c => lease.common::<Common>().warm(limits, now).map(Self::shared),
         }
@@ -118,7 +121,13 @@ impl Conn {
     }
 
     fn shared(link: Arc<Link>) -> Box<Self> {
-        Box::new(Self { talk: Talk::Http2(link), heard: Arc::default(), secured: None, parked: None })
+        Box::new(Self {
+            talk: Talk::Http2(link),
+            heard: Arc::default(),
+            secured: None,
+            sent_now: false,
+            parked: None,
+        })
     }
 
     async fn http1(stream: Wire, secured: Option<&Secured>) -> Result<Box<Self>, Fault> {
@@ -133,11 +142,12 @@ impl Conn {
         let shake = http.handshake(io).await;
         let (sender, driver) = shake.map_err(|_| Fault::ConnectRefused)?;
         let talk = Talk::Http1 { sender, driver: Some(driver), over: false };
-        Ok(Box::new(Self { talk, heard, secured: secured.cloned(), parked: None }))
+        Ok(Box::new(Self { talk, heard, secured: secured.cloned(), sent_now: false, parked: None }))
     }
 
     /// Sends a request; the head of its answer comes while the connection is driven.
     pub(crate) fn send(&mut self, mut request: Request<ToDyno>) -> Head {
+        self.sent_now = true;
         match &mut self.talk {
             Talk::Http1 { sender, .. } => Box::pin(sender.try_send_request(request)),
             Talk::Http2(link) => {
@@ -176,6 +186,41 @@ impl Conn {
         Poll::Ready(())
     }
 
+    /// Looks for what this connection brings its one request, and drives it as long as there is nothing. It is called
+    /// again when the waker is called.
+    ///
+    /// A connection of HTTP/1.1 is moved by nobody else, so what it brings is here after it was driven or not at all,
+    /// and no waker is given to wait for it: hyper's two halves would call that of the task that is running, which
+    /// would run once more for nothing, and again at the next request. The waker is given only for the last drive, to
+    /// the socket and the client's body.
+    pub(crate) fn poll_for<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut look: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        if self.is_shared() {
+            return look(cx);
+        }
+        let quiet = &mut Context::from_waker(Waker::noop());
+        // A new request has to be sent before there can be anything.
+        if !std::mem::take(&mut self.sent_now) {
+            if let Poll::Ready(found) = look(quiet) {
+                return Poll::Ready(found);
+            }
+            let _ = self.poll_drive(quiet);
+            if let Poll::Ready(found) = look(quiet) {
+                return Poll::Ready(found);
+            }
+        }
+        let _ = self.poll_drive(cx);
+        let found = look(quiet);
+        // Whoever looks with no budget left sees nothing, and would have to be woken.
+        if found.is_pending() && !tokio::task::coop::has_budget_remaining() {
+            cx.waker().wake_by_ref();
+        }
+        found
+    }
+
     /// The socket, and what was read from it and is part of no answer, once the connection is over because the dyno has
     /// changed the protocol. `None`: it is not over, or broke. Then it is closed.
     pub(crate) fn into_io(self: Box<Self>) -> Option<(Counted, Bytes)> {
@@ -187,6 +232,11 @@ impl Conn {
     /// Whether other leases of its dyno have it too.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.talk, Talk::Http2(_))
+    }
+
+    /// Whether nothing is under way, as far as was read. Says nothing of a connection that is shared.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(&self.talk, Talk::Http1 { sender, over: false, .. } if sender.is_ready())
     }
 
     /// Whether the next request can go over it: nothing is under way and the dyno has not closed it.

@@ -151,17 +151,15 @@ impl Flight {
         let Some(parts) = &mut self.0 else { return Err(Fault::Platform) };
         let mut frames = VecDeque::new();
         let mut spare = if parts.memory.is_full() { 0 } else { parts.limits.response_spool };
-        let mut timer = whole.then(|| Box::pin(sleep(parts.limits.idle)));
-        let mut acknowledged = false;
+        let (mut timer, mut acknowledged) = (None, false);
         let result = poll_fn(|cx| {
             loop {
                 match parts.poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => {
                         spare = spare.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
                         frames.push_back(frame);
-                        if let Some(timer) = &mut timer {
-                            timer.as_mut().reset(Instant::now() + parts.limits.idle);
-                        } else if spare == 0 {
+                        timer = None;
+                        if !whole && spare == 0 {
                             return Poll::Ready(Ok(false));
                         }
                     }
@@ -174,8 +172,9 @@ impl Flight {
                         acknowledged = true;
                         parts.conn.expects_more();
                     }
+                    Poll::Pending if !whole => return Poll::Ready(Ok(false)),
                     Poll::Pending => {
-                        let Some(timer) = &mut timer else { return Poll::Ready(Ok(false)) };
+                        let timer = timer.get_or_insert_with(|| Box::pin(sleep(parts.limits.idle)));
                         let late = timer.as_mut().poll(cx).is_ready();
                         return if late { Poll::Ready(Err(Fault::IdleConnection)) } else { Poll::Pending };
                     }
@@ -326,12 +325,9 @@ impl Parts {
         mut timer: Pin<&mut Sleep>,
     ) -> Poll<Result<Response<Incoming>, Option<Unsent>>> {
         let Stage::Head(head) = &mut self.stage else { return Poll::Ready(Err(None)) };
-        // The connection first: it is what makes the head ready.
-        let over = self.conn.poll_drive(cx);
-        if let Poll::Ready(result) = head.as_mut().poll(cx) {
+        if let Poll::Ready(result) = self.conn.poll_for(cx, |cx| head.as_mut().poll(cx)) {
             return Poll::Ready(result.map_err(Some));
         }
-        debug_assert!(over.is_pending(), "a connection that is over has told the request");
         while timer.as_mut().poll(cx).is_ready() {
             let patience = self.patience();
             if patience.is_zero() {
@@ -354,8 +350,8 @@ impl Parts {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let Stage::Body(body) = &mut self.stage else { return Poll::Ready(Some(Err(Fault::Platform))) };
-        let _ = self.conn.poll_drive(cx);
-        let frame = Pin::new(body).poll_frame(cx).map_err(|error| match error.is_parse() {
+        let frame = self.conn.poll_for(cx, |cx| Pin::new(&mut *body).poll_frame(cx));
+        let frame = frame.map_err(|error| match error.is_parse() {
             true => Fault::PoorlyFormatted,
             false => Fault::ServerInterrupted,
         });
@@ -366,7 +362,7 @@ impl Parts {
     fn park(&mut self, cx: &mut Context<'_>) {
         let bound = self.limits.proxy_protocol != ProxyHeader::Off;
         let kept = !bound && (!self.limits.keepalive.is_zero() || self.conn.is_shared());
-        let keep = kept && !self.doubtful && self.conn.is_reusable(cx);
+        let keep = kept && !self.doubtful && (self.conn.is_idle() || self.conn.is_reusable(cx));
         self.conn.parked = keep.then(|| self.lease.app().shared().now());
     }
 
@@ -432,8 +428,7 @@ impl Parts {
     fn poll_to_end(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             if let Stage::Head(head) = &mut self.stage {
-                let _ = self.conn.poll_drive(cx);
-                match head.as_mut().poll(cx) {
+                match self.conn.poll_for(cx, |cx| head.as_mut().poll(cx)) {
                     Poll::Ready(Ok(response)) => {
                         let (head, body) = response.into_parts();
                         self.answered(&head, body);

@@ -71,7 +71,7 @@ pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Ope
     let limits = lease.limits();
     let clock = lease.app().shared().clock().clone();
     headers::dispatched(&mut attempt.headers, lease.waited(), lease.app().gauges().0);
-    let mut conn = Conn::warm(&mut lease, &limits).await;
+    let mut conn = Conn::warm(&mut lease, &limits);
     loop {
         let reused = conn.is_some();
         let conn_now = match conn.take() {
@@ -79,7 +79,7 @@ pub(crate) async fn send(mut lease: Lease, attempt: &mut Attempt, open: &mut Ope
             None => {
                 let (before, (from, to)) = (clock.now(), attempt.ends);
                 let preamble = preamble::of_client(limits.proxy_protocol, from, to);
-                match Conn::open(&mut lease, &limits, &preamble).await {
+                match Box::pin(Conn::open(&mut lease, &limits, &preamble)).await {
                     Ok(conn) => {
                         open.note(|record| record.connect = clock.now().duration_since(before));
                         conn
@@ -159,7 +159,8 @@ async fn receive(
             flight.fail();
             return Err(Fault::PoorlyFormatted);
         };
-        return switch(head, flight, open, asked, protocols).await;
+        // What is rare stands in a box, so that every request is smaller by it.
+        return Box::pin(switch(head, flight, open, asked, protocols)).await;
     }
     if asked.is_some_and(|asked| asked.is_missed_by(head.status)) {
         flight.abandon();

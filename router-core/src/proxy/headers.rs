@@ -9,6 +9,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use crate::proxy::client::Client;
 use crate::proxy::origin::{self, Origin};
 
+/// How many headers a request gets on its way to a dyno.
+const ADDED: usize = 10;
+
 /// Our name in Via, after the version in which the message came (RFC 9110 section 7.6.3).
 const VIA: &str = "1.1 routerd";
 const VIA_2: &str = "2.0 routerd";
@@ -36,21 +39,36 @@ static X_QUEUE_DEPTH: HeaderName = HeaderName::from_static("x-queue-depth");
 
 /// Takes the headers of one connection out, including those that Connection names (RFC 9110 section 7.6.1).
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-            // What frames the message, or says who it is for, is not the client's to strip.
-            .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
-            .collect();
-        for name in named {
-            headers.remove(name);
+    // One look at what is there costs less than asking for each that may be.
+    let mut there = [false; HOP_BY_HOP.len()];
+    for name in headers.keys() {
+        if let Some(place) = HOP_BY_HOP.iter().position(|known| known == name) {
+            there[place] = true;
         }
     }
-    for name in &HOP_BY_HOP {
+    if there[0] {
+        remove_named(headers);
+    }
+    for (name, _) in HOP_BY_HOP.iter().zip(there).filter(|(_, there)| *there) {
+        headers.remove(name);
+    }
+}
+
+/// Takes the headers out that Connection names.
+fn remove_named(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        // The usual two name no header, or one that goes in any case.
+        .filter(|name| !name.eq_ignore_ascii_case("keep-alive") && !name.eq_ignore_ascii_case("close"))
+        .filter_map(|name| HeaderName::try_from(name).ok())
+        // What frames the message, or says who it is for, is not the client's to strip.
+        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
+        .collect();
+    for name in named {
         headers.remove(name);
     }
 }
@@ -105,6 +123,8 @@ pub(crate) fn to_dyno(
 ) -> Identity {
     remove_hop_by_hop(headers);
     headers.remove(header::EXPECT);
+    // All that is added below and by `dispatched`, in one growth.
+    headers.reserve(ADDED);
     let request_id = if trusted_request_id { request_id(headers) } else { new_request_id() };
     headers.insert(X_REQUEST_ID.clone(), request_id.clone());
     let origin = origin::tell(headers, client);
@@ -143,8 +163,13 @@ pub(crate) struct Identity {
 /// What the dyno is told of the line: the wait in ms and the number of requests still in it.
 pub(crate) fn dispatched(headers: &mut HeaderMap, wait: Duration, depth: u64) {
     let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-    headers.insert(X_QUEUE_WAIT.clone(), HeaderValue::from(millis));
-    headers.insert(X_QUEUE_DEPTH.clone(), HeaderValue::from(depth));
+    headers.insert(X_QUEUE_WAIT.clone(), number(millis));
+    headers.insert(X_QUEUE_DEPTH.clone(), number(depth));
+}
+
+/// A number as a value. Most are 0, which needs no memory.
+fn number(number: u64) -> HeaderValue {
+    if number == 0 { HeaderValue::from_static("0") } else { HeaderValue::from(number) }
 }
 
 /// Whether a body comes as it is or in chunks and in no other coding: hyper undoes only chunks, and the name of what is
@@ -161,9 +186,13 @@ pub(crate) fn to_client(headers: &mut HeaderMap, version: Version) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         // The chunks count (RFC 9112 section 6.3); a length beside them would frame the client's side wrongly.
         headers.remove(header::CONTENT_LENGTH);
-    } else if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
-        // Several that agree become one.
-        headers.insert(header::CONTENT_LENGTH, length);
+    } else {
+        let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+        if let (Some(length), Some(_)) = (lengths.next(), lengths.next()) {
+            // Several that agree become one.
+            let length = length.clone();
+            headers.insert(header::CONTENT_LENGTH, length);
+        }
     }
     remove_hop_by_hop(headers);
     append_via(headers, version);

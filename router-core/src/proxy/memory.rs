@@ -38,8 +38,8 @@ impl Memory {
         self.0.held.load(Ordering::Relaxed)
     }
 
-    /// Whether as many are held as may be.
-    pub(crate) fn is_full(&self) -> bool {
+    /// Whether as many are held as may be; never without a bound.
+    pub fn is_full(&self) -> bool {
         let most = self.0.most.load(Ordering::Relaxed);
         most > 0 && self.held() >= most
     }

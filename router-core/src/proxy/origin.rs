@@ -32,14 +32,14 @@ pub(crate) struct Origin {
 pub(crate) fn tell(headers: &mut HeaderMap, client: &Client) -> Origin {
     let Some(trust) = &client.trust else {
         let list = appended(headers, &client.forwarded_for);
-        put(headers, list.clone(), scheme(client.tls), client.local_port);
+        put(headers, list.clone(), scheme(client.tls), client.port_shown.clone());
         return Origin { address: client.address(), shown: list };
     };
     if !trust(client.address()) {
         for name in [&header::FORWARDED, &X_FORWARDED_HOST] {
             headers.remove(name);
         }
-        put(headers, client.forwarded_for.clone(), scheme(client.tls), client.local_port);
+        put(headers, client.forwarded_for.clone(), scheme(client.tls), client.port_shown.clone());
         return Origin { address: client.address(), shown: client.forwarded_for.clone() };
     }
     let address = right_most_stranger(headers, client.address(), trust);
@@ -48,7 +48,8 @@ pub(crate) fn tell(headers: &mut HeaderMap, client: &Client) -> Origin {
     let port = one(headers, &X_FORWARDED_PORT).and_then(|text| text.parse().ok()).filter(|port| *port > 0);
     // A port of ours says nothing about a scheme that is spoken elsewhere.
     let usual = told.map_or(client.local_port, |scheme| if scheme == "https" { 443 } else { 80 });
-    put(headers, list, told.unwrap_or_else(|| scheme(client.tls)), port.unwrap_or(usual));
+    let port = HeaderValue::from(port.unwrap_or(usual));
+    put(headers, list, told.unwrap_or_else(|| scheme(client.tls)), port);
     Origin { address, shown: as_value(address) }
 }
 
@@ -57,10 +58,10 @@ pub(crate) fn as_value(address: IpAddr) -> HeaderValue {
     HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
-fn put(headers: &mut HeaderMap, list: HeaderValue, scheme: &'static str, port: u16) {
+fn put(headers: &mut HeaderMap, list: HeaderValue, scheme: &'static str, port: HeaderValue) {
     headers.insert(X_FORWARDED_FOR.clone(), list);
     headers.insert(X_FORWARDED_PROTO.clone(), HeaderValue::from_static(scheme));
-    headers.insert(X_FORWARDED_PORT.clone(), HeaderValue::from(port));
+    headers.insert(X_FORWARDED_PORT.clone(), port);
 }
 
 fn scheme(tls: bool) -> &'static str {

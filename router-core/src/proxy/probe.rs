@@ -60,7 +60,7 @@ pub enum Unanswered {
 pub async fn ask(mut lease: Lease, request: &Request<()>) -> Result<Answered, Unanswered> {
     let limits = lease.limits();
     let clock = lease.app().shared().clock().clone();
-    let mut conn = Conn::warm(&mut lease, &limits).await;
+    let mut conn = Conn::warm(&mut lease, &limits);
     loop {
         let reused = conn.is_some();
         let conn_now = match conn.take() {
@@ -103,7 +103,7 @@ pub async fn touch(mut lease: Lease) -> Result<(), Unanswered> {
     let limits = lease.limits();
     let open = match limits.protocol {
         Protocol::Http1 => lease.take_parcel::<Conn>().filter(|conn| conn.is_as(&limits)),
-        Protocol::H2c => Conn::warm(&mut lease, &limits).await,
+        Protocol::H2c => Conn::warm(&mut lease, &limits),
     };
     if let Some(mut conn) = open
         && poll_fn(|cx| Poll::Ready(conn.is_reusable(cx))).await
@@ -136,11 +136,7 @@ pub async fn ask_fresh(
     let request: Request<ToDyno> =
         request.clone().map(|()| Upload::none().next_try(&crate::clock::Clock::system()));
     let mut head = conn.send(request);
-    let answer = poll_fn(|cx| {
-        let _ = conn.poll_drive(cx);
-        head.as_mut().poll(cx)
-    })
-    .await;
+    let answer = poll_fn(|cx| conn.poll_for(cx, |cx| head.as_mut().poll(cx))).await;
     let answer = answer.map_err(|error| Unanswered::Broken(broken(error.error(), conn.heard() == 0)))?;
     let (status, mut body) = (answer.status(), answer.into_body());
     let mut beginning = Vec::new();
@@ -167,10 +163,7 @@ pub async fn touch_fresh(
 
 async fn read(conn: &mut Conn, body: &mut Incoming, beginning: &mut Vec<u8>) {
     while beginning.len() < BEGINNING {
-        let frame = poll_fn(|cx| {
-            let _ = conn.poll_drive(cx);
-            Pin::new(&mut *body).poll_frame(cx)
-        });
+        let frame = poll_fn(|cx| conn.poll_for(cx, |cx| Pin::new(&mut *body).poll_frame(cx)));
         let Some(Ok(frame)) = frame.await else { return };
         beginning.extend(frame.into_data().unwrap_or_default());
     }
