@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::conn::{self, Begins, Terms};
+use crate::connections::Connections;
 use crate::door::Refused;
 use crate::drain::{Phase, reached};
 
@@ -20,56 +20,6 @@ use crate::drain::{Phase, reached};
 const BACKLOG: i32 = 4096;
 /// The pause after an accept that failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// Open connections; the drain waits until there are none.
-#[derive(Clone, Debug)]
-pub(crate) struct Connections(Arc<Count>);
-
-#[derive(Debug)]
-struct Count {
-    open: AtomicUsize,
-    none: watch::Sender<bool>,
-}
-
-/// One of them.
-pub(crate) struct Connection(Arc<Count>);
-
-impl Connections {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Count { open: AtomicUsize::new(0), none: watch::Sender::new(true) }))
-    }
-
-    pub(crate) fn open(&self) -> usize {
-        self.0.open.load(Ordering::Relaxed)
-    }
-
-    /// Room for one more, if there are fewer than `most`.
-    fn admit(&self, most: usize) -> Option<Connection> {
-        let before = self.0.open.fetch_add(1, Ordering::AcqRel);
-        let connection = Connection(Arc::clone(&self.0));
-        (before < most).then_some(connection)
-    }
-
-    /// Waits until none is open.
-    pub(crate) async fn ended(&self) {
-        let mut none = self.0.none.subscribe();
-        loop {
-            if self.open() == 0 {
-                return;
-            }
-            // The sender lives as long as `self`.
-            let _ = none.changed().await;
-        }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 && self.0.none.receiver_count() > 0 {
-            self.0.none.send_replace(true);
-        }
-    }
-}
 
 /// Opens a listener.
 ///

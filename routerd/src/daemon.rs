@@ -32,7 +32,6 @@ use self::orders::Orders;
 use self::release::Deploys;
 use self::succeed::Predecessor;
 use self::trail::Trail;
-use crate::accept::Connections;
 use crate::acme::{self, Acme, Tokens};
 use crate::admin::{Access, AdminAddress, Readiness, Reloads};
 use crate::admission::Guards;
@@ -41,6 +40,7 @@ use crate::config::Config;
 use crate::config::diff::Diff;
 use crate::config::event::EventKind;
 use crate::conn::{Begins, Terms};
+use crate::connections::Connections;
 use crate::control::Control;
 use crate::deploys::counts::Counts;
 use crate::deploys::grown::Grower;
@@ -148,7 +148,8 @@ impl Daemon {
         let (edge, asked) = Edge::new();
         let acme = Acme::start(edge.clone(), tokens, asked);
         let secure = first.tls.as_ref().map(|tls| edge.terms(tls)).transpose().map_err(StartError::Tls)?;
-        let terms = Terms::new(proxy.clone(), &meters, first, door.clone(), secure);
+        let connections = Connections::new();
+        let terms = Terms::new(proxy.clone(), &meters, first, door.clone(), connections.clone(), secure);
         edge.set(first.tls.as_ref());
         acme.set(Box::pin(acme.prepare(first.acme.as_ref())).await.map_err(StartError::Acme)?);
         let lasting = Lasting {
@@ -168,7 +169,7 @@ impl Daemon {
             grower: OnceLock::new(),
             log,
             log_is_ours,
-            connections: Connections::new(),
+            connections,
             readiness: Readiness::default(),
             reloads: Reloads::new(),
             drain: Drain::new(),
@@ -304,6 +305,11 @@ impl Daemon {
     /// Open connections of clients.
     pub fn connections(&self) -> usize {
         self.shared.lasting.connections.open()
+    }
+
+    /// Those of them that have had nothing to do for some seconds, and keep no more than their socket.
+    pub fn resting(&self) -> usize {
+        self.shared.lasting.connections.resting()
     }
 
     /// Stops accepting, lets what is running finish within that time, cuts the rest, and writes the last log lines.

@@ -175,6 +175,11 @@ impl Guard {
         self.at == At::Between { empty_line: false } && self.part.is_empty()
     }
 
+    /// Whether every request is answered, and nothing has come behind the last.
+    pub fn is_at_rest(&self) -> bool {
+        self.unanswered == 0 && self.is_between()
+    }
+
     /// Whether the body of the last request is refused and all requests are answered.
     pub fn is_over(&self) -> bool {
         self.unanswered == 0 && self.refusal().is_some_and(|refusal| refusal.in_body)

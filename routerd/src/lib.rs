@@ -58,10 +58,12 @@
 //! | `accept.rs` | Step 1: listeners, the bound on connections, and back-off when the kernel has no more to give |
 //! | `conn.rs` | One client connection, step by step |
 //! | `conn/http1.rs` | HTTP/1.1 in front |
+//! | `conn/rest.rs` | Waiting for a request: how long a connection of HTTP/1.1 may, and when it is at rest |
 //! | `conn/http2.rs` | HTTP/2 in front |
 //! | `conn/http2/stream.rs` | One stream of HTTP/2 |
 //! | `conn/http2/tunnel.rs` | A stream of HTTP/2 that is to become a WebSocket (RFC 8441) |
 //! | `conn/enter.rs` | What comes before the first request: whose connection it is, and whether there is room for it |
+//! | `connections.rs` | Which connections of clients there are: how many are open, and how many of those rest |
 //! | `socket.rs` | A client's socket with two hands on it |
 //! | `guard.rs` | A guard over the bytes of an HTTP/1.1 client |
 //! | `guard/line.rs` | The grammar of single lines of HTTP/1.1 |
@@ -200,6 +202,7 @@ pub mod systemd;
 pub mod privileges;
 mod accept;
 mod conn;
+mod connections;
 mod socket;
 pub mod guard;
 mod stream;

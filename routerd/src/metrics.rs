@@ -108,6 +108,8 @@ metrics_table! {
         "Always 1: names the release that the app's dynos run.";
     CONNECTIONS = "routerd_connections", Gauge, "connections", [],
         "Open connections of clients.";
+    CONNECTIONS_RESTING = "routerd_connections_resting", Gauge, "connections", [],
+        "Those of them that have waited for a request for some seconds, and keep no buffers (HTTP/1.1 only).";
     HTTP2_TROUBLE = "routerd_http2_trouble_total", Counter, "troubles", ["kind"],
         "Connections and streams of HTTP/2 that were ended because of what the client did.";
     TLS_HANDSHAKES = "routerd_tls_handshakes_total", Counter, "handshakes", ["result"],

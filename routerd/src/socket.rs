@@ -108,6 +108,24 @@ impl Side {
         matches!(ready.poll(&mut cx), Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
+    /// Ready if nothing is held here, nothing has come of a request, and all that was written is with the kernel. What
+    /// hyper holds is another matter.
+    pub(crate) fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let wire = &mut *self.wire.lock();
+        let waits = wire.unflushed || wire.keeps || !wire.held.is_empty() || !wire.interim.is_empty();
+        if waits || !wire.guard.is_at_rest() {
+            return Poll::Pending;
+        }
+        // An error shows again when hyper reads or writes.
+        Pin::new(&mut wire.stream).poll_flush(cx).map(|_| ())
+    }
+
+    /// Waits until there is something to read, or the connection has ended.
+    pub(crate) async fn readable(&self) {
+        // What is wrong with it shows when hyper reads.
+        poll_fn(|cx| self.wire.lock().stream.tcp().poll_read_ready(cx).map(|_| ())).await;
+    }
+
     /// Says that nothing more will come, and takes in what the client still sends until it is done too, for `most` at
     /// the longest: a socket that is closed with unread bytes takes back what the client has not read yet.
     pub(crate) async fn part(&self, most: Duration) {

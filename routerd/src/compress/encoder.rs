@@ -59,7 +59,7 @@ fn codec(coding: Coding) -> Box<dyn EncodeV2 + Send> {
             let params = EncoderParams::default().quality(Level::Precise(4)).window_size(WINDOW.into());
             Box::new(BrotliEncoder::new(params))
         }
-        Coding::Gzip => Box::new(GzipEncoder::new(Level::Precise(5).into())),
+        Coding::Gzip => Box::new(GzipEncoder::new(flate2::Compression::new(5).into())),
     }
 }
 

@@ -1,23 +1,29 @@
 //! HTTP/1.1 in front: each request to `router_core::proxy`, time-outs against slow heads.
+//!
+//! A connection on which nothing happens gives hyper and its buffers back, most of its memory, and keeps the socket:
+//! the client's next byte makes a new one.
 
+use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1::{Connection, Parts};
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use router_core::fault::{BadRequest, Fault};
 use router_core::proxy::{Aborted, Body, Client, Upgrade};
 use router_core::sync::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use super::rest::{Found, Watch, tick};
 use super::{Met, Terms, leaving};
 use crate::drain::{Phase, reached};
 use crate::guard::Guard;
@@ -30,15 +36,22 @@ pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>
     let client = with_hands(client, &side);
     let count = Count::default();
     let service = service_fn(|request| one(terms, &client, &side, &count, request));
-    let mut connection = terms.http1.serve_connection(TokioIo::new(socket), service);
-    let result = until_drained(&mut connection, drain.clone(), &count.last).await;
-    // Ends what still runs, and its record with it.
-    let Parts { io, read_buf: rest, .. } = connection.into_parts();
+    let tick = pin!(tick());
+    let watch = Watch::new(tick, terms.header_timeout);
+    let mut course = Course { terms, side: &side, last: &count.last, drain: drain.clone(), watch };
+    let (mut result, mut socket, mut rest) = course.awake(socket, service).await;
+    while let Ok(End::Rest(until)) = result {
+        debug_assert!(rest.is_empty(), "hyper has read what the guard has not seen");
+        if !rest.is_empty() || !course.at_rest(until).await {
+            break;
+        }
+        (result, socket, rest) = course.awake(socket, service).await;
+    }
     let upgrade = count.upgrade.lock().take();
     if let Some(upgrade) = upgrade.filter(|_| result.is_ok()) {
         side.keep_all(false);
         // In a box, so that connections that stay what they are need no room for it.
-        return Box::pin(upgraded(*upgrade, io.into_inner(), rest, terms.shutdown_timeout, drain)).await;
+        return Box::pin(upgraded(*upgrade, socket, rest, terms.shutdown_timeout, drain)).await;
     }
     if result.is_ok() {
         side.close();
@@ -100,8 +113,9 @@ fn one(
     count: &Count,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Aborted>> {
-    // Not in the future: hyper may drop it without a poll, and the request's record is opened here.
-    let response = terms.proxy.serve(client, request);
+    // Not in the future: hyper may drop it without a poll, and the request's record is opened here. In a box: a
+    // connection keeps room for one of these futures for as long as it is open, and this one is large.
+    let response = Box::pin(terms.proxy.serve(client, request));
     async move {
         let mut response = response.await?;
         let upgrade = response.body_mut().take_upgrade();
@@ -139,43 +153,91 @@ async fn upgraded(
     }
 }
 
-/// Drives the connection; asks it to end when the drain begins. Once another process serves, sets `last`.
-async fn until_drained<S>(
-    connection: &mut Connection<TokioIo<Socket>, S>,
+/// How driving hyper has ended, if it did well.
+enum End {
+    Over,
+    /// There is nothing to do before the client says more; it may be silent until then.
+    Rest(Instant),
+}
+
+/// What drives a connection, awake and at rest.
+struct Course<'a> {
+    terms: &'a Terms,
+    side: &'a Side,
+    /// No further request is wanted: set once another process serves.
+    last: &'a AtomicBool,
     drain: watch::Receiver<Phase>,
-    last: &AtomicBool,
-) -> hyper::Result<()>
-where
-    S: hyper::service::HttpService<
-            Incoming,
-            ResBody = Body,
-            Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        >,
-{
-    let mut connection = Pin::new(connection);
-    let (now, mut zeroth, mut first, mut second) = (drain.clone(), drain.clone(), drain.clone(), drain);
-    let mut leaving = pin!(reached(&mut zeroth, Phase::Leaving));
-    let mut draining = pin!(reached(&mut first, Phase::Draining));
-    let mut cut = pin!(reached(&mut second, Phase::Cut));
-    let (mut listens, mut told) = (false, false);
-    poll_fn(|cx| {
-        // Once is enough, because a task's waker stays the same; each look takes a lock that all connections share.
-        if !listens || *now.borrow() > Phase::Running {
-            listens = true;
-            if cut.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(()));
-            }
-            if !last.load(Ordering::Relaxed) && leaving.as_mut().poll(cx).is_ready() {
-                last.store(true, Ordering::Relaxed);
-            }
-            if !told && draining.as_mut().poll(cx).is_ready() {
-                told = true;
-                connection.as_mut().graceful_shutdown();
-            }
+    watch: Watch<'a>,
+}
+
+impl Course<'_> {
+    /// Has hyper serve requests until the connection is over or at rest. Hands the socket back, and what was read of it
+    /// and is part of no request.
+    async fn awake<S>(&mut self, socket: Socket, service: S) -> (hyper::Result<End>, Socket, Bytes)
+    where
+        S: HttpService<Incoming, ResBody = Body, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
+        let mut http1 = self.terms.http1.clone();
+        http1.timer(self.watch.heads());
+        let mut connection = http1.serve_connection(TokioIo::new(socket), service);
+        let result = self.until_drained(&mut connection).await;
+        // Ends what still runs, and its record with it.
+        let Parts { io, read_buf, .. } = connection.into_parts();
+        // Even what is empty would keep hyper's buffer.
+        let rest = if read_buf.is_empty() { Bytes::new() } else { read_buf };
+        (result, io.into_inner(), rest)
+    }
+
+    /// Waits for a client that has nothing to say. Says whether it has come back; else the connection is over.
+    async fn at_rest(&mut self, until: Instant) -> bool {
+        let _resting = self.terms.connections.rests();
+        tokio::select! {
+            biased;
+            () = reached(&mut self.drain, Phase::Draining) => false,
+            back = self.watch.rest(self.side, until) => back,
         }
-        connection.as_mut().poll(cx)
-    })
-    .await
+    }
+
+    /// Drives the connection; asks it to end when the drain begins.
+    async fn until_drained<S>(
+        &mut self,
+        connection: &mut Connection<TokioIo<Socket>, S>,
+    ) -> hyper::Result<End>
+    where
+        S: HttpService<Incoming, ResBody = Body, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
+        let mut connection = Pin::new(connection);
+        let (mut zeroth, mut first, mut second) =
+            (self.drain.clone(), self.drain.clone(), self.drain.clone());
+        let mut leaving = pin!(reached(&mut zeroth, Phase::Leaving));
+        let mut draining = pin!(reached(&mut first, Phase::Draining));
+        let mut cut = pin!(reached(&mut second, Phase::Cut));
+        let (mut listens, mut told) = (false, false);
+        poll_fn(|cx| {
+            // Once is enough, because a task's waker stays the same; each look takes a lock that all connections share.
+            if !listens || *self.drain.borrow() > Phase::Running {
+                listens = true;
+                if cut.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Ok(End::Over));
+                }
+                if !self.last.load(Ordering::Relaxed) && leaving.as_mut().poll(cx).is_ready() {
+                    self.last.store(true, Ordering::Relaxed);
+                }
+                if !told && draining.as_mut().poll(cx).is_ready() {
+                    told = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(result.map(|()| End::Over));
+            }
+            match ready!(self.watch.poll(cx, self.side)) {
+                Found::Late => connection.as_mut().poll(cx).map_ok(|()| End::Over),
+                Found::Rest(until) => Poll::Ready(Ok(End::Rest(until))),
+            }
+        })
+        .await
+    }
 }
 
 /// A request that ended before it was one: hyper refused its head, the head did not come in time, or the connection

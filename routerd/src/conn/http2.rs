@@ -39,9 +39,11 @@ const NO_PREFACE: &[u8; 17] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01";
 const SEND_BUFFER: usize = 64 << 10;
 /// The time in which `max_reset_streams` counts.
 const RESETS_WITHIN: Duration = Duration::from_secs(10);
-/// What a client may send without opening a stream, sending data or taking some, beside two heads and what its windows
-/// allow, in bytes.
+/// What a client may send without opening a stream, sending data or taking some, beside two heads and what its window
+/// allows, in bytes.
 const CONTROL_MAX: u64 = 256 << 10;
+/// RFC 9113 section 6.9.1.
+const WINDOW_MAX: u64 = (1 << 31) - 1;
 /// How long a client may take to agree to the end of a connection on which nothing is under way.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -54,6 +56,7 @@ pub(super) struct Front {
     idle: Duration,
     /// The longest head of a request, counted as HTTP/1.1 would write it.
     head_max: usize,
+    /// How much may be read without any use, beside the window.
     control_max: u64,
     meters: Meters,
 }
@@ -79,8 +82,7 @@ impl Front {
             config: http2.clone(),
             idle: server.header_timeout,
             head_max: server.head_max,
-            // Bodies of requests that wait in line come as far as the window lets them, and nobody reads on.
-            control_max: CONTROL_MAX + 2 * list as u64 + u64::from(http2.connection_window),
+            control_max: CONTROL_MAX + 2 * list as u64,
             meters,
         }
     }
@@ -173,6 +175,8 @@ struct Serving {
     /// Streams so far.
     opened: u32,
     resets: Resets,
+    /// Of the connection, in bytes.
+    window: u32,
     /// No further stream is wanted.
     ends: bool,
     /// The client was told why it is not served any more.
@@ -204,24 +208,41 @@ impl Serving {
         let idle = Box::pin(sleep(terms.http2.idle));
         let resets = Resets { since: Instant::now(), count: 0 };
         let streams = JoinSet::new();
+        let window = terms.http2.config.connection_window;
         let (opened, ends, cut_off) = (0, false, false);
-        Self { connection, terms, client, side, drain, streams, idle, opened, resets, ends, cut_off }
+        Self { connection, terms, client, side, drain, streams, idle, opened, resets, window, ends, cut_off }
     }
 
     /// Says whether the client may still read.
     async fn run(&mut self) -> bool {
         let terms = Arc::clone(&self.terms);
         let mut silent = pin!(silent(self.connection.ping_pong(), &terms.http2.config));
-        let (mut drain, mut left, mut leaving) = (self.drain.clone(), false, self.drain.clone());
+        let (now, mut first, mut second) = (self.drain.clone(), self.drain.clone(), self.drain.clone());
+        let mut leaving = pin!(reached(&mut first, Phase::Leaving));
+        let mut cut = pin!(reached(&mut second, Phase::Cut));
+        let (mut listens, mut left) = (false, false);
         loop {
             let allowance = self.allowance();
             tokio::select! {
                 biased;
-                () = reached(&mut drain, Phase::Cut) => return false,
-                () = reached(&mut leaving, Phase::Leaving), if !left => {
-                    left = true;
-                    self.end();
-                }
+                phase = poll_fn(|cx| {
+                    // Once is enough, because a task's waker stays the same; each look takes a lock that all
+                    // connections share.
+                    if listens && *now.borrow() == Phase::Running {
+                        return Poll::Pending;
+                    }
+                    listens = true;
+                    if cut.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Phase::Cut);
+                    }
+                    if left { Poll::Pending } else { leaving.as_mut().poll(cx).map(|()| Phase::Leaving) }
+                }) => match phase {
+                    Phase::Cut => return false,
+                    Phase::Leaving | Phase::Draining | Phase::Running => {
+                        left = true;
+                        self.end();
+                    }
+                },
                 Some(ended) = self.streams.join_next() => self.ended(ended.unwrap_or(Ended::Failed)),
                 event = next(&mut self.connection, &self.side, allowance) => match event {
                     Event::Stream(request, respond) => self.begin(request, respond),
@@ -245,9 +266,22 @@ impl Serving {
         }
     }
 
-    /// How much more may be read without any use.
+    /// How much more may be read without any use: bodies of requests that wait in line come as far as the window lets
+    /// them, and nobody reads on.
     fn allowance(&self) -> u64 {
-        if self.cut_off { u64::MAX } else { self.terms.http2.control_max }
+        if self.cut_off { u64::MAX } else { self.terms.http2.control_max + u64::from(self.window) }
+    }
+
+    /// Gives each stream room for what its own window allows, so that uploads that wait in line never hold up the one
+    /// that has its dyno. Not while there is no memory: then they do, until others have ended.
+    fn widen(&mut self) {
+        let each = u64::from(self.terms.http2.config.stream_window);
+        let needed = (each * self.streams.len() as u64).min(WINDOW_MAX);
+        if needed > u64::from(self.window) && !self.terms.proxy.memory().is_full() {
+            // In few and large steps: a client is told of each.
+            self.window = needed.next_power_of_two().min(WINDOW_MAX) as u32;
+            self.connection.set_target_window_size(self.window);
+        }
     }
 
     fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
@@ -257,7 +291,11 @@ impl Serving {
             self.end();
         }
         let (terms, client, side) = (Arc::clone(&self.terms), self.client.clone(), Arc::clone(&self.side));
+        let has_body = !request.body().is_end_stream();
         self.streams.spawn(stream::serve(terms, client, side, self.drain.clone(), request, respond));
+        if has_body {
+            self.widen();
+        }
     }
 
     fn ended(&mut self, ended: Ended) {

@@ -42,7 +42,28 @@ pub(super) fn status(page: &Value) -> String {
         let count = app["dynos"].as_array().map_or(0, Vec::len);
         app["dynos"] = count.into();
     });
-    out + "\n" + &table(&columns, &rows)
+    out + "\n" + &table(&columns, &rows) + &certificates(page)
+}
+
+/// The certificates, and how orders for more of them are doing; nothing where there are none.
+fn certificates(page: &Value) -> String {
+    let served: [Column; 4] =
+        [("CERTIFICATE", "cert"), ("NAMES", "names"), ("EXPIRES", "expires"), ("TROUBLE", "error")];
+    let ordered: [Column; 5] = [
+        ("HOST BY ACME", "host"),
+        ("EXPIRES", "expires"),
+        ("NEXT ORDER", "next"),
+        ("FAILED", "failures"),
+        ("TROUBLE", "error"),
+    ];
+    let mut out = String::new();
+    for (columns, list) in [(&served[..], &page["certificates"]), (&ordered[..], &page["acme"])] {
+        let rows = rows(list, |_| {});
+        if !rows.is_empty() {
+            out += &format!("\n{}", table(columns, &rows));
+        }
+    }
+    out
 }
 
 /// The apps.
@@ -267,6 +288,35 @@ ID  APP   FROM  TO   STATE         BEGAN  BY
 ";
         assert_eq!(deploys(&list), expected);
         assert_eq!(deploys(&json!([])), "none\n");
+    }
+
+    #[test]
+    fn the_status_ends_with_certificates_where_there_are_some() {
+        let mut page = json!({
+            "version": "1.0", "ready": true, "reason": null,
+            "config": { "loaded": "x", "reloads": 0, "error": null },
+            "certificates": [
+                { "cert": "shop.pem", "names": ["shop.test", "*.shop.test"], "expires": "2026-12-24", "error": null },
+            ],
+            "acme": [{ "host": "a.test", "expires": null, "next": "soon", "failures": 2, "error": "the CA is down" }],
+            "apps": [],
+        });
+        let expected = "\
+routerd 1.0, ready
+configuration of x, 0 reloads
+
+none
+
+CERTIFICATE  NAMES                  EXPIRES
+shop.pem     shop.test,*.shop.test  2026-12-24
+
+HOST BY ACME  NEXT ORDER  FAILED  TROUBLE
+a.test        soon        2       the CA is down
+";
+        assert_eq!(status(&page), expected);
+        page["certificates"] = json!([]);
+        page["acme"] = json!([]);
+        assert_eq!(status(&page), expected[..expected.find("\nCERT").unwrap()]);
     }
 
     #[test]

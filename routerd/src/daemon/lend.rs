@@ -8,7 +8,7 @@ use router_core::ids::{Address, AppId};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::accept::Connections;
+use crate::connections::Connections;
 use crate::handover::wire::Wire;
 use crate::handover::{HandoverError, Message, Stage};
 

@@ -22,13 +22,14 @@ use super::release::{self, Deploys};
 use super::succeed::Predecessor;
 use super::trail::Trail;
 use super::{Shared, StartError, names, spool};
-use crate::accept::{self, Connections};
+use crate::accept;
 use crate::acme::{Acme, Prepared};
 use crate::admin::{Access, Admin, AdminAddress, AdminError, AdminListener, LeaveFile, Readiness, Reloads};
 use crate::admission::Guards;
 use crate::config::diff::{AppChange, Diff};
 use crate::config::{self, AdminListen, Config, LogFormat, LogOutput};
 use crate::conn::{Begins, Terms};
+use crate::connections::Connections;
 use crate::deploys::book::Shelf;
 use crate::deploys::counts::Counts;
 use crate::deploys::grown::Grower;
@@ -426,7 +427,8 @@ impl Lasting {
 
     /// What connections are served by under a configuration.
     fn terms_of(&self, config: &Config, tls: Option<tls::Terms>) -> Terms {
-        Terms::new(self.proxy.clone(), &self.meters, config, self.door.clone(), tls)
+        let (proxy, door, connections) = (self.proxy.clone(), self.door.clone(), self.connections.clone());
+        Terms::new(proxy, &self.meters, config, door, connections, tls)
     }
 
     fn accept(&self, listener: &Arc<TcpListener>, begins: Begins) -> JoinHandle<()> {
@@ -447,6 +449,7 @@ impl Lasting {
             meters.render(&Scrape {
                 snapshot: router.snapshot(),
                 connections: connections.open(),
+                connections_resting: connections.resting(),
                 connections_refused: door.account(),
                 buffered_bytes: memory.held(),
                 disk_bytes: disk.held(),

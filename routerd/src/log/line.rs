@@ -114,7 +114,9 @@ fn protocol(version: Version) -> &'static str {
 }
 
 fn logfmt(fields: &Fields<'_>, out: &mut Vec<u8>) {
-    put(out, format_args!("at={}", fields.level.as_str()));
+    // One of these for each request: what is in every line is put together without the formatter.
+    out.extend_from_slice(b"at=");
+    out.extend_from_slice(fields.level.as_str().as_bytes());
     if let Some(fault) = fields.fault {
         put(out, format_args!(" code={} desc=\"{}\"", fault.code(), fault.desc()));
         if let Some(cause) = fault.cause() {
@@ -130,16 +132,24 @@ fn logfmt(fields: &Fields<'_>, out: &mut Vec<u8>) {
     for (name, time) in
         [(" queue=", fields.queue), (" connect=", fields.connect), (" service=", fields.service)]
     {
-        match time {
-            Some(time) => put(out, format_args!("{name}{}ms", time.as_millis())),
-            None => out.extend_from_slice(name.as_bytes()),
+        out.extend_from_slice(name.as_bytes());
+        if let Some(time) = time {
+            out.extend_from_slice(itoa::Buffer::new().format(time.as_millis()).as_bytes());
+            out.extend_from_slice(b"ms");
         }
     }
-    match fields.status {
-        Some(status) => put(out, format_args!(" status={status}")),
-        None => out.extend_from_slice(b" status="),
+    out.extend_from_slice(b" status=");
+    if let Some(status) = fields.status {
+        out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     }
-    put(out, format_args!(" bytes={} protocol={} tls={}", fields.bytes, fields.protocol, fields.tls));
+    out.extend_from_slice(b" bytes=");
+    out.extend_from_slice(itoa::Buffer::new().format(fields.bytes).as_bytes());
+    for (name, value) in
+        [(" protocol=", fields.protocol), (" tls=", if fields.tls { "true" } else { "false" })]
+    {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(value.as_bytes());
+    }
     if let Some(Upgraded { lasted, received, end }) = fields.upgraded {
         let lasted = lasted.as_millis();
         put(out, format_args!(" upgraded={lasted}ms received={received} end={}", end.as_str()));

@@ -20,6 +20,8 @@ pub struct Scrape {
     pub snapshot: Snapshot,
     /// Open connections of clients.
     pub connections: usize,
+    /// Those of them that rest.
+    pub connections_resting: usize,
     /// Connections that were turned away, by reason.
     pub connections_refused: Vec<(&'static str, u64)>,
     /// Bytes of bodies that are held.
@@ -78,6 +80,7 @@ impl Scrape {
             sample(text, &super::APP_INFO, &[app.id.as_str(), app.release.as_str()], 1);
         }
         single(text, &super::CONNECTIONS, &[], self.connections);
+        single(text, &super::CONNECTIONS_RESTING, &[], self.connections_resting);
         self.write_tls(text);
         self.write_acme(text);
         by_reason(text, &super::CONNECTIONS_REFUSED, &self.connections_refused);

@@ -79,6 +79,7 @@ fn scrape(apps: Vec<AppSnapshot>) -> Scrape {
     Scrape {
         snapshot: Snapshot { apps },
         connections: 3,
+        connections_resting: 2,
         log_lines_lost: 1,
         log_write_errors: 4,
         webhooks: crate::webhooks::Account { delivered: 9, failed: 2, dropped: 6 },
@@ -182,6 +183,7 @@ fn a_scrape_shows_lines_dynos_and_the_process() {
         ("routerd_app_info{app=\"shop\",release=\"v1\"}", 1.0),
         ("routerd_app_info{app=\"blog\",release=\"v\\\"2\\n\"}", 1.0),
         ("routerd_connections", 3.0),
+        ("routerd_connections_resting", 2.0),
         ("routerd_log_lines_lost_total", 1.0),
         ("routerd_log_write_errors_total", 4.0),
         ("routerd_webhook_events_total{result=\"delivered\"}", 9.0),

@@ -37,6 +37,14 @@ async fn all_gone(rig: &Rig) {
     }
 }
 
+/// Waits until so many bytes of bodies are on disk.
+async fn on_disk(rig: &Rig, bytes: u64) {
+    let end = Instant::now() + crate::support::DEADLINE;
+    while rig.metric("routerd_disk_bytes ").await < bytes {
+        assert!(Instant::now() < end, "less than {bytes} bytes are on disk");
+    }
+}
+
 fn is_empty(folder: &Path) -> bool {
     folder.read_dir().unwrap().next().is_none()
 }
@@ -177,7 +185,7 @@ async fn a_client_that_leaves_in_the_middle_leaves_nothing_on_disk() {
         let mut slow = ask_small(&rig, length).await;
         let mut part = [0; 1000];
         tokio::io::AsyncReadExt::read_exact(&mut slow.0.stream, &mut part).await.unwrap();
-        assert!(rig.metric("routerd_disk_bytes ").await > 0);
+        on_disk(&rig, 1).await;
         drop(slow);
         all_gone(&rig).await;
         rig.at_rest().await;
@@ -185,10 +193,7 @@ async fn a_client_that_leaves_in_the_middle_leaves_nothing_on_disk() {
     let mut upload = rig.client().await;
     upload.send("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 4000000\r\n\r\n").await;
     upload.send(&pattern(4_000_000)[..2_000_000]).await;
-    let end = Instant::now() + crate::support::DEADLINE;
-    while rig.metric("routerd_disk_bytes ").await < 1_500_000 {
-        assert!(Instant::now() < end);
-    }
+    on_disk(&rig, 1_500_000).await;
     drop(upload);
     all_gone(&rig).await;
     assert_eq!(dyno.bodies(), 0);

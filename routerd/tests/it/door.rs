@@ -6,15 +6,14 @@ mod slow;
 mod user;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use router_core::sync::Mutex;
 use routerd::proxy_header::{Parsed, parse};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::client::header;
+use crate::support::dyno::{is_open, more, write_all};
 use crate::support::{Answer, Dyno, Rig, until};
 
 /// Sends these bytes in front of a GET, in two parts, and gives the answer.
@@ -74,37 +73,42 @@ type Told = Arc<Mutex<Vec<(Option<SocketAddr>, String)>>>;
 struct Wary {
     address: SocketAddr,
     seen: Told,
-    open: Arc<AtomicUsize>,
+    last: Arc<Mutex<Weak<TcpStream>>>,
 }
 
 impl Wary {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (seen, open) = (Told::default(), Arc::<AtomicUsize>::default());
-        let wary = Self { address, seen: Arc::clone(&seen), open: Arc::clone(&open) };
+        let wary = Self { address, seen: Told::default(), last: Arc::default() };
+        let (seen, last) = (Arc::clone(&wary.seen), Arc::clone(&wary.last));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                assert_eq!(open.fetch_add(1, Ordering::SeqCst), 0, "a second connection to one dyno");
-                tokio::spawn(Self::serve(stream, Arc::clone(&seen), Arc::clone(&open)));
+                let stream = Arc::new(stream);
+                let before = std::mem::replace(&mut *last.lock(), Arc::downgrade(&stream));
+                assert!(!is_still_open(&before), "a second connection to one dyno");
+                tokio::spawn(Self::serve(stream, Arc::clone(&seen)));
             }
         });
         wary
     }
 
-    async fn serve(mut stream: TcpStream, seen: Told, open: Arc<AtomicUsize>) {
+    async fn serve(stream: Arc<TcpStream>, seen: Told) {
         let mut read = Vec::new();
-        while stream.read_buf(&mut read).await.is_ok_and(|more| more > 0) {
+        while more(&stream, &mut read).await.is_some() {
             let Parsed::Header(header) = parse(&read) else { continue };
             let request = read.get(header.length..).unwrap_or_default();
             let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
             let head = String::from_utf8(request[..end].to_vec()).unwrap();
             seen.lock().push((header.ends.map(|(from, _)| from), head));
             // It would keep the connection.
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            write_all(&stream, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
         }
-        open.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+fn is_still_open(stream: &Weak<TcpStream>) -> bool {
+    stream.upgrade().is_some_and(|stream| is_open(&stream))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,6 +139,6 @@ async fn a_dyno_that_asks_for_it_is_told_of_the_client_on_a_connection_of_each_r
         // A probe speaks for itself.
         until("it was probed", || !of("/up").is_empty()).await;
         assert_eq!(of("/up")[0], None);
-        until("no connection is kept", || dyno.open.load(Ordering::SeqCst) == 0).await;
+        until("no connection is kept", || !is_still_open(&dyno.last.lock())).await;
     }
 }

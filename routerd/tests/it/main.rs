@@ -21,6 +21,7 @@ mod hostile;
 mod http2;
 mod limits;
 mod reload;
+mod rest;
 mod servers;
 mod slow;
 mod support;

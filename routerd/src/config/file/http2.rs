@@ -21,7 +21,9 @@ pub struct Http2 {
     /// How much of a request's body a client may send before the router has taken any of it.
     #[schemars(extend("default" = "256KiB", "x-floor" = "16KiB", "x-ceiling" = "16MiB"))]
     pub stream_window: Key<Size>,
-    /// The same for all requests of a connection together: no connection has more of bodies in memory than this and
+    /// The same for all requests of a connection together, while they are few. With more at once than fit, each may
+    /// send its `stream_window`, unless `memory_max` is reached: uploads that wait in line never hold up the one that
+    /// has its dyno. So the most of bodies that a connection has in memory is `max_streams` times `stream_window`, and
     /// what `request_buffer` allows each of its requests.
     #[schemars(extend("default" = "1MiB", "x-floor" = "64KiB", "x-ceiling" = "256MiB"))]
     pub connection_window: Key<Size>,

@@ -70,7 +70,8 @@ pub(super) async fn serve(
         }));
     let handshake = Handshake::begun(&mut request);
     let (request, tunnel) = upload(request, &reply, &side, handshake.is_some());
-    let mut serving = pin!(terms.proxy.serve(&client, request));
+    // In a box, so that the task is not moved with room for all of it.
+    let mut serving = Box::pin(terms.proxy.serve(&client, request));
     let answer = poll_fn(|cx| {
         // First: a request that is broken off already is served no further.
         if reply.lock().poll_reset(cx).is_ready() {

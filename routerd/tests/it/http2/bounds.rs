@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use h2::Reason;
 use h2::client::Builder;
+use http::Request;
 use router_core::snapshot::DynoState;
 use routerd::admin::AdminAddress;
 
@@ -107,7 +108,8 @@ async fn uploads_that_wait_in_line_up_to_their_windows_are_no_flood() {
     let dyno = Dyno::start().await;
     let config = format!(
         "[server]\nlisten = ['127.0.0.1:0']\nhttp2 = true\n[http2]\nstream_window = '1MiB'\n\
-         connection_window = '4MiB'\n[apps.shop]\ndynos = ['{}']\n",
+         connection_window = '4MiB'\n[apps.shop]\ndynos = ['{}']\n\
+         queue = {{ max_wait = '60s' }}\n",
         dyno.address
     );
     let rig = Rig::from_toml(&config).await;
@@ -125,6 +127,35 @@ async fn uploads_that_wait_in_line_up_to_their_windows_are_no_flood() {
         assert_eq!(read(answer).await.unwrap().head.status, 200);
     }
     assert_eq!(dyno.asked(), 7);
+}
+
+/// What they may send of their own windows is more than the connection's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_that_wait_in_line_do_not_hold_up_another_on_their_connection() {
+    let (busy, free) = (Dyno::start().await, Dyno::start().await);
+    let config = format!(
+        "[server]\nlisten = ['127.0.0.1:0']\nhttp2 = true\n\
+         [apps.shop]\nhosts = ['shop.test']\ndynos = ['{}']\nqueue = {{ max_wait = '60s' }}\n\
+         [apps.zoo]\nhosts = ['zoo.test']\ndynos = ['{}']\n",
+        busy.address, free.address
+    );
+    let rig = Rig::from_toml(&config).await;
+    let client = Http2::connect(rig.address).await;
+    let mut answers = Vec::new();
+    let (first, _) = client.send(request("GET", "/?do=hang", &[]), true).await;
+    rig.are(1, DynoState::Busy).await;
+    let post = |uri: &str| Request::post(uri).body(()).unwrap();
+    for number in 0..4 {
+        let (answer, mut body) = client.send(post(&format!("http://shop.test/?n={number}")), false).await;
+        body.send_data(vec![b'x'; 1_000_000].into(), true).unwrap();
+        answers.push((answer, body));
+    }
+    rig.waiting(4).await;
+    let (answer, mut body) = client.send(post("http://zoo.test/"), false).await;
+    body.send_data(vec![b'y'; 1_000_000].into(), true).unwrap();
+    assert_eq!(read(answer).await.unwrap().head.status, 200);
+    assert_eq!((busy.asked(), free.asked()), (1, 1));
+    drop((first, answers));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -199,18 +199,20 @@ impl Shared {
         self.wrong.lock().push(what.to_owned());
     }
 
-    /// Connections that neither side has closed. Asks the kernel, because the router may open a new one as soon as it
-    /// has closed the old one, before anybody here has read that.
+    /// Connections that neither side has closed.
     fn open(&self) -> usize {
         let mut open = self.open.lock();
-        open.retain(|stream| {
-            let Some(stream) = stream.upgrade() else { return false };
-            let over = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-            let mut asked = [PollFd::new(&*stream, over)];
-            poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 0
-        });
+        open.retain(|stream| stream.upgrade().is_some_and(|stream| is_open(&stream)));
         open.len()
     }
+}
+
+/// Whether neither side has closed it. Asks the kernel, because the router may open a new one as soon as it has closed
+/// the old one, before anybody here has read that.
+pub(crate) fn is_open(stream: &TcpStream) -> bool {
+    let over = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    let mut asked = [PollFd::new(stream, over)];
+    poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 0
 }
 
 /// One request under way.
@@ -375,7 +377,7 @@ impl Script {
 }
 
 /// Reads something more; `None` at the end.
-async fn more(stream: &TcpStream, read: &mut Vec<u8>) -> Option<()> {
+pub(crate) async fn more(stream: &TcpStream, read: &mut Vec<u8>) -> Option<()> {
     loop {
         stream.readable().await.ok()?;
         match stream.try_read_buf(read) {
@@ -440,7 +442,7 @@ async fn write_all_but_one(stream: &TcpStream, bytes: &mut Vec<u8>) -> bool {
     }
 }
 
-async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> bool {
+pub(crate) async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         if stream.writable().await.is_err() {
             return false;

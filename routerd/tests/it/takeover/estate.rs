@@ -7,7 +7,6 @@ use routerd::audit::verify;
 use routerd::config::{Config, Role, Scope};
 use routerd::control::{Actor, Mode, Order, PlanOrder, Receipt, Refusal, RefusalKind};
 use routerd::daemon::Daemon;
-use routerd::handover::Stage;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -227,6 +226,8 @@ async fn nothing_is_handed_over_while_an_app_is_paused() {
     until("it is open", || control.facts()[0].mode == Mode::Open).await;
     let (new, ends) = takes_over(rig, &shop(&one, ""), &folder.file("handover")).await;
     assert_eq!(ends.await.unwrap().0, 0);
+    // That the old one is gone is known to the new one a little later.
+    has_all(&new).await;
     assert_eq!(new.count(DynoState::Lent), 0);
 }
 
@@ -247,7 +248,7 @@ async fn files_that_cannot_be_had_leave_the_old_one_in_place() {
     let (new, ends) = takes_over(rig, &text, &folder.file("handover")).await;
     assert_eq!(ends.await.unwrap().0, 0);
     assert!(folder.file("state.json").exists(), "what had no file before has one");
-    assert_eq!(*new.daemon.as_ref().unwrap().stage().borrow(), Stage::Alone(None));
+    has_all(&new).await;
 }
 
 /// Says hello as an old daemon of another kind would, and gives what the new one says then.
