@@ -60,7 +60,9 @@ impl Front {
     /// Takes a place in line: the app is found by Host and path.
     fn join(&self, session: &Session) -> Result<Ticket, Fault> {
         let request = session.req_header();
-        let host = request.headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let host = request.headers.get("host").and_then(|host| host.to_str().ok());
+        // Over HTTP/2 it stands in the URI.
+        let host = host.or_else(|| request.uri.authority().map(|host| host.as_str())).unwrap_or_default();
         let app = self.router.route(host, request.uri.path())?;
         self.router.ticket(&app, 0)
     }

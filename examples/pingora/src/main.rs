@@ -1,4 +1,4 @@
-//! A Pingora proxy in front of dynos that do one request at a time: `pingora-front LISTEN DYNO...`
+//! A Pingora proxy in front of dynos that do one request at a time: `pingora-front [OPTIONS] LISTEN DYNO...`
 //!
 //! Try it with two servers that can do only one thing at once:
 //!
@@ -14,10 +14,15 @@ mod front;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use clap::Parser;
+use pingora_core::apps::HttpServerOptions;
+use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::server::Server;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::services::background::background_service;
@@ -28,32 +33,84 @@ use router_core::limits::Limits;
 
 use front::{Front, Timekeeper};
 
+/// A Pingora proxy in front of dynos that do one request at a time
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Where to listen, such as 127.0.0.1:8080
+    listen: SocketAddr,
+    /// The dynos, such as 127.0.0.1:3001 127.0.0.1:3002
+    #[arg(required = true)]
+    dynos: Vec<SocketAddr>,
+    /// Speak TLS with this certificate (a chain, PEM)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<String>,
+    /// The key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<String>,
+    /// Speak HTTP/2 too: with TLS by ALPN, else to clients that begin with it
+    #[arg(long)]
+    http2: bool,
+    /// How many threads serve
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
+    /// How long a request waits for a dyno, in seconds
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    max_wait: u64,
+    /// How many requests may wait for each dyno
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    max_requests_per_dyno: u32,
+}
+
 fn main() -> ExitCode {
-    match run() {
+    match run(&Args::parse()) {
         Ok(never) => match never {},
         Err(error) => {
-            eprintln!("pingora-front: {error}\nusage: pingora-front LISTEN DYNO...");
-            ExitCode::from(2)
+            eprintln!("pingora-front: {error}");
+            ExitCode::FAILURE
         }
     }
 }
 
-fn run() -> Result<std::convert::Infallible, Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let listen = arguments.next().ok_or("where to listen is missing")?;
-    let _: SocketAddr = listen.parse().map_err(|_| format!("{listen:?} is no address with a port"))?;
-    let dynos = arguments
-        .map(|dyno| dyno.parse().map_err(|_| format!("{dyno:?} is no address with a port")))
-        .collect::<Result<Vec<_>, _>>()?;
-    let router = router(&dynos, Limits::default())?;
+fn run(args: &Args) -> Result<Infallible, Box<dyn Error>> {
+    let limits = Limits::default()
+        .with_queue_max_wait(Duration::from_secs(args.max_wait))
+        .with_queue_max_requests_per_dyno(args.max_requests_per_dyno);
+    let router = router(&args.dynos, limits)?;
+    let settings = match (&args.cert, &args.key) {
+        (Some(cert), Some(key)) => Some(tls(cert, key, args.http2)?),
+        (None, _) | (_, None) => None,
+    };
 
-    let mut server = Server::new_with_opt_and_conf(None, configuration(dynos.len()));
+    let mut conf = configuration(args.dynos.len());
+    conf.threads = args.threads.into();
+    let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let mut front = http_proxy_service(&server.configuration, Front::new(router.clone()));
-    front.add_tcp(&listen);
+    let address = args.listen.to_string();
+    match settings {
+        Some(settings) => front.add_tls_with_settings(&address, None, settings),
+        None => front.add_tcp(&address),
+    }
+    if let Some(app) = front.app_logic_mut() {
+        let mut options = HttpServerOptions::default();
+        options.h2c = args.http2;
+        app.server_options = Some(options);
+    }
     server.add_service(front);
     server.add_service(background_service("timekeeper", Timekeeper::new(router)));
     server.run_forever()
+}
+
+/// TLS with this certificate. Pingora reads the files later and panics if it cannot, so they are looked at here.
+fn tls(cert: &str, key: &str, http2: bool) -> Result<TlsSettings, Box<dyn Error>> {
+    let mut settings = TlsSettings::intermediate(cert, key)?;
+    settings.set_certificate_chain_file(cert).map_err(|error| format!("{cert}: {error}"))?;
+    settings.set_private_key_file(key).map_err(|error| format!("{key}: {error}"))?;
+    if http2 {
+        settings.enable_h2();
+    }
+    Ok(settings)
 }
 
 /// A router with one app for every host.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use clap::Parser;
 use pingora_core::apps::ServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::l4::stream::Stream as TcpIo;
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::front::{Front, Timekeeper};
-use crate::{configuration, router};
+use crate::{Args, configuration, router, tls};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -197,4 +198,19 @@ async fn a_client_that_hangs_up_leaves_the_line() {
     until(|| app.gauges().0 == 0).await;
     assert!(at_work(), "the second was never dispatched: the first still has the dyno");
     first.abort();
+}
+
+#[test]
+fn a_certificate_that_cannot_be_read_is_an_error_and_no_panic() {
+    let error = tls("/nowhere/cert.pem", "/nowhere/key.pem", true).err().expect("there is no such file");
+    assert!(error.to_string().contains("/nowhere/cert.pem"), "{error}");
+}
+
+#[test]
+fn a_certificate_without_its_key_and_a_proxy_without_dynos_are_wrong_use() {
+    let parse = |args: &str| Args::try_parse_from(std::iter::once("pingora-front").chain(args.split(' ')));
+    assert!(parse("127.0.0.1:0").is_err());
+    assert!(parse("127.0.0.1:0 127.0.0.1:1 --cert cert.pem").is_err());
+    let args = parse("127.0.0.1:0 127.0.0.1:1 127.0.0.1:2 --cert cert.pem --key key.pem --http2").unwrap();
+    assert_eq!((args.dynos.len(), args.threads, args.max_wait), (2, 1, 5));
 }
