@@ -103,7 +103,7 @@ class Place:
                        for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
         with open(f"{prefix}/conf", "w") as conf:
             conf.write(f"daemon off;\npid {prefix}/pid;\nerror_log {prefix}/errors;\nworker_processes {workers};\n"
-                       f"worker_rlimit_nofile 20000;\nevents {{ worker_connections 12000; }}\n"
+                       f"worker_rlimit_nofile 20000;\nevents {{ worker_connections 19000; }}\n"
                        f"http {{\nkeepalive_requests 100000000;\n{temp}{body}\n}}\n")
         return self.start(name, ["nginx", "-c", f"{prefix}/conf"], port)
 
@@ -123,7 +123,8 @@ class Place:
                        f"[tls]\nlisten = ['127.0.0.1:{tls}']\n"
                        f"certificates = [{{ cert = '{self.path('cert.pem')}', key = '{self.path('key.pem')}' }}]\n"
                        f"[apps.edge]\ndynos = [{dynos}]\nqueue = {{ max_wait = '30s', max_requests_per_dyno = 200 }}\n"
-                       f"response_disk = '8MiB'\ndisk_max = '12GiB'\n")
+                       + ("response_disk = '8MiB'\ndisk_max = '12GiB'\n" if self.args.spool == "disk"
+                          else "response_spool = '8MiB'\n"))
         pid = self.start("routerd", [self.args.routerd, "run", "--config", self.path("routerd.toml")], plain)
         return Proxy("routerd", pid, plain, tls)
 
@@ -244,7 +245,10 @@ async def crowd(args, proxy):
 
     quiet, empty = await ordinary(), memory(proxy.pid)
     connections = await asyncio.gather(*[idle() for _ in range(args.idle)])
-    full, with_idle = memory(proxy.pid), await ordinary()
+    with_idle = await ordinary()
+    # What a proxy gives back of connections that it takes for idle, it gives back in some seconds.
+    await asyncio.sleep(8)
+    full = memory(proxy.pid)
     readers = [asyncio.create_task(slow()) for _ in range(args.slow)]
     end = time.monotonic() + 30
     while len(begun) < args.slow and time.monotonic() < end:
@@ -256,15 +260,19 @@ async def crowd(args, proxy):
     for _, writer in connections:
         writer.transport.abort()
     return {"proxy": proxy.name, "idle_kib": (full - empty) / args.idle, "slow_kib": (slowed - full) / max(len(begun), 1),
-            "begun": len(begun),             "quiet": quiet, "with_idle": with_idle, "with_slow": with_slow}
+            "begun": len(begun), "quiet": quiet, "with_idle": with_idle, "with_slow": with_slow}
 
 
 def show_crowd(args, place):
     """Each proxy alone, started anew."""
     def wait(found):
         return f"{found['p50_ms']:.2f} / {found['p99_ms']:.2f}" if "p50_ms" in found else f"{found['answers']} answers in 10 s"
-    rows = []
-    for start in [place.routerd, place.haproxy, place.front]:
+    rows, starts = [], [place.routerd, place.haproxy, place.front]
+    if args.idle + args.slow >= 9900:
+        # It wants two files for each connection that it is told of, and does not start without.
+        print(f"HAProxy is left out: it does not start with {args.idle + args.slow} connections and 20,000 files")
+        starts.remove(place.haproxy)
+    for start in starts:
         proxy = start()
         print(f"crowd: {proxy.name}", file=sys.stderr)
         rows.append(asyncio.run(crowd(args, proxy)))
@@ -289,6 +297,9 @@ def main():
     parser.add_argument("--crowd", action="store_true", help="instead: idle connections and slow readers")
     parser.add_argument("--idle", type=int, default=8000, help="idle connections of --crowd [%(default)s]")
     parser.add_argument("--slow", type=int, default=1000, help="slow readers of --crowd [%(default)s]")
+    parser.add_argument("--spool", choices=["disk", "memory"], default="disk",
+                        help="where routerd keeps answers for slow readers; on disk half of the files that a process "
+                             "may open are left to clients [%(default)s]")
     parser.add_argument("--json", help="write every single figure to this file")
     args = parser.parse_args()
     missing = [name for name in ["h2load", "openssl", "haproxy", "nginx"] if not shutil.which(name)]

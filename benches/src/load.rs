@@ -6,14 +6,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use slab::Slab;
 
+use crate::arrivals::Replay;
+use crate::link::{Link, Tls};
+use crate::mux::Mux;
 use crate::reactor::{Reactor, Ready, Source};
 use crate::records::Records;
 use crate::wire::{self, Body, Fill, Parsed};
+
+mod http2;
 
 /// Where the requests go.
 #[derive(Clone, Debug)]
@@ -31,9 +37,25 @@ pub struct Outcome {
     pub good: u64,
     /// All others, by what happened to them.
     pub faults: BTreeMap<String, u64>,
+    /// Requests to a proxy that waited here because all connections were taken.
+    pub waited: u64,
+    /// Requests for which this machine had no port, no file or no memory left.
+    pub exhausted: u64,
 }
 
-/// All connections of the generator.
+impl Outcome {
+    /// Adds what other clients have seen.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.good += other.good;
+        for (fault, count) in other.faults {
+            *self.faults.entry(fault).or_default() += count;
+        }
+        self.waited += other.waited;
+        self.exhausted += other.exhausted;
+    }
+}
+
+/// All connections of the generator, or of one thread of it.
 #[derive(Debug)]
 pub struct Clients<'a> {
     route: Route,
@@ -54,6 +76,14 @@ pub struct Clients<'a> {
     scratch: Vec<u8>,
     head: Vec<u8>,
     done: &'a AtomicU64,
+    /// What is asked for, unless a log says.
+    path: String,
+    /// Whose paths are asked for.
+    replay: Option<Arc<Replay>>,
+    /// How TLS is spoken to the proxy, if it is.
+    tls: Option<Tls>,
+    /// How many streams a connection may have, if HTTP/2 is spoken to the proxy.
+    streams: Option<usize>,
     /// Requests on their way, or in line.
     pub in_flight: u64,
     /// Requests ended by an answer since this was last set to 0.
@@ -66,12 +96,16 @@ pub struct Clients<'a> {
 
 #[derive(Debug)]
 struct Conn {
-    stream: TcpStream,
+    link: Link,
     address: usize,
     number: Option<u32>,
     answer: Option<Answer>,
     input: Vec<u8>,
     output: Vec<u8>,
+    /// The streams on it, if it is of HTTP/2.
+    mux: Option<Box<Mux>>,
+    /// Whether we wait for room to write.
+    armed: bool,
     dead: bool,
 }
 
@@ -84,7 +118,13 @@ struct Answer {
 
 impl<'a> Clients<'a> {
     /// Clients with at most `most` connections, each request given up after `timeout` nanoseconds. Counts in `done`.
-    pub fn new(route: Route, host: &str, most: usize, timeout: u64, done: &'a AtomicU64) -> Self {
+    pub fn new(
+        route: Route,
+        (host, path): (&str, &str),
+        most: usize,
+        timeout: u64,
+        done: &'a AtomicU64,
+    ) -> Self {
         let (most, missing) = match &route {
             Route::Proxy(_) => (most.max(1), Vec::new()),
             Route::Direct(dynos) => (dynos.len(), (0..dynos.len()).collect()),
@@ -103,11 +143,25 @@ impl<'a> Clients<'a> {
             scratch: vec![0; 64 * 1024],
             head: Vec::new(),
             done,
+            path: path.to_owned(),
+            replay: None,
+            tls: None,
+            streams: None,
             in_flight: 0,
             answered: 0,
             failed: 0,
             outcome: Outcome::default(),
         }
+    }
+
+    /// Requests ask for the paths of a log, by number.
+    pub fn replay(&mut self, replay: Arc<Replay>) {
+        self.replay = Some(replay);
+    }
+
+    /// TLS is spoken to the proxy.
+    pub fn tls(&mut self, tls: Tls) {
+        self.tls = Some(tls);
     }
 
     /// Opens connections before the first request, at most as many as there may be.
@@ -117,7 +171,9 @@ impl<'a> Clients<'a> {
     pub fn open(&mut self, count: usize, reactor: &Reactor) -> io::Result<()> {
         while self.conns.len() < count.min(self.most) {
             let conn = self.connect(reactor)?;
-            self.idle.push(conn);
+            if self.streams.is_none() {
+                self.idle.push(conn);
+            }
         }
         Ok(())
     }
@@ -132,13 +188,15 @@ impl<'a> Clients<'a> {
             return self.send(conn, number, reactor, records);
         }
         if self.conns.len() >= self.most {
+            self.outcome.waited += u64::from(matches!(self.route, Route::Proxy(_)));
             self.line.push_back(number);
             return Ok(());
         }
         match self.connect(reactor) {
             Ok(conn) => self.send(conn, number, reactor, records),
             Err(error) => {
-                self.fault(format!("connect: {}", error.kind()));
+                let what = self.outcome.no_connection(&error);
+                self.fault(what);
                 Ok(())
             }
         }
@@ -160,13 +218,15 @@ impl<'a> Clients<'a> {
     }
 
     /// Gives up the requests whose time is over.
-    pub fn expire(&mut self, now: u64) {
+    pub fn expire(&mut self, now: u64, reactor: &Reactor) -> io::Result<()> {
         while let Some((_, index, number)) = self.deadlines.pop_front_if(|(deadline, ..)| *deadline <= now) {
             if self.conns.get(index).is_some_and(|conn| !conn.dead && conn.number == Some(number)) {
                 self.close(index);
                 self.fault("no answer in time".to_owned());
             }
+            self.expire_stream(index, number, reactor)?;
         }
+        Ok(())
     }
 
     /// Ends what is still on its way at the end of a run.
@@ -191,12 +251,18 @@ impl<'a> Clients<'a> {
                 (address, dynos[address])
             }
         };
-        let stream = connect(target)?;
+        let mut link = Link::connect(target, self.tls.as_ref())?;
+        // The handshake begins now and not with the first request.
+        link.flush()?;
+        let mux = self.mux()?;
         let entry = self.conns.vacant_entry();
         let index = entry.key();
-        reactor.watch(&stream, source(index))?;
+        reactor.watch(&link, source(index))?;
         let (input, output) = (Vec::new(), Vec::new());
-        entry.insert(Conn { stream, address, number: None, answer: None, input, output, dead: false });
+        let (number, answer, armed, dead) = (None, None, false, false);
+        entry.insert(Conn { link, address, number, answer, input, output, mux, armed, dead });
+        self.conns[index].arm(index, reactor)?;
+        self.turn(index, reactor, None)?;
         Ok(index)
     }
 
@@ -208,60 +274,70 @@ impl<'a> Clients<'a> {
         records: &mut Records,
     ) -> io::Result<()> {
         let Some(service) = records.get_mut(number).map(|record| record.service) else { return Ok(()) };
-        self.head.clear();
-        let (host, names) = (&self.host, (wire::NUMBER, wire::SERVICE));
-        write!(
-            self.head,
-            "GET / HTTP/1.1\r\nhost: {host}\r\nuser-agent: dyno-bench\r\n{}: {number}\r\n{}: {service}\r\n\r\n",
-            names.0, names.1
-        )?;
         let now = reactor.now();
         if matches!(self.route, Route::Proxy(_)) {
             stamp(records, number, now);
         }
+        self.deadlines.push_back((now.saturating_add(self.timeout), index, number));
+        if self.conns[index].mux.is_some() {
+            return self.stream(index, number, service, reactor);
+        }
+        self.head.clear();
+        let (host, names) = (&self.host, (wire::NUMBER, wire::SERVICE));
+        let path = self.replay.as_ref().map_or(&*self.path, |replay| replay.path(number as usize));
+        write!(
+            self.head,
+            "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: dyno-bench\r\n{}: {number}\r\n{}: {service}\r\n\r\n",
+            names.0, names.1
+        )?;
         let conn = &mut self.conns[index];
         conn.number = Some(number);
-        self.deadlines.push_back((now.saturating_add(self.timeout), index, number));
-        let sent = match (&conn.stream).write(&self.head) {
+        let sent = match conn.link.write(&self.head) {
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             // The reader learns what happened and counts it.
             Err(_) => return Ok(()),
         };
-        if sent < self.head.len() {
-            conn.output.extend_from_slice(&self.head[sent..]);
-            reactor.watch_writable(&conn.stream, source(index), true)?;
-        }
-        Ok(())
+        conn.output.extend_from_slice(&self.head[sent..]);
+        conn.arm(index, reactor)
     }
 
     fn flush(&mut self, index: usize, reactor: &Reactor) -> io::Result<()> {
         let Some(conn) = self.conns.get_mut(index).filter(|conn| !conn.dead) else { return Ok(()) };
-        match (&conn.stream).write(&conn.output) {
-            Ok(sent) => {
-                conn.output.drain(..sent);
+        if conn.is_waiting() {
+            match conn.link.flush().and_then(|()| conn.link.write(&conn.output)) {
+                Ok(sent) => {
+                    conn.output.drain(..sent);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // The reader learns what happened and counts it.
+                Err(_) => {
+                    conn.output.clear();
+                    conn.armed = false;
+                    return reactor.watch_writable(&conn.link, source(index), false);
+                }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // The reader learns what happened and counts it.
-            Err(_) => conn.output.clear(),
         }
-        if conn.output.is_empty() {
-            reactor.watch_writable(&conn.stream, source(index), false)
-        } else {
-            Ok(())
-        }
+        conn.arm(index, reactor)
     }
 
     fn read(&mut self, index: usize, reactor: &Reactor, records: &mut Records) -> io::Result<()> {
         let Some(conn) = self.conns.get_mut(index).filter(|conn| !conn.dead) else { return Ok(()) };
-        let end = match wire::fill(&conn.stream, &mut self.scratch, &mut conn.input) {
+        let end = match conn.link.fill(&mut self.scratch, &mut conn.input) {
             Ok(Fill::Some) => None,
+            // Of TLS it may have been a part of the handshake, which goes on.
+            Ok(Fill::Nothing) if conn.link.wants_write() => return self.flush(index, reactor),
             Ok(Fill::Nothing) => return Ok(()),
             Ok(Fill::End) => Some("closed".to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(format!("tls: {error}")),
             Err(error) => Some(error.kind().to_string()),
         };
         if let Some(why) = end {
             return self.ended(index, &why, reactor, records);
+        }
+        if conn.mux.is_some() {
+            self.turn(index, reactor, Some(records))?;
+            return self.fill_streams(reactor, records);
         }
         match conn.parse() {
             Parsed::Partial => Ok(()),
@@ -277,6 +353,10 @@ impl<'a> Clients<'a> {
     /// The other side has ended the connection: the end of the answer, of an idle time, or a fault.
     fn ended(&mut self, index: usize, why: &str, reactor: &Reactor, records: &mut Records) -> io::Result<()> {
         let conn = &self.conns[index];
+        if conn.mux.is_some() {
+            self.lose(index, why);
+            return Ok(());
+        }
         match (&conn.answer, conn.number) {
             (Some(Answer { body: Body::UntilClose, .. }), Some(_)) => self.complete(index, reactor, records),
             (answer, Some(_)) => {
@@ -324,8 +404,10 @@ impl<'a> Clients<'a> {
 
     fn close(&mut self, index: usize) {
         let conn = &mut self.conns[index];
-        conn.dead = true;
-        let _ = conn.stream.shutdown(std::net::Shutdown::Both);
+        if std::mem::replace(&mut conn.dead, true) {
+            return;
+        }
+        conn.link.shutdown();
         if matches!(self.route, Route::Direct(_)) {
             self.missing.push(conn.address);
         }
@@ -335,12 +417,16 @@ impl<'a> Clients<'a> {
 
     /// Sends what is in line as far as new connections may be opened: those that ended have left room.
     pub fn advance(&mut self, reactor: &Reactor, records: &mut Records) -> io::Result<()> {
+        self.fill_streams(reactor, records)?;
         while self.conns.len() < self.most
             && let Some(number) = self.line.pop_front()
         {
             match self.connect(reactor) {
                 Ok(conn) => self.send(conn, number, reactor, records)?,
-                Err(error) => self.fault(format!("connect: {}", error.kind())),
+                Err(error) => {
+                    let what = self.outcome.no_connection(&error);
+                    self.fault(what);
+                }
             }
         }
         Ok(())
@@ -348,6 +434,21 @@ impl<'a> Clients<'a> {
 }
 
 impl Conn {
+    /// Waits for room to write if there is something to write, and else no longer.
+    fn arm(&mut self, index: usize, reactor: &Reactor) -> io::Result<()> {
+        let waiting = self.is_waiting();
+        if self.armed == waiting {
+            return Ok(());
+        }
+        self.armed = waiting;
+        reactor.watch_writable(&self.link, source(index), waiting)
+    }
+
+    /// Whether there is something to send that the socket did not take.
+    fn is_waiting(&self) -> bool {
+        !self.output.is_empty() || self.link.wants_write()
+    }
+
     /// Reads what has come of the answer.
     fn parse(&mut self) -> Parsed<()> {
         if self.number.is_none() {
@@ -358,10 +459,7 @@ impl Conn {
                 Parsed::Whole(head) => {
                     self.input.drain(..head.len);
                     if head.status >= 200 {
-                        let bad = head.fault.is_some() || head.status >= 300;
-                        let name =
-                            |fault: Option<String>| format!("{} {}", head.status, fault.unwrap_or_default());
-                        let fault = bad.then(|| name(head.fault).trim_end().to_owned());
+                        let fault = verdict(head.status, head.fault);
                         self.answer = Some(Answer { fault, body: head.body, close: head.close });
                     }
                 }
@@ -373,6 +471,12 @@ impl Conn {
     }
 }
 
+/// What an answer counts as, if it is none of those that are good: its status, and the proxy's fault.
+fn verdict(status: u16, fault: Option<String>) -> Option<String> {
+    let bad = fault.is_some() || status >= 300;
+    bad.then(|| format!("{status} {}", fault.unwrap_or_default()).trim_end().to_owned())
+}
+
 fn source(index: usize) -> Source {
     Source::Client(u32::try_from(index).unwrap_or(u32::MAX))
 }
@@ -381,17 +485,4 @@ fn stamp(records: &mut Records, number: u32, now: u64) {
     if let Some(record) = records.get_mut(number) {
         record.arrived = now;
     }
-}
-
-/// Begins to connect. The socket can be written when that is done.
-fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    match socket.connect(&to.into()) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(socket.into())
 }

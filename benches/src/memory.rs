@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use procfs::process::{Process, all_processes};
 use router_core::clock::Clock;
 use serde::Serialize;
 
+use crate::cpu;
 use crate::peers::{Load, Peer};
 
 /// How long a connection may keep us waiting.
@@ -51,21 +51,21 @@ pub fn measure(peer: Peer, program: &Path, connections: u32, load: &Load<'_>) ->
     for _ in 0..100 {
         exchange(&mut first, &request("/"))?;
     }
-    let start = settled(proxy.pid())?;
+    let start = settled(&proxy.pids())?;
     let mut idle = Vec::new();
     for _ in 0..connections {
         let mut stream = open(proxy.address)?;
         exchange(&mut stream, &request("/"))?;
         idle.push(stream);
     }
-    let with_idle = settled(proxy.pid())?;
+    let with_idle = settled(&proxy.pids())?;
     // One keeps the dyno; all others wait for it.
     first.write_all(request(HOLD).as_bytes())?;
     dyno.wait_until_held()?;
     for stream in &mut idle {
         stream.write_all(request("/").as_bytes())?;
     }
-    let with_waiting = settled(proxy.pid())?;
+    let with_waiting = settled(&proxy.pids())?;
     for stream in &idle {
         still_waits(stream)?;
     }
@@ -218,26 +218,17 @@ fn answer(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// The resident set of a process and its children, once it has stopped growing.
-fn settled(pid: u32) -> io::Result<u64> {
+/// The resident set of these processes and their descendants, once it has stopped growing.
+fn settled(pids: &[u32]) -> io::Result<u64> {
     let clock = Clock::system();
-    let (mut highest, mut since) = (resident(pid)?, clock.now());
+    let (mut highest, mut since) = (cpu::resident(pids)?, clock.now());
     loop {
         thread::sleep(LOOK);
-        let now = resident(pid)?;
+        let now = cpu::resident(pids)?;
         if now > highest {
             (highest, since) = (now, clock.now());
         } else if clock.now().duration_since(since) > SETTLED {
             return Ok(now);
         }
     }
-}
-
-fn resident(pid: u32) -> io::Result<u64> {
-    let pid = i32::try_from(pid).map_err(io::Error::other)?;
-    let of = |process: &Process| process.stat().map(|stat| stat.rss * procfs::page_size());
-    let main = Process::new(pid).and_then(|process| of(&process)).map_err(io::Error::other)?;
-    let children = all_processes().map_err(io::Error::other)?.flatten();
-    let children = children.filter(|process| process.stat().is_ok_and(|stat| stat.ppid == pid));
-    Ok(main + children.filter_map(|process| of(&process).ok()).sum::<u64>())
 }

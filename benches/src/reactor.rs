@@ -8,9 +8,8 @@ use std::collections::BinaryHeap;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use router_core::clock::Clock;
 use rustix::event::{Timespec, epoll};
 
 /// So many events are taken at once.
@@ -49,8 +48,12 @@ impl Source {
 /// What is due at an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// A dyno has done its work.
+    /// A dyno has done its work, or a part of it.
     Service(u32),
+    /// A dyno has booted.
+    Boot(u32),
+    /// A dyno goes down by itself.
+    Crash(u32),
     /// The next request of an open loop.
     Arrival,
     /// A client of a closed loop sends its next request.
@@ -77,32 +80,30 @@ pub struct Reactor {
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
     timers: BinaryHeap<Reverse<(u64, Timer)>>,
-    clock: Clock,
-    base: Instant,
+    /// Nanoseconds before a timer that are spent awake.
+    spin: u64,
 }
 
 impl Reactor {
     /// A reactor for the calling thread, whose timers are set to fire as exactly as the kernel can.
     pub fn new() -> io::Result<Self> {
         rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
-        let clock = Clock::system();
         Ok(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             events: Vec::with_capacity(BATCH),
             timers: BinaryHeap::new(),
-            base: clock.now(),
-            clock,
+            spin: 0,
         })
     }
 
-    /// Nanoseconds since the reactor was made.
-    pub fn now(&self) -> u64 {
-        nanos(self.clock.now() - self.base)
+    /// From now on the last stretch before a timer is spent awake: the kernel wakes a sleeper some 50 us late.
+    pub fn spin(&mut self, stretch: Duration) {
+        self.spin = nanos(stretch);
     }
 
-    /// The same instant on the clock that all threads share.
-    pub fn instant(&self, at: u64) -> Instant {
-        self.base + Duration::from_nanos(at)
+    /// Nanoseconds on the machine's monotonic clock, which all threads and processes share.
+    pub fn now(&self) -> u64 {
+        clock(rustix::time::ClockId::Monotonic)
     }
 
     /// Begins to report when a socket can be read, and, if asked, written.
@@ -116,6 +117,34 @@ impl Reactor {
         let token = epoll::EventData::new_u64(source.token());
         let out = if writable { epoll::EventFlags::OUT } else { epoll::EventFlags::empty() };
         Ok(epoll::modify(&self.epoll, socket, token, epoll::EventFlags::IN | out)?)
+    }
+
+    /// Changes what is watched of a socket: reading, writing. Of one that is watched for neither the reactor knows
+    /// nothing, so that it does not report errors either.
+    pub fn rewatch(
+        &self,
+        socket: impl AsFd,
+        source: Source,
+        from: (bool, bool),
+        to: (bool, bool),
+    ) -> io::Result<()> {
+        if from == to {
+            return Ok(());
+        }
+        let token = epoll::EventData::new_u64(source.token());
+        let mut flags = epoll::EventFlags::empty();
+        flags.set(epoll::EventFlags::IN, to.0);
+        flags.set(epoll::EventFlags::OUT, to.1);
+        match (from, to) {
+            (_, (false, false)) => self.unwatch(socket),
+            ((false, false), _) => Ok(epoll::add(&self.epoll, socket, token, flags)?),
+            _ => Ok(epoll::modify(&self.epoll, socket, token, flags)?),
+        }
+    }
+
+    /// Reports nothing more of a socket.
+    pub fn unwatch(&self, socket: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.epoll, socket)?)
     }
 
     /// Sets a timer.
@@ -136,7 +165,7 @@ impl Reactor {
         ready.clear();
         self.events.clear();
         let wait = match self.timers.peek() {
-            Some(Reverse((due, _))) => due.saturating_sub(self.now()).min(nanos(longest)),
+            Some(Reverse((due, _))) => due.saturating_sub(self.now() + self.spin).min(nanos(longest)),
             None => nanos(longest),
         };
         let timeout = Timespec {
@@ -161,7 +190,11 @@ impl Reactor {
 
 /// The processor time that the calling thread has used, in nanoseconds.
 pub fn thread_cpu() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    clock(rustix::time::ClockId::ThreadCPUTime)
+}
+
+fn clock(clock: rustix::time::ClockId) -> u64 {
+    let time = rustix::time::clock_gettime(clock);
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 

@@ -1,7 +1,7 @@
 //! The little HTTP/1.1 that the generator and its dynos speak: heads by `httparse`, bodies by length or in chunks.
 
 use std::io::{self, Read};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 /// The number of a request, as the generator counts.
 pub const NUMBER: &str = "x-bench-request";
@@ -10,6 +10,8 @@ pub const SERVICE: &str = "x-bench-service";
 /// A head longer than this is no head.
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 64;
+/// So much of a request's id is kept.
+const MAX_ID: usize = 64;
 
 /// What a look at the bytes gave.
 #[derive(Debug)]
@@ -23,19 +25,25 @@ pub enum Parsed<T> {
 }
 
 /// What a dyno reads from a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RequestHead {
     /// Bytes of the head.
     pub len: usize,
     /// Whose request it is; `None` if the generator did not send it.
     pub number: Option<u32>,
-    /// How long to work on it, in nanoseconds.
-    pub service: u64,
+    /// The start of its `X-Request-Id`, which proxies send on or make.
+    pub id: Option<Box<str>>,
+    /// How long to work on it, in nanoseconds, if it says so.
+    pub service: Option<u64>,
     /// Whether the connection ends with the answer.
     pub close: bool,
+    /// Whether only the head of the answer is asked for.
+    pub head_only: bool,
+    /// How its body ends.
+    pub body: Body,
 }
 
-/// Reads a request head. Bodies are not read: the generator sends none.
+/// Reads a request head.
 pub fn request(input: &[u8]) -> Parsed<RequestHead> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
@@ -44,12 +52,28 @@ pub fn request(input: &[u8]) -> Parsed<RequestHead> {
         Ok(httparse::Status::Partial) if input.len() < MAX_HEAD => return Parsed::Partial,
         Ok(httparse::Status::Partial) | Err(_) => return Parsed::Broken,
     };
-    let mut found = RequestHead { len, number: None, service: 0, close: head.version == Some(0) };
+    let mut found = RequestHead {
+        len,
+        number: None,
+        id: None,
+        service: None,
+        close: head.version == Some(0),
+        head_only: head.method == Some("HEAD"),
+        body: Body::Length(0),
+    };
     for header in head.headers.iter() {
         if header.name.eq_ignore_ascii_case(NUMBER) {
             found.number = number(header.value);
         } else if header.name.eq_ignore_ascii_case(SERVICE) {
-            found.service = number(header.value).unwrap_or(0);
+            found.service = number(header.value);
+        } else if header.name.eq_ignore_ascii_case("x-request-id") {
+            let id = &header.value[..header.value.len().min(MAX_ID)];
+            found.id = Some(String::from_utf8_lossy(id).into());
+        } else if header.name.eq_ignore_ascii_case("content-length") && found.body == Body::Length(0) {
+            let Some(length) = number(header.value) else { return Parsed::Broken };
+            found.body = Body::Length(length);
+        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+            found.body = Body::Chunk { left: 0 };
         } else if header.name.eq_ignore_ascii_case("connection") {
             found.close = closes(header.value, found.close);
         }
@@ -191,6 +215,19 @@ pub fn fill(mut stream: &TcpStream, scratch: &mut [u8], input: &mut Vec<u8>) -> 
     }
 }
 
+/// Begins to connect. The socket can be written when that is done.
+pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&to.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(socket.into())
+}
+
 fn eat(left: &mut u64, rest: &[u8]) -> usize {
     let len = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
     *left -= len as u64;
@@ -227,12 +264,16 @@ mod tests {
         let head = whole(request(text));
         assert_eq!(
             (head.len, head.number, head.service, head.close),
-            (text.len() - 3, Some(17), 5000, false)
+            (text.len() - 3, Some(17), Some(5000), false)
         );
         assert!(matches!(request(&text[..30]), Parsed::Partial));
         assert!(matches!(request(b"\0\0\0\0"), Parsed::Broken));
         assert!(whole(request(b"GET / HTTP/1.0\r\n\r\n")).close);
         assert!(!whole(request(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")).close);
+        let head = whole(request(b"HEAD / HTTP/1.1\r\nX-Request-Id: a-1\r\nContent-Length: 7\r\n\r\n"));
+        assert_eq!((head.id.as_deref(), head.head_only, head.body), (Some("a-1"), true, Body::Length(7)));
+        let head = whole(request(b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"));
+        assert_eq!((head.number, head.service, head.body), (None, None, Body::Chunk { left: 0 }));
     }
 
     #[test]

@@ -1,0 +1,191 @@
+//! HTTP/2 on one connection: the `h2` crate, polled by hand over a pipe in memory.
+//!
+//! What comes from the socket is put into the pipe, and what `h2` writes there goes to the socket, so that sockets and
+//! instants stay with the reactor: no runtime stands between an answer and the clock.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What a proxy may send before it has to wait for us, on a stream and on the connection.
+const WINDOW: u32 = 1 << 20;
+
+/// One HTTP/2 connection.
+pub(crate) struct Mux {
+    pipe: Rc<RefCell<Pipe>>,
+    connection: Connection<End, Bytes>,
+    send: SendRequest<Bytes>,
+    streams: Vec<Stream>,
+}
+
+/// A request that has ended.
+pub(crate) struct Answered {
+    /// Whose it is.
+    pub(crate) number: u32,
+    /// The status and `X-Router-Fault` of an answer; or why there is none.
+    pub(crate) result: Result<(u16, Option<String>), String>,
+}
+
+#[derive(Default)]
+struct Pipe {
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+}
+
+/// The side of the pipe that `h2` has.
+struct End(Rc<RefCell<Pipe>>);
+
+struct Stream {
+    number: u32,
+    head: Option<ResponseFuture>,
+    status: u16,
+    fault: Option<String>,
+    body: Option<RecvStream>,
+}
+
+impl Mux {
+    /// Begins HTTP/2 on a new connection.
+    pub(crate) fn new() -> io::Result<Self> {
+        let pipe = Rc::new(RefCell::new(Pipe::default()));
+        let mut builder = Builder::new();
+        builder.enable_push(false).initial_window_size(WINDOW).initial_connection_window_size(WINDOW);
+        let hands = pin!(builder.handshake::<_, Bytes>(End(Rc::clone(&pipe))));
+        // It writes into memory, so it never waits.
+        match hands.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok((send, connection))) => Ok(Self { pipe, connection, send, streams: Vec::new() }),
+            Poll::Ready(Err(error)) => Err(io::Error::other(error)),
+            Poll::Pending => Err(io::Error::other("HTTP/2 did not begin")),
+        }
+    }
+
+    /// Whether the other side takes another request: it has not said goodbye, and its bound on streams is not reached.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        matches!(self.send.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
+    }
+
+    /// How many requests are on their way.
+    pub(crate) fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// When the connection takes no more.
+    pub(crate) fn request(&mut self, number: u32, request: Request<()>) -> Result<(), String> {
+        let (head, _) = self.send.send_request(request, true).map_err(|error| error.to_string())?;
+        self.streams.push(Stream { number, head: Some(head), status: 0, fault: None, body: None });
+        Ok(())
+    }
+
+    /// Takes a request back: the proxy gets a reset. Whether it was on its way.
+    pub(crate) fn cancel(&mut self, number: u32) -> bool {
+        let before = self.streams.len();
+        self.streams.retain(|stream| stream.number != number);
+        self.streams.len() < before
+    }
+
+    /// Reads what has come, and adds the requests that have ended to `ended`.
+    ///
+    /// # Errors
+    /// When the connection is over: says why.
+    pub(crate) fn turn(&mut self, input: &mut Vec<u8>, ended: &mut Vec<Answered>) -> Result<(), String> {
+        self.pipe.borrow_mut().incoming.append(input);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut over = Pin::new(&mut self.connection).poll(&mut context);
+        let before = self.streams.len();
+        self.streams.retain_mut(|stream| match stream.poll(&mut context) {
+            Poll::Ready(result) => {
+                ended.push(Answered { number: stream.number, result });
+                false
+            }
+            Poll::Pending => true,
+        });
+        // Streams that were read have room again, which the proxy has to hear of.
+        if over.is_pending() && self.streams.len() <= before {
+            over = Pin::new(&mut self.connection).poll(&mut context);
+        }
+        match over {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(())) => Err("closed".to_owned()),
+            Poll::Ready(Err(error)) => Err(error.to_string()),
+        }
+    }
+
+    /// Moves what is to be sent to the end of `output`.
+    pub(crate) fn output(&self, output: &mut Vec<u8>) {
+        output.append(&mut self.pipe.borrow_mut().outgoing);
+    }
+}
+
+impl std::fmt::Debug for Mux {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mux").field("streams", &self.streams.len()).finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(u16, Option<String>), String>> {
+        if let Some(head) = &mut self.head {
+            let answer = match Pin::new(head).poll(context) {
+                Poll::Ready(Ok(answer)) => answer,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.to_string())),
+                Poll::Pending => return Poll::Pending,
+            };
+            self.head = None;
+            self.status = answer.status().as_u16();
+            let fault = answer.headers().get("x-router-fault");
+            self.fault = fault.map(|fault| String::from_utf8_lossy(fault.as_bytes()).into_owned());
+            self.body = Some(answer.into_body());
+        }
+        while let Some(body) = &mut self.body {
+            match body.poll_data(context) {
+                Poll::Ready(Some(Ok(data))) => {
+                    // Fails only if more is given back than came.
+                    let _ = body.flow_control().release_capacity(data.len());
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.to_string())),
+                Poll::Ready(None) => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok((self.status, self.fault.take())))
+    }
+}
+
+impl AsyncRead for End {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let incoming = &mut self.0.borrow_mut().incoming;
+        if incoming.is_empty() {
+            return Poll::Pending;
+        }
+        let len = incoming.len().min(into.remaining());
+        into.put_slice(&incoming[..len]);
+        incoming.drain(..len);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for End {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().outgoing.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
