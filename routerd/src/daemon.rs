@@ -2,6 +2,7 @@
 
 mod errors;
 mod lend;
+mod lasting;
 mod live;
 mod names;
 mod offer;
@@ -26,7 +27,8 @@ use tokio::sync::{Mutex, RwLock, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::errors::{ReloadError, StartError};
-use self::live::{LAST_LINES, Lasting, Live, access_log};
+use self::lasting::{LAST_LINES, Lasting, access_log};
+use self::live::Live;
 use self::offer::Heir;
 use self::orders::Orders;
 use self::release::Deploys;
@@ -328,7 +330,7 @@ impl Daemon {
         lasting.drain.begin();
         // Nothing that a CA could look for is served from now on.
         lasting.acme.let_go().await;
-        let _ = timeout_at(deadline, lasting.connections.ended()).await;
+        let _ = timeout_at(deadline, ended(&lasting.connections, live)).await;
         if stage.borrow().is_handed_over() {
             // Dynos that still work for clients that are gone.
             let _ = timeout_at(deadline, stage.wait_for(Stage::is_over)).await;
@@ -354,6 +356,19 @@ impl Daemon {
         }
         heir.end().await;
         cut
+    }
+}
+
+/// Waits for the end of all connections, and closes the listeners once no reload is at them: as long as one is open,
+/// the kernel takes connections that nobody serves; then it refuses them, and who comes may ask elsewhere.
+async fn ended(connections: &Connections, live: &Mutex<Option<Live>>) {
+    let close = async {
+        live.lock().await.iter_mut().for_each(Live::close);
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = connections.ended() => {}
+        () = close => {}
     }
 }
 

@@ -40,6 +40,7 @@
 //! | `up/watched.rs` | One process of a grid |
 //! | `daemon.rs` | The daemon put together: router, proxy, listeners, discovery, log, metrics and admin |
 //! | `daemon/errors.rs` | Why a daemon does not start, or does not change |
+//! | `daemon/lasting.rs` | What stays for as long as the daemon runs, whatever a reload changes |
 //! | `daemon/live.rs` | What a reload changes of a running daemon |
 //! | `daemon/names.rs` | Where the dynos of a configuration come from, and how they are probed |
 //! | `daemon/offer.rs` | The old side of a hand-over |

@@ -2,86 +2,37 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use router_core::Router;
 use router_core::change::{AppSpec, Change, ChangeError};
 use router_core::ids::AppId;
-use router_core::proxy::Proxy;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::orders::Orders;
-use super::release::{self, Deploys};
+use super::lasting::{LAST_LINES, Lasting, access_log};
+use super::release::{self};
 use super::succeed::Predecessor;
-use super::trail::Trail;
 use super::{Shared, StartError, names, spool};
 use crate::accept;
-use crate::acme::{Acme, Prepared};
-use crate::admin::{Access, Admin, AdminAddress, AdminError, AdminListener, LeaveFile, Readiness, Reloads};
-use crate::admission::Guards;
+use crate::acme::Prepared;
+use crate::admin::{Admin, AdminAddress, AdminError, AdminListener, LeaveFile};
 use crate::config::diff::{AppChange, Diff};
-use crate::config::{self, AdminListen, Config, LogFormat, LogOutput};
-use crate::conn::{Begins, Terms};
-use crate::connections::Connections;
-use crate::deploys::book::Shelf;
-use crate::deploys::counts::Counts;
-use crate::deploys::grown::Grower;
+use crate::config::{self, AdminListen, Config};
+use crate::conn::Begins;
 use crate::discover::Discoveries;
-use crate::door::Door;
-use crate::drain::Drain;
 use crate::gate::Gate;
 use crate::handover::Described;
 use crate::health::Watch;
 use crate::inherit::{self, Inherited, Place};
-use crate::log::{AccessLog, Format};
-use crate::metrics::{Meters, Scrape};
-use crate::tls::{self, Edge};
-use crate::web::Web;
+use crate::log::AccessLog;
+use crate::tls::{self};
 
 /// How long the start, and a reload that adds apps, wait for the first answers about names of dynos.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
-/// How long a log may take to write its last lines.
-pub(super) const LAST_LINES: Duration = Duration::from_secs(2);
-
-/// What stays for as long as the daemon runs.
-pub(super) struct Lasting {
-    pub(super) router: Router,
-    /// Without the rules of any configuration.
-    pub(super) proxy: Proxy,
-    pub(super) guards: Guards,
-    pub(super) web: Web,
-    pub(super) door: Door,
-    pub(super) meters: Meters,
-    pub(super) counts: Counts,
-    pub(super) shelf: Shelf,
-    pub(super) trail: Trail,
-    pub(super) deploys: Deploys,
-    /// What starts dynos, if something does.
-    pub(super) grower: OnceLock<Arc<dyn Grower>>,
-    pub(super) log: Arc<ArcSwapOption<AccessLog>>,
-    /// The log is the configuration's, not the caller's: a reload may change it.
-    pub(super) log_is_ours: bool,
-    /// For connections that come from now on.
-    pub(super) terms: Arc<ArcSwap<Terms>>,
-    /// TLS in front.
-    pub(super) edge: Edge,
-    /// Certificates that are in no file.
-    pub(super) acme: Acme,
-    pub(super) connections: Connections,
-    pub(super) readiness: Readiness,
-    pub(super) reloads: Reloads,
-    pub(super) drain: Drain,
-    pub(super) orders: Orders,
-    /// Who may ask the admin listener.
-    pub(super) access: Access,
-}
 
 /// What a reload changes.
 pub(super) struct Live {
@@ -355,6 +306,11 @@ impl Live {
         self.admin.as_ref().map(|admin| admin.address.clone())
     }
 
+    /// The drain has begun: nobody is listened to but who asks the admin listener.
+    pub(super) fn close(&mut self) {
+        self.listeners.clear();
+    }
+
     /// The drain is over: the admin listener, which said so until now, ends.
     pub(super) async fn end(self) {
         if let Some(admin) = self.admin {
@@ -415,60 +371,6 @@ impl RunningAdmin {
     }
 }
 
-impl Lasting {
-    pub(super) fn now(&self) -> Instant {
-        self.router.clock().now()
-    }
-
-    /// What handshakes are made with under a configuration.
-    fn secure(&self, config: &Config) -> Result<Option<tls::Terms>, StartError> {
-        config.tls.as_ref().map(|tls| self.edge.terms(tls)).transpose().map_err(StartError::Tls)
-    }
-
-    /// What connections are served by under a configuration.
-    fn terms_of(&self, config: &Config, tls: Option<tls::Terms>) -> Terms {
-        let (proxy, door, connections) = (self.proxy.clone(), self.door.clone(), self.connections.clone());
-        Terms::new(proxy, &self.meters, config, door, connections, tls)
-    }
-
-    fn accept(&self, listener: &Arc<TcpListener>, begins: Begins) -> JoinHandle<()> {
-        let (terms, connections) = (Arc::clone(&self.terms), self.connections.clone());
-        tokio::spawn(accept::accept(Arc::clone(listener), begins, terms, connections, self.drain.watch()))
-    }
-
-    fn scraper(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
-        let (router, meters, connections) =
-            (self.router.clone(), self.meters.clone(), self.connections.clone());
-        let (log, reloads, access) = (Arc::clone(&self.log), self.reloads.clone(), self.access.clone());
-        let (webhooks, door, edge) = (self.trail.webhooks().clone(), self.door.clone(), self.edge.clone());
-        let (memory, disk) = (self.proxy.memory().clone(), self.proxy.disk().clone());
-        let acme = self.acme.clone();
-        Arc::new(move || {
-            let log = log.load();
-            let account = reloads.account();
-            meters.render(&Scrape {
-                snapshot: router.snapshot(),
-                connections: connections.open(),
-                connections_resting: connections.resting(),
-                connections_refused: door.account(),
-                buffered_bytes: memory.held(),
-                disk_bytes: disk.held(),
-                disk_files: disk.files(),
-                disk_fallbacks: disk.fallbacks(),
-                log_lines_lost: log.as_ref().map_or(0, |log| log.lost()),
-                log_write_errors: log.as_ref().map_or(0, |log| log.errors()),
-                reloads_done: account.done,
-                reloads_failed: account.failed,
-                config_loaded: account.loaded.as_secs(),
-                webhooks: webhooks.account(),
-                admin_denied: access.denied().to_vec(),
-                tls: edge.account(),
-                acme: acme.account(),
-            })
-        })
-    }
-}
-
 impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Live").field("config", &self.config).finish_non_exhaustive()
@@ -484,17 +386,4 @@ fn doors(config: &Config) -> impl Iterator<Item = (SocketAddr, Begins)> {
 
 fn changes_log(diff: &Diff) -> bool {
     ["log.format", "log.output", "log.queue"].iter().any(|key| diff.has(key))
-}
-
-/// The access log that a configuration asks for.
-pub(super) fn access_log(log: &config::Log) -> io::Result<Option<AccessLog>> {
-    let format = match log.format {
-        LogFormat::Logfmt => Format::Logfmt,
-        LogFormat::Json => Format::Json,
-    };
-    match log.output {
-        LogOutput::Off => Ok(None),
-        LogOutput::Stdout => AccessLog::to_stdout(format, log.queue).map(Some),
-        LogOutput::Stderr => AccessLog::start(format, log.queue, io::stderr()).map(Some),
-    }
 }

@@ -16,8 +16,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::lasting::access_log;
 use super::lend::{LOOK, ORPHANED};
-use super::live::access_log;
 use super::{Daemon, StartError};
 use crate::audit::Outcome;
 use crate::config::Config;

@@ -287,9 +287,10 @@ async fn a_dyno_is_drained_by_hand_and_stays_so_until_it_is_let_in_again() {
     let dynos = Dyno::several(2).await;
     let rig = Rig::start(&all(&dynos), QUICK).await;
     let (app, dyno) = ("shop".to_owned(), dynos[0].address.to_string());
-    let busy = rig.spawn_get("/?ms=200");
+    let busy = rig.spawn_get("/?held=1");
     rig.are(1, DynoState::Busy).await;
     rig.order(Order::Drain { app: app.clone(), dyno: dyno.clone() }).await.unwrap();
+    dynos.iter().for_each(Dyno::let_go);
     assert!(busy.await.unwrap().is_ok());
     rig.serves("v1", &dynos[1..]);
     let text = format!(

@@ -20,7 +20,7 @@ async fn what_runs_is_finished_what_waits_is_served_and_nothing_new_is_taken() {
     let mut rig = Rig::start(&[&dyno], "").await;
     let mut idle = rig.client().await;
     assert!(idle.get("/").await.is_ok());
-    let running = rig.spawn_get("/running?ms=400");
+    let running = rig.spawn_get("/running?held=1");
     until("it runs", || dyno.is_working()).await;
     let waiting = rig.spawn_get("/waiting");
     rig.waiting(1).await;
@@ -31,6 +31,7 @@ async fn what_runs_is_finished_what_waits_is_served_and_nothing_new_is_taken() {
     assert!(idle.rest().await.is_empty());
     assert!(!running.is_finished(), "the idle one was closed at once");
     until("new connections are refused", || std::net::TcpStream::connect(address).is_err()).await;
+    dyno.let_go();
     let (running, waiting) = (running.await.unwrap(), waiting.await.unwrap());
     assert!(running.is_ok() && waiting.is_ok(), "{running:?} {waiting:?}");
     assert_eq!(running.header("connection"), "close");

@@ -105,18 +105,19 @@ async fn t13_a_busy_dyno_is_not_probed_and_not_taken_out() {
     let dynos = Dyno::several(2).await;
     let health = "health = { probe = 'http', path = '/up', interval = '100ms', fall = 1, eject_max = 100 }";
     let rig = rig(&[&dynos[0], &dynos[1]], health).await;
-    let long = [rig.spawn_get("/long?ms=2500"), rig.spawn_get("/long?ms=2500")];
+    let long = [rig.spawn_get("/long?held=1"), rig.spawn_get("/long?held=1")];
     rig.are(2, DynoState::Busy).await;
     // A probe is over before its dyno is taken, but a dyno reads a request only some time after it is sent.
     until("both have theirs", || dynos.iter().all(Dyno::is_working)).await;
     let before: usize = dynos.iter().map(Dyno::asked).sum();
-    while !long.iter().all(|long| long.is_finished()) {
-        if dynos.iter().all(Dyno::is_working) {
-            assert_eq!(dynos.iter().map(Dyno::asked).sum::<usize>(), before, "nobody asks who is busy");
-        }
+    // Twenty probes' time.
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        assert_eq!(dynos.iter().map(Dyno::asked).sum::<usize>(), before, "nobody asks who is busy");
         assert_eq!(rig.count(DynoState::Unhealthy), 0);
         sleep(Duration::from_millis(10)).await;
     }
+    dynos.iter().for_each(Dyno::let_go);
     for long in long {
         assert!(long.await.unwrap().is_ok());
     }
@@ -146,7 +147,9 @@ async fn a_dyno_that_fails_fast_is_ejected_and_comes_back() {
     assert!(admin(&rig, "/v1/status").await.contains("\"ejected\": true"));
     bad.is_now(Mood::Well);
     is(&rig, bad, DynoState::Idle).await;
-    let gets: Vec<_> = (0..3).map(|_| rig.spawn_get("/?ms=50")).collect();
+    let gets: Vec<_> = (0..3).map(|_| rig.spawn_get("/?held=1")).collect();
+    until("all three are at work", || dynos.iter().all(Dyno::is_working)).await;
+    dynos.iter().for_each(Dyno::let_go);
     for get in gets {
         assert!(get.await.unwrap().is_ok());
     }
@@ -192,7 +195,9 @@ async fn a_wedged_dyno_is_taken_out_and_comes_back() {
     assert!(admin(&rig, "/v1/status").await.contains("\"state\": \"unhealthy\""));
     dynos[0].is_now(Mood::Well);
     is(&rig, &dynos[0], DynoState::Idle).await;
-    let gets = [rig.spawn_get("/?ms=100"), rig.spawn_get("/?ms=100")];
+    let gets = [rig.spawn_get("/?held=1"), rig.spawn_get("/?held=1")];
+    until("both are at work", || dynos.iter().all(Dyno::is_working)).await;
+    dynos.iter().for_each(Dyno::let_go);
     for get in gets {
         assert!(get.await.unwrap().is_ok());
     }

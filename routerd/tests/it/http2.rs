@@ -69,7 +69,7 @@ async fn a_stream_that_is_reset_leaves_the_line_and_the_others_stay() {
     let dyno = Dyno::start().await;
     let rig = Rig::start_with(&[&dyno], PLAIN, "").await;
     let client = Http2::connect(rig.address).await;
-    let (first, _) = client.send(request("GET", "/first?ms=300", &[]), true).await;
+    let (first, _) = client.send(request("GET", "/first?held=1", &[]), true).await;
     rig.are(1, DynoState::Busy).await;
     let (second, mut gone) = client.send(request("GET", "/second", &[]), true).await;
     rig.waiting(1).await;
@@ -78,6 +78,7 @@ async fn a_stream_that_is_reset_leaves_the_line_and_the_others_stay() {
     gone.send_reset(Reason::CANCEL);
     rig.waiting(1).await;
     drop(second);
+    dyno.let_go();
     assert_eq!(read(first).await.unwrap().head.status, 200);
     assert_eq!(read(third).await.unwrap().head.status, 200);
     rig.log.are(3).await;

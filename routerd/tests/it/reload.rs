@@ -63,7 +63,7 @@ async fn what_stands_in_both_keeps_its_line_its_requests_and_its_connections() {
     let shop = || daemon.router().snapshot().apps.remove(1);
     let mut kept = rig.client().await;
     assert!(kept.get("/").await.is_ok());
-    let at_dyno = rig.spawn_get("/slow?ms=300");
+    let at_dyno = rig.spawn_get("/slow?held=1");
     until("one is at the dyno", || shop().count(DynoState::Busy) == 1).await;
     let in_line = rig.spawn_get("/next");
     until("one is in line", || shop().waiting == 1).await;
@@ -72,6 +72,7 @@ async fn what_stands_in_both_keeps_its_line_its_requests_and_its_connections() {
     let after = shop();
     assert_eq!((before.dispatched, before.waiting), (after.dispatched, after.waiting));
     assert_eq!(daemon.router().app(&"blog".into()).unwrap().limits().queue_max_wait.as_secs(), 1);
+    dynos[0].let_go();
     assert!(at_dyno.await.unwrap().is_ok() && in_line.await.unwrap().is_ok());
     assert!(kept.get("/").await.is_ok(), "on the connection from before");
     assert_eq!(dynos[0].connections(), 1, "the dyno kept its one connection");
@@ -144,7 +145,7 @@ async fn an_app_that_comes_has_dynos_at_its_first_request_and_one_that_goes_fini
         client.send(&format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
         client.answer().await
     };
-    let running = tokio::spawn(async move { ask("old.test", "/?ms=300").await });
+    let running = tokio::spawn(async move { ask("old.test", "/?held=1").await });
     until("it is at the dyno", || dynos[0].asked() == 1).await;
     let swap = daemon.reload(config(&format!("{server}{}", app("new", &dynos[1]))));
     let new = async {
@@ -159,6 +160,7 @@ async fn an_app_that_comes_has_dynos_at_its_first_request_and_one_that_goes_fini
     let (diff, first) = timeout(DEADLINE, async { tokio::join!(swap, new) }).await.unwrap();
     assert_eq!(diff.unwrap().apps.len(), 2);
     assert!(first.is_ok(), "{first:?}");
+    dynos[0].let_go();
     assert!(running.await.unwrap().is_ok());
     assert_eq!(ask("old.test", "/").await.status, 404);
 }

@@ -13,7 +13,6 @@ use routerd::handover::Stage;
 use routerd::log::{AccessLog, Format};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::support::{Client, Dyno, Lines, Load, Rig, until};
 
@@ -84,15 +83,15 @@ async fn who_is_served_or_waits_in_the_old_one_ends_there_and_comes_first() {
     let dynos = Dyno::several(1).await;
     let folder = tempfile::tempdir().unwrap();
     let (rig, path) = offers(&dynos, &folder).await;
-    let running = rig.spawn_get("/running?ms=800");
+    let running = rig.spawn_get("/running?held=1");
     until("it runs", || dynos[0].is_working()).await;
     let waiting = rig.spawn_get("/waiting?ms=100");
     rig.waiting(1).await;
-    let began = Instant::now();
     let (new, ends) = takes_over(rig, &shop(&dynos, "timeouts = { boot = '1ms' }"), &path).await;
-    assert!(began.elapsed() < Duration::from_millis(700), "nobody waits for the request that runs");
+    assert!(!running.is_finished(), "nobody waits for the request that runs");
     let later = new.spawn_get("/later");
     new.waiting(1).await;
+    dynos[0].let_go();
     let (running, waiting) = (running.await.unwrap(), waiting.await.unwrap());
     assert!(running.is_ok() && waiting.is_ok(), "{running:?} {waiting:?}");
     assert_eq!(running.header("connection"), "close");
@@ -100,7 +99,7 @@ async fn who_is_served_or_waits_in_the_old_one_ends_there_and_comes_first() {
     let (cut, old) = ends.await.unwrap();
     assert_eq!((cut, old.log.count(), old.log.faults()), (0, 2, Vec::new()));
     let order: Vec<_> = dynos[0].seen().into_iter().map(|seen| seen.path).collect();
-    assert_eq!(order, ["/running?ms=800", "/waiting?ms=100", "/later"]);
+    assert_eq!(order, ["/running?held=1", "/waiting?ms=100", "/later"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,13 +107,14 @@ async fn a_long_request_keeps_its_dyno_and_the_others_serve_in_the_new_one() {
     let dynos = Dyno::several(2).await;
     let folder = tempfile::tempdir().unwrap();
     let (rig, path) = offers(&dynos, &folder).await;
-    let long = rig.spawn_get("/long?ms=2000");
+    let long = rig.spawn_get("/long?held=1");
     until("it runs", || dynos.iter().any(Dyno::is_working)).await;
     let (new, ends) = takes_over(rig, &shop(&dynos, ""), &path).await;
     for _ in 0..20 {
         assert!(new.get("/").await.is_ok());
     }
     assert!(!long.is_finished());
+    dynos.iter().for_each(Dyno::let_go);
     assert!(long.await.unwrap().is_ok());
     assert_eq!(ends.await.unwrap().0, 0);
     has_all(&new).await;
@@ -130,7 +130,7 @@ async fn a_late_request_on_an_old_connection_gets_a_dyno_back() {
     assert!(idle.get("/").await.is_ok());
     let (new, ends) = takes_over(rig, &shop(&dynos, ""), &path).await;
     assert!(new.get("/new").await.is_ok(), "the dyno is the new one's");
-    let busy = new.spawn_get("/busy?ms=200");
+    let busy = new.spawn_get("/busy?ms=1500");
     until("it runs", || dynos[0].is_working()).await;
     let behind = new.spawn_get("/behind");
     new.waiting(1).await;
@@ -142,7 +142,7 @@ async fn a_late_request_on_an_old_connection_gets_a_dyno_back() {
     let order: Vec<_> = dynos[0].seen().into_iter().map(|seen| seen.path).collect();
     assert_eq!(
         order,
-        ["/", "/new", "/busy?ms=200", "/late", "/behind"],
+        ["/", "/new", "/busy?ms=1500", "/late", "/behind"],
         "the late one was in line elsewhere"
     );
 }
@@ -157,7 +157,7 @@ async fn another_configuration_may_have_other_listeners_and_dynos() {
     let path = folder.path().join("handover");
     rig.daemon.as_ref().unwrap().offer(&path).await.unwrap();
     let address = rig.address;
-    let running = rig.spawn_get("/running?ms=400");
+    let running = rig.spawn_get("/running?held=1");
     until("it runs", || dynos[..2].iter().any(Dyno::is_working)).await;
 
     let text = shop(&dynos[1..], "").replace("'127.0.0.1:0'", "'127.0.0.1:0', '[::1]:0'") + &admin;
@@ -177,6 +177,8 @@ async fn another_configuration_may_have_other_listeners_and_dynos() {
     };
     until("the old one is ready to end", || rig.daemon.as_ref().unwrap().stage().borrow().is_handed_over())
         .await;
+    assert!(!running.is_finished());
+    dynos.iter().for_each(Dyno::let_go);
     assert_eq!(rig.stop(LONG).await, 0);
     assert!(running.await.unwrap().is_ok());
     assert!(readyz().await.contains("200 OK"), "the old one has left the file of the socket");

@@ -61,7 +61,7 @@ async fn a_connection_without_a_request_ends_with_goaway() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_answer_a_ping_is_gone() {
     let dyno = Dyno::start().await;
-    let rig = rig(&dyno, "[http2]\nping_interval = '50ms'\nping_timeout = '100ms'", "").await;
+    let rig = rig(&dyno, "[http2]\nping_interval = '50ms'\nping_timeout = '3s'", "").await;
     let client = Http2::connect(rig.address).await;
     assert_eq!(client.get("/?ms=500").await.unwrap().head.status, 200, "one that answers stays");
     let mut mute = Frames::connect(rig.address).await;
@@ -75,7 +75,7 @@ async fn requests_broken_off_one_by_one_are_counted_too() {
     let rig = rig(&dyno, "[http2]\nmax_reset_streams = 20", "queue = { max_wait = '1m' }").await;
     let mut client = Frames::connect(rig.address).await;
     let mut holder = rig.client().await;
-    holder.ask("GET", "/?ms=500").await;
+    holder.ask("GET", "/?held=1").await;
     rig.are(1, DynoState::Busy).await;
     for number in 0..20 {
         client.send(&frame(HEADERS, WHOLE, number * 2 + 1, &get("/broken"))).await;
@@ -87,6 +87,7 @@ async fn requests_broken_off_one_by_one_are_counted_too() {
     rig.waiting(1).await;
     client.send(&frame(RST_STREAM, 0, 41, &[0, 0, 0, 8])).await;
     client.until(&["GOAWAY 11"]).await.unwrap();
+    dyno.let_go();
     assert!(holder.answer().await.is_ok());
     rig.log.are(22).await;
     assert_eq!(dyno.asked(), 1, "nothing that was broken off came to the dyno");
@@ -165,10 +166,11 @@ async fn a_drain_lets_streams_end_and_cuts_those_that_do_not() {
     let idle = Http2::connect(rig.address).await;
     assert_eq!(idle.get("/").await.unwrap().head.status, 200);
     let client = Http2::connect(rig.address).await;
-    let (answer, _) = client.send(request("GET", "/?ms=300&body=200000", &[]), true).await;
+    let (answer, _) = client.send(request("GET", "/?held=1&body=200000", &[]), true).await;
     rig.are(1, DynoState::Busy).await;
     let answer = tokio::spawn(read(answer));
-    assert_eq!(rig.stop(Duration::from_secs(10)).await, 0);
+    let (cut, ()) = tokio::join!(rig.stop(Duration::from_secs(10)), async { dyno.let_go() });
+    assert_eq!(cut, 0);
     assert_eq!(answer.await.unwrap().unwrap().body.len(), 200_000);
     client.over().await.unwrap();
     idle.over().await.unwrap();

@@ -27,11 +27,12 @@ async fn a_call_waits_in_line_no_longer_than_its_client() {
     let rig =
         Rig::start_with(&[&dyno], "http2 = true", "queue = { max_wait = '1m', standing_wait = '1m' }").await;
     let client = Http2::connect(rig.address).await;
-    let (busy, _) = client.send(request("GET", "/?ms=600", &[]), true).await;
+    let (busy, _) = client.send(request("GET", "/?held=1", &[]), true).await;
     rig.are(1, DynoState::Busy).await;
     let reply = client.ask(request("POST", "/late", &[GRPC, ("grpc-timeout", "50m")])).await.unwrap();
     assert_eq!((reply.head.status.as_u16(), reply.header("grpc-status")), (200, "4"));
     assert!(dyno.is_working(), "it was the client's time that ran out");
+    dyno.let_go();
     assert_eq!(read(busy).await.unwrap().head.status, 200);
     assert_eq!(dyno.asked(), 1);
     rig.at_rest().await;

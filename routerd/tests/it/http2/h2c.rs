@@ -132,7 +132,7 @@ async fn a_dyno_whose_client_is_gone_lingers_or_has_its_stream_reset() {
         let dyno = H2c::start().await;
         let rig = rig(&dyno, &format!("close_frees_dyno = {frees}")).await;
         let client = Http2::connect(rig.address).await;
-        let (answer, mut body) = client.send(request("GET", "/?ms=400", &[]), true).await;
+        let (answer, mut body) = client.send(request("GET", "/?ms=1500", &[]), true).await;
         until("it works", || dyno.active() == 1).await;
         body.send_reset(Reason::CANCEL);
         drop(answer);

@@ -1,12 +1,12 @@
 //! A dyno that does what the path of a request says and fails the test when it is asked to do two things at once.
 //!
-//! The query of the path is the script: `ms` wait before the answer · `body` its length · `parts`, `gap` send it in
-//! that many parts with that many ms between · `length=0` chunks instead of Content-Length · `do=close` end without
-//! an answer, `do=cut` end after the first part, `do=hang` never answer, `do=reads` the same but
-//! end when the other side closes, `do=stall` fall silent after the first part, `do=garbage` · `keep=0` close after the
-//! answer · `next=close` end without an answer when the next request comes on this connection · `readms` pause that
-//! long after each read of the body · `early=1` answer before the body has been read · `kind` its media type, and
-//! the body is that of [`text`].
+//! The query of the path is the script: `ms` wait before the answer · `held=1` until the test lets it go · `body` its
+//! length · `parts`, `gap` send it in that many parts with that many ms between · `length=0` chunks instead of
+//! Content-Length · `do=close` end without an answer, `do=cut` end after the first part, `do=hang` never answer,
+//! `do=reads` the same but end when the other side closes, `do=stall` fall silent after the first part, `do=garbage` ·
+//! `keep=0` close after the answer · `next=close` end without an answer when the next request comes on this
+//! connection · `readms` pause that long after each read of the body · `early=1` answer before the body has been read ·
+//! `kind` its media type, and the body is that of [`text`].
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -17,6 +17,7 @@ use router_core::sync::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::client::header;
@@ -58,6 +59,16 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     wrong: Mutex<Vec<String>>,
     open: Mutex<Vec<Weak<TcpStream>>>,
+    gate: Gate,
+}
+
+/// What `held` waits at.
+struct Gate(Semaphore);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Semaphore::new(0))
+    }
 }
 
 impl Dyno {
@@ -144,6 +155,11 @@ impl Dyno {
     /// What should not have happened to it: two requests at once above all. Any of it fails the test in the end.
     pub(crate) fn wrong(&self) -> Vec<String> {
         self.shared.wrong.lock().clone()
+    }
+
+    /// Lets a request go on that is `held`, or the next one that would be.
+    pub(crate) fn let_go(&self) {
+        self.shared.gate.0.add_permits(1);
     }
 
     /// Whether it works on a request.
@@ -268,6 +284,9 @@ async fn serve(stream: Arc<TcpStream>, shared: Arc<Shared>) {
             return;
         }
         tokio::time::sleep(script.ms("ms")).await;
+        if script.has("held") {
+            shared.gate.0.acquire().await.unwrap().forget();
+        }
         if !answer(&stream, &script, working).await {
             return;
         }

@@ -264,11 +264,12 @@ async fn an_old_one_killed_in_the_middle_leaves_all_dynos_to_the_new_one() {
     new.says("the process before has ended with 1 dynos", 1).await;
     // Both dynos, at once.
     let both =
-        [(); 2].map(|()| tokio::spawn(async move { Client::connect(address).await.get("/?ms=300").await }));
+        [(); 2].map(|()| tokio::spawn(async move { Client::connect(address).await.get("/?held=1").await }));
+    until("both are at work", || dynos.iter().all(Dyno::is_working)).await;
+    dynos.iter().for_each(Dyno::let_go);
     for answer in both {
         assert!(answer.await.unwrap().is_ok());
     }
-    assert!(dynos.iter().all(|dyno| dyno.asked() >= 1));
     assert_eq!(new.end(Signal::TERM).await.code(), Some(0));
 }
 

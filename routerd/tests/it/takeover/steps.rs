@@ -137,7 +137,7 @@ async fn one_that_still_takes_over_hands_nothing_over() {
     let dynos = Dyno::several(1).await;
     let folder = tempfile::tempdir().unwrap();
     let (rig, path) = offers(&dynos, &folder).await;
-    let running = rig.spawn_get("/running?ms=500");
+    let running = rig.spawn_get("/running?held=1");
     until("it runs", || dynos[0].is_working()).await;
     let (new, ends) = takes_over(rig, &shop(&dynos, ""), &path).await;
     let mut fake = Fake::connect(&path).await;
@@ -145,6 +145,7 @@ async fn one_that_still_takes_over_hands_nothing_over() {
     let refused = fake.hears().await.unwrap();
     assert!(refused["why"].as_str().unwrap().contains("still taking over"), "{refused}");
     assert_eq!(*new.daemon.as_ref().unwrap().stage().borrow(), Stage::Taking);
+    dynos[0].let_go();
     assert!(running.await.unwrap().is_ok());
     assert_eq!(ends.await.unwrap().0, 0);
     super::has_all(&new).await;

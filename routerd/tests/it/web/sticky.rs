@@ -65,13 +65,14 @@ async fn a_request_waits_for_its_busy_dyno_and_then_takes_another() {
     let own = cookie(&rig.get("/").await);
     let (at, other) = if dynos[0].asked() == 1 { (0, 1) } else { (1, 0) };
     let mut busy = rig.client().await;
-    busy.send(format!("GET /?ms=300 HTTP/1.1\r\n{}\r\n\r\n", with(&own))).await;
+    busy.send(format!("GET /?held=1 HTTP/1.1\r\n{}\r\n\r\n", with(&own))).await;
     rig.are(1, DynoState::Busy).await;
     let mut waits = rig.client().await;
     waits.send(format!("GET / HTTP/1.1\r\n{}\r\n\r\n", with(&own))).await;
     rig.waiting(1).await;
     assert!(rig.get("/").await.is_ok(), "the other dyno serves who takes any");
     assert_eq!((dynos[other].asked(), rig.app().waiting), (1, 1));
+    dynos[at].let_go();
     assert!(busy.answer().await.is_ok() && waits.answer().await.is_ok());
     assert_eq!(dynos[at].asked(), 3);
 
@@ -79,13 +80,14 @@ async fn a_request_waits_for_its_busy_dyno_and_then_takes_another() {
     let short = long.replace("1m", "10ms");
     let diff = reload(&rig, &config(&dynos, &short)).await;
     assert!(diff.contains("sticky.wait: 1m -> 10ms"), "{diff}");
-    busy.send(format!("GET /?ms=1000 HTTP/1.1\r\n{}\r\n\r\n", with(&own))).await;
+    busy.send(format!("GET /?held=1 HTTP/1.1\r\n{}\r\n\r\n", with(&own))).await;
     rig.are(1, DynoState::Busy).await;
     let spilled = ask(&rig, &own).await;
     let next = cookie(&spilled);
     assert_ne!(next, own);
     assert_eq!(dynos[other].asked(), 2);
     assert!(ask(&rig, &next).await.header("set-cookie").is_empty());
+    dynos[at].let_go();
     assert!(busy.answer().await.is_ok());
     assert_eq!(crate::door::metric(&rig, "routerd_sticky_total{app=\"shop\",result=\"spill\"} ").await, 1);
 }
