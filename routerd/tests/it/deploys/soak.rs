@@ -94,19 +94,21 @@ async fn deploys_rollbacks_reloads_and_upgrades_under_load_lose_nothing() {
     let (one, two) = (Dyno::several(DYNOS).await, Dyno::several(DYNOS).await);
     let list =
         |dynos: &[Dyno]| texts(dynos).iter().map(|at| format!("'{at}'")).collect::<Vec<_>>().join(", ");
-    let text = |more: &str| {
+    // Where the machine stands still for a second or two, the load does not: nobody is to be refused for that.
+    let text = |wait: usize| {
         format!(
             "[server]\nlisten = ['127.0.0.1:0']\n[apps.shop]\ndynos = [{}]\nhealth.interval = '1s'\n\
-             deploy = {{ probe_every = '5ms' }}\n{more}\n",
+             deploy = {{ probe_every = '5ms' }}\n\
+             queue = {{ max_requests_per_dyno = 1000, standing_wait = '60s', max_wait = '{wait}s' }}\n",
             list(&one)
         )
     };
-    let mut rig = Rig::from_toml(&text("")).await;
+    let mut rig = Rig::from_toml(&text(60)).await;
     let folder = tempfile::tempdir().unwrap();
     let handover = folder.path().join("handover");
     rig.daemon.as_ref().unwrap().offer(&handover).await.unwrap();
     let wrong = folder.path().join("wrong.toml");
-    std::fs::write(&wrong, text("queue = { max_wait = 5 }")).unwrap();
+    std::fs::write(&wrong, text(60).replace("'60s'", "5")).unwrap();
     let load = OpenLoop::start(rig.address);
     until("the load is there", || rig.log.count() > 500).await;
     let _warm = load.take();
@@ -127,13 +129,12 @@ async fn deploys_rollbacks_reloads_and_upgrades_under_load_lose_nothing() {
         let id = rig.begin(deploy_of(release, &texts(dynos))).await;
         rig.ends(id, "done").await;
         for reload in 0..2 {
-            let wait = format!("queue = {{ max_wait = '{}s' }}", 5 + (round + reload) % 3);
-            daemon.reload(Config::parse(&text(&wait), "x").unwrap()).await.unwrap();
+            daemon.reload(Config::parse(&text(60 + (round + reload) % 3), "x").unwrap()).await.unwrap();
             assert!(daemon.reload_file(&wrong).await.is_err());
         }
         // Five times in all.
         if round % rounds().div_ceil(5) == 0 {
-            let (new, ends) = takes_over(rig, &text(""), &handover).await;
+            let (new, ends) = takes_over(rig, &text(60), &handover).await;
             has_all(&new).await;
             let (cut, old) = ends.await.unwrap();
             assert_eq!(cut, 0);
