@@ -166,6 +166,11 @@ impl Taps {
         while self.pairs[key].answers.next() {
             self.on_answer(key, now);
         }
+        let pair = &mut self.pairs[key];
+        if pair.answers.lost() {
+            // The server is with this connection to its end: what else comes on it is no second request.
+            pair.requests.lose();
+        }
         self.settle(key, reactor)
     }
 
@@ -322,4 +327,134 @@ fn waits(error: &io::Error) -> bool {
 fn source(key: usize, near: bool) -> Source {
     let key = u32::try_from(key).unwrap_or(u32::MAX);
     if near { Source::Dyno(key) } else { Source::Client(key) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use router_core::clock::Clock;
+
+    use super::*;
+
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    /// A tap, and the server behind it, which the test plays.
+    struct Tapped {
+        taps: Taps,
+        reactor: Reactor,
+        server: TcpListener,
+    }
+
+    impl Tapped {
+        fn new() -> Self {
+            let server = TcpListener::bind("127.0.0.1:0").unwrap();
+            let (door, reactor) = (Door::bind(0, 16).unwrap(), Reactor::new().unwrap());
+            door.open().unwrap();
+            let taps = Taps::new(vec![door], &[server.local_addr().unwrap()], true, None, &reactor).unwrap();
+            Self { taps, reactor, server }
+        }
+
+        /// A connection of a client, and what becomes of it at the server.
+        fn connect(&mut self) -> (TcpStream, TcpStream) {
+            let before = self.taps.seen.connections;
+            let client = TcpStream::connect(self.taps.taps[0].door.address()).unwrap();
+            self.until(|taps| taps.seen.connections > before);
+            let (server, _) = self.server.accept().unwrap();
+            for stream in [&client, &server] {
+                stream.set_nonblocking(true).unwrap();
+            }
+            (client, server)
+        }
+
+        /// Lets the tap work until something is so.
+        fn until(&mut self, mut so: impl FnMut(&mut Taps) -> bool) {
+            let clock = Clock::system();
+            let deadline = clock.now() + Duration::from_secs(20);
+            while !so(&mut self.taps) {
+                assert!(clock.now() < deadline, "in vain: {:?}", self.taps.seen);
+                self.turn();
+            }
+        }
+
+        fn turn(&mut self) {
+            let mut ready = Vec::new();
+            self.reactor.wait(Duration::from_millis(5), &mut ready).unwrap();
+            for event in ready {
+                self.taps.on_ready(event, &mut self.reactor).unwrap();
+            }
+            self.taps.bury();
+        }
+
+        /// What comes to a stream, once it is so long or the stream has ended.
+        fn read(&mut self, mut stream: &TcpStream, len: usize) -> Vec<u8> {
+            let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
+            self.until(|_| match stream.read(&mut buffer) {
+                Ok(more) => {
+                    all.extend_from_slice(&buffer[..more]);
+                    more == 0 || all.len() >= len
+                }
+                Err(error) => !waits(&error),
+            });
+            all
+        }
+
+        fn ask(&mut self, mut client: &TcpStream, server: &TcpStream, head: &[u8]) {
+            client.write_all(head).unwrap();
+            assert_eq!(self.read(server, head.len()), head);
+        }
+
+        /// Requests and overlaps so far, and how many the server is working on.
+        fn seen(&self) -> (u64, u64, usize) {
+            (self.taps.seen.requests, self.taps.seen.overlaps, self.taps.taps[0].serving.len())
+        }
+    }
+
+    #[test]
+    fn what_comes_after_an_upgrade_is_no_second_request() {
+        let mut tapped = Tapped::new();
+        let (client, mut server) = tapped.connect();
+        tapped.ask(&client, &server, b"GET / HTTP/1.1\r\nupgrade: websocket\r\n\r\n");
+        let upgrade = b"HTTP/1.1 101 S\r\nupgrade: websocket\r\n\r\n";
+        server.write_all(upgrade).unwrap();
+        assert_eq!(tapped.read(&client, upgrade.len()), upgrade);
+        tapped.ask(&client, &server, b"\x81\x85\x01\x02\x03\x04helloGET / HTTP/1.1\r\n\r\n");
+        assert_eq!(tapped.seen(), (1, 0, 1));
+        // The server is with it to its end, so another request is one too many.
+        let (other, far) = tapped.connect();
+        tapped.ask(&other, &far, b"GET / HTTP/1.1\r\n\r\n");
+        assert_eq!(tapped.seen(), (2, 1, 2));
+        drop((client, server));
+        tapped.until(|taps| taps.taps[0].serving.len() == 1);
+        assert!(tapped.taps.seen.tape.iter().next().unwrap().ended < u64::MAX);
+    }
+
+    #[test]
+    fn one_request_after_the_other_is_no_overlap_and_one_beside_the_other_is() {
+        let mut tapped = Tapped::new();
+        let ((one, mut far_of_one), (two, far_of_two)) = (tapped.connect(), tapped.connect());
+        let head = b"GET / HTTP/1.1\r\nx-request-id: a\r\n\r\n";
+        for n in 1..=2 {
+            tapped.ask(&one, &far_of_one, head);
+            far_of_one.write_all(ANSWER).unwrap();
+            assert_eq!(tapped.read(&one, ANSWER.len()), ANSWER);
+            assert_eq!(tapped.seen(), (n, 0, 0));
+        }
+        tapped.ask(&one, &far_of_one, head);
+        // The dyno is with it until the last byte, and it is the first that is named.
+        far_of_one.write_all(&ANSWER[..ANSWER.len() - 1]).unwrap();
+        tapped.read(&one, ANSWER.len() - 1);
+        tapped.ask(&two, &far_of_two, b"GET / HTTP/1.1\r\nx-request-id: b\r\n\r\n");
+        assert_eq!(tapped.seen(), (4, 1, 2));
+        let shown = &tapped.taps.seen.shown[0];
+        assert_eq!((shown.served_id.as_deref(), shown.came_id.as_deref()), (Some("a"), Some("b")));
+        assert_eq!((tapped.taps.seen.connections, tapped.taps.seen.second_connections), (2, 1));
+        far_of_one.write_all(&ANSWER[ANSWER.len() - 1..]).unwrap();
+        tapped.until(|taps| taps.taps[0].serving.len() == 1);
+        // It was the first that ended.
+        let ended: Vec<_> = tapped.taps.seen.tape.iter().map(|served| served.ended < u64::MAX).collect();
+        assert_eq!(ended, [true, true, true, false]);
+    }
 }
