@@ -143,9 +143,8 @@ impl Taps {
             Ok(Fill::Some) => to.output.extend_from_slice(&self.input),
             Ok(Fill::Nothing) => return Ok(()),
             Ok(Fill::End) => from.ended = true,
-            // The server may still be at work for a client that is gone.
-            Err(_) if near => (from.ended, from.gone) = (true, true),
-            Err(_) => return self.close(key, reactor),
+            // The server may still be at work for a client that is gone, and what it has said is for the client.
+            Err(_) => (from.ended, from.gone) = (true, true),
         }
         let now = reactor.now();
         if near {
@@ -210,12 +209,9 @@ impl Taps {
     /// Writes what there is to write on both sides, and watches for the rest.
     fn flush(&mut self, key: usize, reactor: &Reactor) -> io::Result<()> {
         let Some(pair) = self.pairs.get_mut(key).filter(|pair| !pair.dead) else { return Ok(()) };
-        if pair.near.flush(pair.far.ended).is_err() {
-            pair.near.gone = true;
-        }
-        if pair.far.flush(pair.near.ended).is_err() {
-            return self.close(key, reactor);
-        }
+        // A server that takes no more may have answered: that is read to its end.
+        pair.near.gone |= pair.near.flush(pair.far.ended).is_err();
+        pair.far.gone |= pair.far.flush(pair.near.ended).is_err();
         if pair.far.ended && pair.near.shut {
             // The server has ended the connection: nothing that still came would reach it.
             return self.close(key, reactor);
@@ -456,5 +452,21 @@ mod tests {
         // It was the first that ended.
         let ended: Vec<_> = tapped.taps.seen.tape.iter().map(|served| served.ended < u64::MAX).collect();
         assert_eq!(ended, [true, true, true, false]);
+    }
+
+    #[test]
+    fn an_answer_before_the_end_of_its_request_comes_through_although_the_server_is_gone() {
+        let mut tapped = Tapped::new();
+        let (mut client, mut server) = tapped.connect();
+        tapped.ask(&client, &server, b"POST / HTTP/1.1\r\ncontent-length: 100\r\n\r\n");
+        client.write_all(b"some").unwrap();
+        tapped.until(|_| server.peek(&mut [0]).is_ok());
+        // More has come when the server answers, and closes without reading: writing to it fails.
+        client.write_all(b"more").unwrap();
+        let large = b"HTTP/1.1 413 L\r\ncontent-length: 2\r\n\r\nno";
+        server.write_all(large).unwrap();
+        drop(server);
+        assert_eq!(tapped.read(&client, large.len()), large);
+        assert_eq!(tapped.seen(), (1, 0, 0));
     }
 }
