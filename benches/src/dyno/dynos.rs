@@ -45,6 +45,8 @@ pub(super) struct Dyno {
     pub(super) muted: Vec<usize>,
     /// A connection waits to be accepted until it has worked: what it was doing when that came.
     pub(super) knock: Option<Glimpse>,
+    /// Whether its door is watched.
+    watched: bool,
 }
 
 /// What a dyno was doing at some instant.
@@ -117,6 +119,7 @@ impl Dynos {
             crash_at: u64::MAX,
             muted: Vec::new(),
             knock: None,
+            watched: false,
         };
         let bytes = behaviour.answer_bytes;
         let mut dynos = Self {
@@ -154,7 +157,7 @@ impl Dynos {
         let now = reactor.now();
         let dyno = &mut self.dynos[index as usize];
         dyno.door.open()?;
-        reactor.watch(dyno.door.socket(), Source::Listener(index))?;
+        dyno.watch(index, true, reactor)?;
         dyno.temper.start(&self.behaviour, now);
         if let Some(crash) = dyno.temper.next_crash(&self.behaviour, now) {
             dyno.crash_at = crash;
@@ -175,7 +178,7 @@ impl Dynos {
         let dyno = &mut self.dynos[index as usize];
         if deaf.is_some() {
             dyno.knock = deaf;
-            return reactor.unwatch(dyno.door.socket());
+            return dyno.watch(index, false, reactor);
         }
         let Some(stream) = dyno.door.accept()? else { return Ok(()) };
         let knock = dyno.knock.take();
@@ -351,6 +354,17 @@ impl Crew for Dynos {
     }
 }
 
+impl Dyno {
+    /// Hears knocks at its door, or no longer.
+    pub(super) fn watch(&mut self, index: u32, watched: bool, reactor: &Reactor) -> io::Result<()> {
+        match (std::mem::replace(&mut self.watched, watched), watched) {
+            (false, true) => reactor.watch(self.door.socket(), Source::Listener(index)),
+            (true, false) => reactor.unwatch(self.door.socket()),
+            (false, false) | (true, true) => Ok(()),
+        }
+    }
+}
+
 impl Conn {
     /// Watches for what it waits for, and nothing else.
     pub(super) fn watch(&mut self, index: usize, reactor: &Reactor) -> io::Result<()> {
@@ -393,6 +407,88 @@ impl Answer {
         match stream.write(&self.bytes[from..to]) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             done => done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Shutdown;
+    use std::time::Duration;
+
+    use router_core::clock::Clock;
+
+    use super::*;
+
+    /// Lets the dynos work until something is so.
+    fn until(dynos: &mut Dynos, reactor: &mut Reactor, mut so: impl FnMut(&Dynos) -> bool) {
+        let clock = Clock::system();
+        let deadline = clock.now() + Duration::from_secs(20);
+        let mut ready = Vec::new();
+        while !so(dynos) {
+            assert!(clock.now() < deadline, "in vain: {:?}", dynos.seen);
+            reactor.wait(Duration::from_millis(5), &mut ready).unwrap();
+            while let Some((due, timer)) = reactor.due(reactor.now()) {
+                dynos.on_timer(timer, due, reactor).unwrap();
+            }
+            for event in &ready {
+                dynos.on_ready(*event, reactor).unwrap();
+            }
+            dynos.bury();
+        }
+    }
+
+    /// A dyno that reads one at a time is with a request of a minute on its first connection; another connection has
+    /// knocked meanwhile.
+    fn knocked(reactor: &mut Reactor) -> (Dynos, TcpStream, TcpStream) {
+        let behaviour = Behaviour { accept: Accept::One { backlog: 16 }, ..Behaviour::default() };
+        let door = Door::bind(0, 16).unwrap();
+        let address = door.address();
+        let mut dynos = Dynos::new(vec![door], 0, behaviour, None, reactor).unwrap();
+        let mut first = TcpStream::connect(address).unwrap();
+        first.write_all(b"GET / HTTP/1.1\r\nx-bench-service: 60000000000\r\n\r\n").unwrap();
+        until(&mut dynos, reactor, |dynos| dynos.seen.requests == 1);
+        let second = TcpStream::connect(address).unwrap();
+        until(&mut dynos, reactor, |dynos| dynos.dynos[0].knock.is_some());
+        (dynos, first, second)
+    }
+
+    fn finish(dynos: &mut Dynos, reactor: &mut Reactor) {
+        let due = dynos.dynos[0].serving.as_ref().unwrap().due;
+        dynos.on_work(0, due, reactor).unwrap();
+    }
+
+    #[test]
+    fn a_door_that_was_knocked_at_is_watched_once() {
+        let mut reactor = Reactor::new().unwrap();
+        let (mut dynos, mut first, _second) = knocked(&mut reactor);
+        finish(&mut dynos, &mut reactor);
+        // A request that takes no time comes and goes before the knock is heard.
+        first.write_all(b"GET / HTTP/1.1\r\nx-bench-service: 0\r\n\r\n").unwrap();
+        let source = Source::Dyno(0);
+        let ready = Ready { source, readable: true, writable: false };
+        while dynos.seen.requests < 2 {
+            dynos.on_ready(ready, &mut reactor).unwrap();
+        }
+        until(&mut dynos, &mut reactor, |dynos| dynos.seen.connections == 2);
+        assert!(dynos.dynos[0].knock.is_none());
+    }
+
+    #[test]
+    fn a_dyno_that_was_knocked_at_goes_down_and_boots_again() {
+        for finished in [false, true] {
+            let mut reactor = Reactor::new().unwrap();
+            let (mut dynos, first, _second) = knocked(&mut reactor);
+            if finished {
+                finish(&mut dynos, &mut reactor);
+            }
+            dynos.crash(0, Crash::Before, &mut reactor).unwrap();
+            let third = TcpStream::connect(dynos.dynos[0].door.address()).unwrap();
+            until(&mut dynos, &mut reactor, |dynos| dynos.seen.connections == 2);
+            assert_eq!((dynos.seen.crashes, dynos.dynos[0].open), (1, 1), "finished: {finished}");
+            for stream in [first, third] {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
         }
     }
 }
