@@ -20,6 +20,8 @@ use crate::records::Records;
 use crate::wire::{self, Body, Fill, Parsed};
 
 mod http2;
+#[cfg(test)]
+mod tests;
 
 /// Where the requests go.
 #[derive(Clone, Debug)]
@@ -247,11 +249,12 @@ impl<'a> Clients<'a> {
         let (address, target) = match &self.route {
             Route::Proxy(proxy) => (0, *proxy),
             Route::Direct(dynos) => {
-                let address = self.missing.pop().unwrap_or(0);
+                let address = self.missing.last().copied().unwrap_or(0);
                 (address, dynos[address])
             }
         };
         let mut link = Link::connect(target, self.tls.as_ref())?;
+        self.missing.pop();
         // The handshake begins now and not with the first request.
         link.flush()?;
         let mux = self.mux()?;

@@ -1,0 +1,62 @@
+//! What the generator's connections do when something goes wrong.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use router_core::clock::Clock;
+
+use super::*;
+
+/// Clients, and what they need to work.
+struct Bench<'a> {
+    clients: Clients<'a>,
+    reactor: Reactor,
+    records: Records,
+}
+
+impl<'a> Bench<'a> {
+    fn new(route: Route, most: usize, done: &'a AtomicU64) -> Self {
+        let clients = Clients::new(route, ("bench.test", "/"), most, u64::MAX, done);
+        Self { clients, reactor: Reactor::new().unwrap(), records: Records::default() }
+    }
+
+    /// Sends a request.
+    fn submit(&mut self) {
+        let number = self.records.push(self.reactor.now(), 0);
+        self.clients.submit(number, &self.reactor, &mut self.records).unwrap();
+    }
+
+    /// Lets the clients work until something is so.
+    fn until(&mut self, mut so: impl FnMut(&Clients<'_>) -> bool) {
+        let clock = Clock::system();
+        let deadline = clock.now() + Duration::from_secs(20);
+        let mut ready = Vec::new();
+        while !so(&self.clients) {
+            assert!(clock.now() < deadline, "in vain: {:?}", self.clients.outcome);
+            self.reactor.wait(Duration::from_millis(5), &mut ready).unwrap();
+            for event in &ready {
+                if let Source::Client(conn) = event.source {
+                    self.clients.on_ready(conn, *event, &self.reactor, &mut self.records).unwrap();
+                }
+            }
+            self.clients.bury();
+            self.clients.advance(&self.reactor, &mut self.records).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_dyno_that_cannot_be_connected_to_is_tried_again_and_no_other_in_its_place() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    // No connection can go to the second: it is everybody's address.
+    let dynos = vec![listener.local_addr().unwrap(), (Ipv4Addr::BROADCAST, 9).into()];
+    let done = AtomicU64::new(0);
+    let mut bench = Bench::new(Route::Direct(dynos), 2, &done);
+    bench.submit();
+    assert_eq!(bench.clients.outcome.faults.values().sum::<u64>(), 1, "{:?}", bench.clients.outcome);
+    for _ in 0..3 {
+        bench.submit();
+    }
+    let to = |address| bench.clients.conns.iter().filter(|(_, conn)| conn.address == address).count();
+    assert!(to(0) <= 1, "one connection to a dyno, and {} here", to(0));
+}
