@@ -342,6 +342,11 @@ impl<'a> Clients<'a> {
             self.turn(index, reactor, Some(records))?;
             return self.fill_streams(reactor, records);
         }
+        if conn.number.is_none() {
+            // Nobody has asked for anything: such as 408, before a proxy closes a connection that was idle.
+            self.close(index);
+            return Ok(());
+        }
         match conn.parse() {
             Parsed::Partial => Ok(()),
             Parsed::Whole(()) => self.complete(index, reactor, records),
@@ -454,9 +459,6 @@ impl Conn {
 
     /// Reads what has come of the answer.
     fn parse(&mut self) -> Parsed<()> {
-        if self.number.is_none() {
-            return Parsed::Partial;
-        }
         while self.answer.is_none() {
             match wire::answer(&self.input) {
                 Parsed::Whole(head) => {

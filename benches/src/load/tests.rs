@@ -60,3 +60,20 @@ fn a_dyno_that_cannot_be_connected_to_is_tried_again_and_no_other_in_its_place()
     let to = |address| bench.clients.conns.iter().filter(|(_, conn)| conn.address == address).count();
     assert!(to(0) <= 1, "one connection to a dyno, and {} here", to(0));
 }
+
+#[test]
+fn what_nobody_asked_for_is_no_answer() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let done = AtomicU64::new(0);
+    let mut bench = Bench::new(Route::Proxy(listener.local_addr().unwrap()), 1, &done);
+    bench.clients.open(1, &bench.reactor).unwrap();
+    let (mut proxy, _) = listener.accept().unwrap();
+    // A proxy that has waited long enough for a request says so, and will close.
+    proxy.write_all(b"HTTP/1.1 408 Request Time-out\r\ncontent-length: 0\r\n\r\n").unwrap();
+    bench.until(|clients| clients.idle.is_empty());
+    bench.submit();
+    let (mut proxy, _) = listener.accept().unwrap();
+    proxy.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+    bench.until(|clients| clients.in_flight == 0);
+    assert_eq!(bench.clients.outcome.good, 1, "{:?}", bench.clients.outcome);
+}
