@@ -77,3 +77,27 @@ fn what_nobody_asked_for_is_no_answer() {
     bench.until(|clients| clients.in_flight == 0);
     assert_eq!(bench.clients.outcome.good, 1, "{:?}", bench.clients.outcome);
 }
+
+const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+/// Nothing after stream 1 will be answered.
+const GOODBYE: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
+/// The answer 200 on stream 1, whole.
+const ANSWER: &[u8] = b"\0\0\x01\x01\x05\0\0\0\x01\x88";
+
+#[test]
+fn a_connection_that_has_said_goodbye_takes_no_more_requests_and_those_on_it_are_answered() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let done = AtomicU64::new(0);
+    let mut bench = Bench::new(Route::Proxy(listener.local_addr().unwrap()), 2, &done);
+    bench.clients.http2(10);
+    bench.submit();
+    let (mut leaving, _) = listener.accept().unwrap();
+    leaving.write_all(&[SETTINGS, GOODBYE].concat()).unwrap();
+    bench.until(|clients| clients.idle.is_empty());
+    bench.submit();
+    let (mut other, _) = listener.accept().unwrap();
+    other.write_all(&[SETTINGS, ANSWER].concat()).unwrap();
+    leaving.write_all(ANSWER).unwrap();
+    bench.until(|clients| clients.in_flight == 0);
+    assert_eq!(bench.clients.outcome.good, 2, "{:?}", bench.clients.outcome);
+}
