@@ -142,7 +142,12 @@ impl Axis {
             _ => &[1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0],
         };
         let ticks = decades.flat_map(|decade| steps.iter().map(move |step| step * 10f64.powi(decade)));
-        let ticks = ticks.filter(|tick| (from..=to).contains(tick)).collect();
+        let inside = |tick: &f64| (from..=to).contains(tick);
+        let mut ticks: Vec<f64> = ticks.filter(inside).collect();
+        if ticks.len() < 2 {
+            // So near to each other, values stand as on a linear axis.
+            ticks = Self::between(name, from, to).ticks.into_iter().filter(inside).collect();
+        }
         Self { name: name.to_owned(), from, to, log: true, ticks, label: short }
     }
 
@@ -437,6 +442,14 @@ mod tests {
             [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]
         );
         assert_eq!(Axis::log("x", std::iter::empty(), 0.1).ticks.len(), 4);
+        // However close together values are, two ticks say where they stand.
+        for n in 10..=100 {
+            for size in [0.01, 0.1, 10.0] {
+                let axis = Axis::log("x", std::iter::once(f64::from(n) * size), 0.01);
+                assert!(axis.ticks.len() >= 2, "{axis:?}");
+                assert!(axis.ticks.iter().all(|tick| axis.holds(*tick)), "{axis:?}");
+            }
+        }
         assert_eq!(Axis::linear("x", [f64::NAN].into_iter()).to, 1.0);
         assert_eq!(
             [0.25, 12.0, 40_000.0, 0.0, 0.001, 1234.0].map(short),
