@@ -197,6 +197,14 @@ impl Fleet {
         &self.addresses
     }
 
+    /// Whether the dynos are still at work. When they are not, [`stop`](Self::stop) says why.
+    pub fn lives(&self) -> bool {
+        match &self.home {
+            Home::Thread(worker) | Home::Servers(worker, _) => worker.lives(),
+            Home::Here(..) | Home::Processes(_) => true,
+        }
+    }
+
     /// The dynos themselves, if they live in the thread of the generator, which calls this once.
     pub(crate) fn board(&mut self, reactor: &mut Reactor) -> io::Result<Option<Dynos>> {
         let Home::Here(doors, behaviour) = &mut self.home else { return Ok(None) };
@@ -299,6 +307,10 @@ impl Worker {
     /// Its lateness counts from here.
     fn mark(&self) {
         self.control.mark.store(true, Ordering::Relaxed);
+    }
+
+    fn lives(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     fn stop(mut self) -> io::Result<Seen> {
