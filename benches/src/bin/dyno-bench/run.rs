@@ -126,7 +126,10 @@ fn memory(args: &Args, scenario: &Scenario, proxies: &[Proxy], connections: u32)
     let mut all = Vec::new();
     for proxy in proxies {
         if let Proxy::Peer(peer, program) = proxy {
-            all.push(memory::measure(*peer, program, connections, &scenario.load())?);
+            let (load, interrupt) = (scenario.load(), &scenario.interrupt);
+            let measured = memory::measure(*peer, program, connections, &load, interrupt);
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", peer.name()));
+            all.push(measured.map_err(named)?);
         }
     }
     output::write(args.output.json.as_deref(), |out| {
