@@ -16,6 +16,8 @@ use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::wire;
+
 /// What a proxy may send before it has to wait for us, on a stream and on the connection.
 const WINDOW: u32 = 1 << 20;
 
@@ -145,7 +147,7 @@ impl Stream {
             self.head = None;
             self.status = answer.status().as_u16();
             let fault = answer.headers().get("x-router-fault");
-            self.fault = fault.map(|fault| String::from_utf8_lossy(fault.as_bytes()).into_owned());
+            self.fault = fault.map(|fault| wire::text(fault.as_bytes()));
             self.body = Some(answer.into_body());
         }
         while let Some(body) = &mut self.body {
@@ -225,20 +227,27 @@ mod tests {
             both
         }
 
-        /// Lets both sides talk until they have nothing to say; gives the requests that have ended.
+        /// Lets the server work.
+        fn serve(&mut self) {
+            let mut context = Context::from_waker(Waker::noop());
+            while let Poll::Ready(Some(request)) = self.server.poll_accept(&mut context) {
+                self.came.push(request.unwrap().1);
+            }
+        }
+
+        /// Lets both sides talk until neither has anything to say; gives the requests that have ended. The client has
+        /// its turn when something has come, as from a socket.
         fn turn(&mut self) -> Vec<Answered> {
             let mut ended = Vec::new();
             loop {
-                let mut context = Context::from_waker(Waker::noop());
-                while let Poll::Ready(Some(request)) = self.server.poll_accept(&mut context) {
-                    self.came.push(request.unwrap().1);
-                }
+                self.serve();
                 let mut input = std::mem::take(&mut self.pipe.borrow_mut().outgoing);
-                let quiet = input.is_empty();
-                self.over = self.mux.turn(&mut input, &mut ended).err();
+                if !input.is_empty() {
+                    self.over = self.mux.turn(&mut input, &mut ended).err();
+                }
                 let mut output = Vec::new();
                 self.mux.output(&mut output);
-                if self.over.is_some() || quiet && output.is_empty() {
+                if self.over.is_some() || output.is_empty() {
                     return ended;
                 }
                 self.pipe.borrow_mut().incoming.append(&mut output);
@@ -247,6 +256,7 @@ mod tests {
 
         fn request(&mut self, number: u32) {
             self.mux.request(number, Request::get("http://bench.test/").body(()).unwrap()).unwrap();
+            self.mux.turn(&mut Vec::new(), &mut Vec::new()).unwrap();
         }
 
         /// Answers the oldest request with so many bytes.
@@ -309,9 +319,9 @@ mod tests {
         both.turn();
         let head = Response::builder().status(200).body(()).unwrap();
         let mut body = both.came[0].send_response(head, false).unwrap();
-        // As much as the connection takes, and none of it was read when the request is taken back.
+        // As much as the connection takes is on its way when the request is taken back.
         body.send_data(vec![b'x'; 2 * WINDOW as usize].into(), false).unwrap();
-        both.mux.turn(&mut Vec::new(), &mut Vec::new()).unwrap();
+        both.serve();
         assert!(both.mux.cancel(0) && !both.mux.cancel(0));
         both.turn();
         let reset = body.poll_reset(&mut Context::from_waker(Waker::noop()));
