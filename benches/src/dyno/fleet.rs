@@ -353,3 +353,30 @@ fn fire(crew: &mut impl Crew, reactor: &mut Reactor) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn ask(dyno: SocketAddr) {
+        let mut client = TcpStream::connect(dyno).unwrap();
+        client.write_all(b"GET / HTTP/1.0\r\nX-Bench-Service: 1000000\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    #[test]
+    fn lateness_counts_from_the_mark_and_requests_from_the_start() {
+        let fleet = Fleet::start(1, Behaviour::default()).unwrap();
+        (0..3).for_each(|_| ask(fleet.addresses()[0]));
+        fleet.mark();
+        (0..2).for_each(|_| ask(fleet.addresses()[0]));
+        assert!(fleet.lives());
+        let seen = fleet.stop().unwrap();
+        assert_eq!((seen.late.len(), seen.requests, seen.tape.len()), (2, 5, 5));
+    }
+}

@@ -227,6 +227,15 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_nobody_asked_for_is_not_that_to_the_next_request() {
+        let mut answers = Answers::default();
+        answers.feed(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n");
+        assert!(!answers.next() && answers.idle());
+        answers.asked(false);
+        assert!(!answers.next() && !answers.idle());
+    }
+
+    #[test]
     fn answers_end_by_length_by_chunk_by_method_or_by_the_end() {
         let length: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab";
         let chunks: &[u8] =
