@@ -60,6 +60,8 @@ impl Mux {
         let pipe = Rc::new(RefCell::new(Pipe::default()));
         let mut builder = Builder::new();
         builder.enable_push(false).initial_window_size(WINDOW).initial_connection_window_size(WINDOW);
+        // Answers to requests that were given up long ago are no attack.
+        builder.max_local_error_reset_streams(None);
         let hands = pin!(builder.handshake::<_, Bytes>(End(Rc::clone(&pipe))));
         // It writes into memory, so it never waits.
         match hands.poll(&mut Context::from_waker(Waker::noop())) {
@@ -329,6 +331,29 @@ mod tests {
         both.came.remove(0);
         both.answer(200, None, 2 * WINDOW as usize);
         assert_eq!(numbers(&both.turn()), [1]);
+    }
+
+    #[test]
+    fn answers_that_come_too_late_end_no_connection() {
+        const LATE: u32 = 1_500;
+        let mut both = Both::new(2 * LATE);
+        for number in 0..LATE {
+            // Each counts, so the bound of the beginning is no bound.
+            both.request(number);
+        }
+        both.turn();
+        assert_eq!(both.came.len(), LATE as usize);
+        assert!((0..LATE).all(|number| both.mux.cancel(number)));
+        // The server answers before it hears that nobody waits.
+        for _ in 0..LATE {
+            both.answer(200, None, 1);
+        }
+        assert!(both.turn().is_empty());
+        assert_eq!(both.over, None);
+        both.request(LATE);
+        both.turn();
+        both.answer(200, None, 1);
+        assert_eq!(numbers(&both.turn()), [LATE]);
     }
 
     #[test]
