@@ -16,6 +16,9 @@ use super::temper::Temper;
 use crate::reactor::{Reactor, Ready, Source, Timer, nanos};
 use crate::wire::{self, Body, Fill, Parsed, RequestHead};
 
+#[cfg(test)]
+mod tests;
+
 /// All dynos of one thread.
 pub(crate) struct Dynos {
     pub(super) behaviour: Behaviour,
@@ -290,16 +293,9 @@ impl Dynos {
 
     /// The connection is gone. Work that was begun goes on without it; an answer that was being written ends here.
     pub(super) fn close(&mut self, index: usize, reactor: &mut Reactor) -> io::Result<()> {
-        let conn = &mut self.conns[index];
-        let number = conn.dyno;
-        if let Some(glimpse) = conn.early.take() {
-            self.overlap(number, &glimpse, &Who::default());
-        }
+        let number = self.conns[index].dyno;
         self.part(index);
         let dyno = &mut self.dynos[number as usize];
-        for job in dyno.line.iter_mut().filter(|job| job.conn == Some(index)) {
-            job.conn = None;
-        }
         let Some(serving) = dyno.serving.as_mut().filter(|serving| serving.job.conn == Some(index)) else {
             return Ok(());
         };
@@ -307,13 +303,21 @@ impl Dynos {
         if serving.done() { self.next(number, reactor) } else { Ok(()) }
     }
 
-    /// Ends a connection, whatever it carries.
+    /// Ends a connection. What came on it early was one too many, and requests in line go on without it.
     pub(super) fn part(&mut self, index: usize) {
         let conn = &mut self.conns[index];
         conn.dead = true;
         let _ = conn.stream.shutdown(std::net::Shutdown::Both);
         self.dead.push(index);
-        self.dynos[conn.dyno as usize].open -= 1;
+        let (number, early) = (conn.dyno, conn.early.take());
+        if let Some(glimpse) = early {
+            self.overlap(number, &glimpse, &Who::default());
+        }
+        let dyno = &mut self.dynos[number as usize];
+        dyno.open -= 1;
+        for job in dyno.line.iter_mut().filter(|job| job.conn == Some(index)) {
+            job.conn = None;
+        }
     }
 }
 
@@ -407,88 +411,6 @@ impl Answer {
         match stream.write(&self.bytes[from..to]) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             done => done,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Shutdown;
-    use std::time::Duration;
-
-    use router_core::clock::Clock;
-
-    use super::*;
-
-    /// Lets the dynos work until something is so.
-    fn until(dynos: &mut Dynos, reactor: &mut Reactor, mut so: impl FnMut(&Dynos) -> bool) {
-        let clock = Clock::system();
-        let deadline = clock.now() + Duration::from_secs(20);
-        let mut ready = Vec::new();
-        while !so(dynos) {
-            assert!(clock.now() < deadline, "in vain: {:?}", dynos.seen);
-            reactor.wait(Duration::from_millis(5), &mut ready).unwrap();
-            while let Some((due, timer)) = reactor.due(reactor.now()) {
-                dynos.on_timer(timer, due, reactor).unwrap();
-            }
-            for event in &ready {
-                dynos.on_ready(*event, reactor).unwrap();
-            }
-            dynos.bury();
-        }
-    }
-
-    /// A dyno that reads one at a time is with a request of a minute on its first connection; another connection has
-    /// knocked meanwhile.
-    fn knocked(reactor: &mut Reactor) -> (Dynos, TcpStream, TcpStream) {
-        let behaviour = Behaviour { accept: Accept::One { backlog: 16 }, ..Behaviour::default() };
-        let door = Door::bind(0, 16).unwrap();
-        let address = door.address();
-        let mut dynos = Dynos::new(vec![door], 0, behaviour, None, reactor).unwrap();
-        let mut first = TcpStream::connect(address).unwrap();
-        first.write_all(b"GET / HTTP/1.1\r\nx-bench-service: 60000000000\r\n\r\n").unwrap();
-        until(&mut dynos, reactor, |dynos| dynos.seen.requests == 1);
-        let second = TcpStream::connect(address).unwrap();
-        until(&mut dynos, reactor, |dynos| dynos.dynos[0].knock.is_some());
-        (dynos, first, second)
-    }
-
-    fn finish(dynos: &mut Dynos, reactor: &mut Reactor) {
-        let due = dynos.dynos[0].serving.as_ref().unwrap().due;
-        dynos.on_work(0, due, reactor).unwrap();
-    }
-
-    #[test]
-    fn a_door_that_was_knocked_at_is_watched_once() {
-        let mut reactor = Reactor::new().unwrap();
-        let (mut dynos, mut first, _second) = knocked(&mut reactor);
-        finish(&mut dynos, &mut reactor);
-        // A request that takes no time comes and goes before the knock is heard.
-        first.write_all(b"GET / HTTP/1.1\r\nx-bench-service: 0\r\n\r\n").unwrap();
-        let source = Source::Dyno(0);
-        let ready = Ready { source, readable: true, writable: false };
-        while dynos.seen.requests < 2 {
-            dynos.on_ready(ready, &mut reactor).unwrap();
-        }
-        until(&mut dynos, &mut reactor, |dynos| dynos.seen.connections == 2);
-        assert!(dynos.dynos[0].knock.is_none());
-    }
-
-    #[test]
-    fn a_dyno_that_was_knocked_at_goes_down_and_boots_again() {
-        for finished in [false, true] {
-            let mut reactor = Reactor::new().unwrap();
-            let (mut dynos, first, _second) = knocked(&mut reactor);
-            if finished {
-                finish(&mut dynos, &mut reactor);
-            }
-            dynos.crash(0, Crash::Before, &mut reactor).unwrap();
-            let third = TcpStream::connect(dynos.dynos[0].door.address()).unwrap();
-            until(&mut dynos, &mut reactor, |dynos| dynos.seen.connections == 2);
-            assert_eq!((dynos.seen.crashes, dynos.dynos[0].open), (1, 1), "finished: {finished}");
-            for stream in [first, third] {
-                let _ = stream.shutdown(Shutdown::Both);
-            }
         }
     }
 }

@@ -48,7 +48,7 @@ impl Tapped {
         let clock = Clock::system();
         let deadline = clock.now() + Duration::from_secs(20);
         while !so(&mut self.taps) {
-            assert!(clock.now() < deadline, "in vain: {:?}", self.taps.seen);
+            assert!(clock.now() < deadline, "in vain: {:?}", self.taps.seen.shown);
             self.turn();
         }
     }
