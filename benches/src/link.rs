@@ -203,6 +203,16 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_connection_is_its_end_with_tls_too() {
+        let mut pair = Pair::new();
+        pair.shake_hands();
+        pair.stream.shutdown(std::net::Shutdown::Both).unwrap();
+        let (mut scratch, mut input) = ([0; 100], Vec::new());
+        pair.until(|pair| pair.link.stream.peek(&mut [0]).is_ok());
+        assert_eq!(pair.link.fill(&mut scratch, &mut input).unwrap(), Fill::End);
+    }
+
+    #[test]
     fn what_the_socket_does_not_take_is_kept_and_sent() {
         let mut pair = Pair::new();
         pair.shake_hands();

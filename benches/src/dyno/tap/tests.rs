@@ -10,7 +10,7 @@ use super::*;
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// A tap, and the server behind it, which the test plays.
+/// Two taps, and the server behind both, which the test plays.
 struct Tapped {
     taps: Taps,
     reactor: Reactor,
@@ -22,19 +22,23 @@ impl Tapped {
         Self::before_one_that(true)
     }
 
-    /// A tap before a server that does one request at a time, or several.
+    /// Taps before a server that does one request at a time, or several.
     fn before_one_that(exclusive: bool) -> Self {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (door, reactor) = (Door::bind(0, 16).unwrap(), Reactor::new().unwrap());
-        door.open().unwrap();
-        let taps = Taps::new(vec![door], &[server.local_addr().unwrap()], exclusive, None, &reactor).unwrap();
+        let (doors, reactor) = (Door::bind_all((2, 0), 0, 16).unwrap(), Reactor::new().unwrap());
+        doors.iter().for_each(|door| door.open().unwrap());
+        let taps = Taps::new(doors, &[server.local_addr().unwrap(); 2], exclusive, None, &reactor).unwrap();
         Self { taps, reactor, server }
     }
 
     /// A connection of a client, and what becomes of it at the server.
     fn connect(&mut self) -> (TcpStream, TcpStream) {
+        self.connect_to(0)
+    }
+
+    fn connect_to(&mut self, tap: usize) -> (TcpStream, TcpStream) {
         let before = self.taps.seen.connections;
-        let client = TcpStream::connect(self.taps.taps[0].door.address()).unwrap();
+        let client = TcpStream::connect(self.taps.taps[tap].door.address()).unwrap();
         self.until(|taps| taps.seen.connections > before);
         let (server, _) = self.server.accept().unwrap();
         for stream in [&client, &server] {
@@ -225,4 +229,65 @@ fn several_at_once_are_no_overlap_where_they_may_be() {
     tapped.ask(&one, &far_of_one, b"GET / HTTP/1.1\r\n\r\n");
     tapped.ask(&two, &far_of_two, b"GET / HTTP/1.1\r\n\r\n");
     assert_eq!(tapped.seen(), (2, 0, 2));
+}
+
+#[test]
+fn each_answer_ends_its_own_request() {
+    let mut tapped = Tapped::before_one_that(false);
+    let ((one, mut far_of_one), (two, mut far_of_two)) = (tapped.connect(), tapped.connect_to(1));
+    let head = b"GET / HTTP/1.1\r\n\r\n";
+    // Two on one connection, and one beside them.
+    tapped.ask(&one, &far_of_one, head);
+    tapped.ask(&one, &far_of_one, head);
+    tapped.ask(&two, &far_of_two, head);
+    let ended = |tapped: &Tapped| -> Vec<(u32, bool)> {
+        tapped.taps.seen.tape.iter().map(|served| (served.dyno, served.ended < u64::MAX)).collect()
+    };
+    far_of_two.write_all(ANSWER).unwrap();
+    tapped.read(&two, ANSWER.len());
+    assert_eq!(ended(&tapped), [(0, false), (0, false), (1, true)]);
+    far_of_one.write_all(ANSWER).unwrap();
+    tapped.read(&one, ANSWER.len());
+    assert_eq!(ended(&tapped), [(0, true), (0, false), (1, true)]);
+    // A client of the same server on another connection.
+    let (three, mut far_of_three) = tapped.connect();
+    tapped.ask(&three, &far_of_three, head);
+    far_of_three.write_all(ANSWER).unwrap();
+    tapped.read(&three, ANSWER.len());
+    assert_eq!(ended(&tapped), [(0, true), (0, false), (1, true), (0, true)]);
+}
+
+#[test]
+fn a_slow_client_keeps_no_server_that_has_said_all() {
+    let mut tapped = Tapped::new();
+    let (client, mut server) = tapped.connect();
+    // The kernel keeps little for it, so that the tap has to.
+    socket2::SockRef::from(&client).set_recv_buffer_size(32_768).unwrap();
+    socket2::SockRef::from(&tapped.taps.pairs[0].near.stream).set_send_buffer_size(32_768).unwrap();
+    tapped.ask(&client, &server, b"GET / HTTP/1.1\r\n\r\n");
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+    answer.resize(200_000, b'x');
+    let mut written = 0;
+    tapped.until(|_| {
+        written += server.write(&answer[written..]).unwrap_or(0);
+        written == answer.len()
+    });
+    drop(server);
+    tapped.until(|taps| taps.pairs[0].far.ended);
+    assert!(!tapped.taps.pairs[0].near.output.is_empty(), "the client is not slow");
+    assert_eq!(tapped.seen(), (1, 0, 0), "its answer is whole");
+    assert_eq!(tapped.read(&client, usize::MAX), answer);
+}
+
+#[test]
+fn a_connection_that_the_server_refuses_is_closed() {
+    let mut tapped = Tapped::new();
+    tapped.server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(tapped.taps.taps[0].door.address()).unwrap();
+    client.set_nonblocking(true).unwrap();
+    (&client).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert_eq!(tapped.read(&client, 1), b"");
+    tapped.until(|taps| taps.pairs.is_empty());
+    assert_eq!(tapped.seen().2, 0, "no dyno is busy with it");
 }
