@@ -80,14 +80,21 @@ pub fn measure(
     }
     go_on(interrupt)?;
     dyno.release();
-    let each = |before: u64, after: u64| (after as f64 - before as f64) / f64::from(connections);
-    Ok(Memory {
-        proxy: peer.name().to_owned(),
-        connections,
-        start,
-        per_connection: each(start, with_idle),
-        per_waiting: each(with_idle, with_waiting),
-    })
+    Ok(Memory::of(peer.name(), connections, [start, with_idle, with_waiting]))
+}
+
+impl Memory {
+    /// From the resident sets with one connection, with so many, and with a request in line on each of these.
+    fn of(proxy: &str, connections: u32, [start, with_idle, with_waiting]: [u64; 3]) -> Self {
+        let each = |before: u64, after: u64| (after as f64 - before as f64) / f64::from(connections);
+        Self {
+            proxy: proxy.to_owned(),
+            connections,
+            start,
+            per_connection: each(start, with_idle),
+            per_waiting: each(with_idle, with_waiting),
+        }
+    }
 }
 
 /// Writes the page: a line for each proxy.
@@ -312,18 +319,13 @@ mod tests {
     }
 
     #[test]
-    fn the_page_divides_bytes_by_1024() {
-        let memory = Memory {
-            proxy: "routerd".to_owned(),
-            connections: 1_000,
-            start: 10 * 1024 * 1024,
-            per_connection: 2_560.0,
-            per_waiting: 1_024.0,
-        };
+    fn what_each_adds_is_counted_from_what_was_there_before_it() {
+        const MIB: u64 = 1024 * 1024;
+        let memory = Memory::of("routerd", 1_024, [10 * MIB, 10 * MIB + 5 * MIB / 2, 10 * MIB + 7 * MIB / 2]);
         let mut out = Vec::new();
         print(&mut out, &[memory]).unwrap();
         let words: Vec<_> = String::from_utf8(out).unwrap().lines().map(str::to_owned).collect();
         let words: Vec<_> = words[1].split_whitespace().collect();
-        assert_eq!(words, ["routerd", "1000", "10240", "KiB", "2.50", "KiB", "1.00", "KiB"]);
+        assert_eq!(words, ["routerd", "1024", "10240", "KiB", "2.50", "KiB", "1.00", "KiB"]);
     }
 }
