@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(crate) struct Group {
     child: Child,
     asked: bool,
+    /// How long it may take to end after it was asked to.
+    patience: Duration,
 }
 
 impl Group {
@@ -29,7 +31,7 @@ impl Group {
             let program = command.get_program().display();
             io::Error::new(error.kind(), format!("{program} does not start: {error}"))
         })?;
-        Ok(Self { child, asked: false })
+        Ok(Self { child, asked: false, patience: PATIENCE })
     }
 
     /// The number of its first process.
@@ -66,7 +68,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.ask();
-        if !until(PATIENCE, || !matches!(self.ended(), Ok(None))) {
+        if !until(self.patience, || !matches!(self.ended(), Ok(None))) {
             let _ = kill_process_group(self.pid(), Signal::KILL);
             let _ = self.child.wait();
         }
@@ -120,6 +122,17 @@ mod tests {
         assert!(until(PATIENCE, || group.ended().unwrap().is_some()));
         assert_eq!(group.ended().unwrap().unwrap().code(), Some(3));
         assert!(gone(&other));
+    }
+
+    #[test]
+    fn who_does_not_listen_is_killed_with_all_that_it_has_started() {
+        let (mut group, other) = shell("trap '' TERM; (trap '' TERM; sleep 600) & echo $!; wait; sleep 600");
+        let alone = group.pid();
+        assert_eq!(rustix::process::getpgid(Some(alone)).unwrap(), alone, "Ctrl-C is not for it");
+        group.patience = Duration::from_millis(50);
+        let first = group.id().to_string();
+        drop(group);
+        assert!(gone(&other) && gone(&first));
     }
 
     #[test]

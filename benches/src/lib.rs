@@ -69,3 +69,5 @@ pub mod records;
 pub mod service;
 
 pub mod wire;
+
+pub mod printable;

@@ -20,6 +20,8 @@ use crate::records::Records;
 use crate::wire::{self, Body, Fill, Parsed};
 
 mod http2;
+#[cfg(test)]
+mod tests;
 
 /// Where the requests go.
 #[derive(Clone, Debug)]
@@ -247,11 +249,12 @@ impl<'a> Clients<'a> {
         let (address, target) = match &self.route {
             Route::Proxy(proxy) => (0, *proxy),
             Route::Direct(dynos) => {
-                let address = self.missing.pop().unwrap_or(0);
+                let address = self.missing.last().copied().unwrap_or(0);
                 (address, dynos[address])
             }
         };
         let mut link = Link::connect(target, self.tls.as_ref())?;
+        self.missing.pop();
         // The handshake begins now and not with the first request.
         link.flush()?;
         let mux = self.mux()?;
@@ -338,6 +341,11 @@ impl<'a> Clients<'a> {
         if conn.mux.is_some() {
             self.turn(index, reactor, Some(records))?;
             return self.fill_streams(reactor, records);
+        }
+        if conn.number.is_none() {
+            // Nobody has asked for anything: such as 408, before a proxy closes a connection that was idle.
+            self.close(index);
+            return Ok(());
         }
         match conn.parse() {
             Parsed::Partial => Ok(()),
@@ -451,9 +459,6 @@ impl Conn {
 
     /// Reads what has come of the answer.
     fn parse(&mut self) -> Parsed<()> {
-        if self.number.is_none() {
-            return Parsed::Partial;
-        }
         while self.answer.is_none() {
             match wire::answer(&self.input) {
                 Parsed::Whole(head) => {

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::cpu;
 use crate::peers::{Load, Peer};
+use crate::wire::{self, Parsed};
 
 /// How long a connection may keep us waiting.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,8 +42,14 @@ pub struct Memory {
 /// Measures with so many connections, in front of one dyno.
 ///
 /// # Errors
-/// When the proxy cannot be started, or does not serve.
-pub fn measure(peer: Peer, program: &Path, connections: u32, load: &Load<'_>) -> io::Result<Memory> {
+/// When the proxy cannot be started, or does not serve, or `interrupt` is set meanwhile.
+pub fn measure(
+    peer: Peer,
+    program: &Path,
+    connections: u32,
+    load: &Load<'_>,
+    interrupt: &AtomicBool,
+) -> io::Result<Memory> {
     let dyno = HeldDyno::start()?;
     let proxy = peer.start(program, &[dyno.address], load)?;
     let request =
@@ -54,6 +61,7 @@ pub fn measure(peer: Peer, program: &Path, connections: u32, load: &Load<'_>) ->
     let start = settled(&proxy.pids())?;
     let mut idle = Vec::new();
     for _ in 0..connections {
+        go_on(interrupt)?;
         let mut stream = open(proxy.address)?;
         exchange(&mut stream, &request("/"))?;
         idle.push(stream);
@@ -63,21 +71,30 @@ pub fn measure(peer: Peer, program: &Path, connections: u32, load: &Load<'_>) ->
     first.write_all(request(HOLD).as_bytes())?;
     dyno.wait_until_held()?;
     for stream in &mut idle {
+        go_on(interrupt)?;
         stream.write_all(request("/").as_bytes())?;
     }
     let with_waiting = settled(&proxy.pids())?;
     for stream in &idle {
         still_waits(stream)?;
     }
+    go_on(interrupt)?;
     dyno.release();
-    let each = |before: u64, after: u64| (after as f64 - before as f64) / f64::from(connections);
-    Ok(Memory {
-        proxy: peer.name().to_owned(),
-        connections,
-        start,
-        per_connection: each(start, with_idle),
-        per_waiting: each(with_idle, with_waiting),
-    })
+    Ok(Memory::of(peer.name(), connections, [start, with_idle, with_waiting]))
+}
+
+impl Memory {
+    /// From the resident sets with one connection, with so many, and with a request in line on each of these.
+    fn of(proxy: &str, connections: u32, [start, with_idle, with_waiting]: [u64; 3]) -> Self {
+        let each = |before: u64, after: u64| (after as f64 - before as f64) / f64::from(connections);
+        Self {
+            proxy: proxy.to_owned(),
+            connections,
+            start,
+            per_connection: each(start, with_idle),
+            per_waiting: each(with_idle, with_waiting),
+        }
+    }
 }
 
 /// Writes the page: a line for each proxy.
@@ -200,22 +217,47 @@ fn still_waits(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Reads an answer, which is always the same short one.
+/// Reads an answer to its end. Any other than 200 is an error.
 fn answer(stream: &mut TcpStream) -> io::Result<()> {
-    let (mut input, mut buffer) = (Vec::new(), [0; 4096]);
-    while !input.ends_with(b"hello world\n") {
-        let len = stream.read(&mut buffer)?;
-        if len == 0 {
-            let text = String::from_utf8_lossy(&input).into_owned();
-            return Err(io::Error::other(format!("no answer, but {text:?}")));
+    let mut input = Vec::new();
+    let head = loop {
+        match wire::answer(&input) {
+            Parsed::Whole(head) => break head,
+            Parsed::Partial => more(stream, &mut input)?,
+            Parsed::Broken => return Err(io::Error::other("the answer is not HTTP")),
         }
-        input.extend_from_slice(&buffer[..len]);
+    };
+    if head.status != 200 {
+        let fault = head.fault.unwrap_or_default();
+        return Err(io::Error::other(format!("an answer {} {fault}", head.status).trim_end().to_owned()));
     }
-    if input.starts_with(b"HTTP/1.1 200") {
-        Ok(())
-    } else {
-        Err(io::Error::other("an answer other than 200"))
+    input.drain(..head.len);
+    let mut body = head.body;
+    while !matches!(body.take(&mut input), Parsed::Whole(())) {
+        more(stream, &mut input)?;
     }
+    Ok(())
+}
+
+/// Reads on; the end is an error.
+fn more(stream: &mut TcpStream, input: &mut Vec<u8>) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    match stream.read(&mut buffer) {
+        Ok(0) => Err(io::Error::other("closed before the end of an answer")),
+        Ok(len) => {
+            input.extend_from_slice(&buffer[..len]);
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let patience = humantime::format_duration(PATIENCE);
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience}")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn go_on(interrupt: &AtomicBool) -> io::Result<()> {
+    if interrupt.load(Ordering::Relaxed) { Err(io::Error::other("interrupted")) } else { Ok(()) }
 }
 
 /// The resident set of these processes and their descendants, once it has stopped growing.
@@ -230,5 +272,60 @@ fn settled(pids: &[u32]) -> io::Result<u64> {
         } else if clock.now().duration_since(since) > SETTLED {
             return Ok(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(path: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")
+    }
+
+    #[test]
+    fn a_dyno_holds_one_request_until_it_is_released() {
+        let dyno = HeldDyno::start().unwrap();
+        let (mut held, mut other) = (open(dyno.address).unwrap(), open(dyno.address).unwrap());
+        exchange(&mut held, &get("/")).unwrap();
+        held.write_all(get(HOLD).as_bytes()).unwrap();
+        dyno.wait_until_held().unwrap();
+        still_waits(&held).unwrap();
+        held.set_nonblocking(false).unwrap();
+        // Whoever is answered meanwhile did not wait in line.
+        exchange(&mut other, &get("/")).unwrap();
+        other.write_all(get("/").as_bytes()).unwrap();
+        other.peek(&mut [0]).unwrap();
+        assert!(still_waits(&other).unwrap_err().to_string().contains("did not wait"));
+        dyno.release();
+        answer(&mut held).unwrap();
+    }
+
+    #[test]
+    fn an_answer_other_than_200_is_told_at_once() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for (text, why) in [
+            (&b"HTTP/1.1 503 x\r\nx-router-fault: H11\r\ncontent-length: 9\r\n\r\n"[..], "an answer 503 H11"),
+            (b"HTTP/1.1 200 x\r\ncontent-length: 2\r\n\r\no", "closed before"),
+            (b"no\r\n\r\n", "not HTTP"),
+        ] {
+            let mut client = open(listener.local_addr().unwrap()).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            server.write_all(text).unwrap();
+            server.shutdown(std::net::Shutdown::Write).unwrap();
+            let error = answer(&mut client).unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_each_adds_is_counted_from_what_was_there_before_it() {
+        const MIB: u64 = 1024 * 1024;
+        let memory = Memory::of("routerd", 1_024, [10 * MIB, 10 * MIB + 5 * MIB / 2, 10 * MIB + 7 * MIB / 2]);
+        let mut out = Vec::new();
+        print(&mut out, &[memory]).unwrap();
+        let words: Vec<_> = String::from_utf8(out).unwrap().lines().map(str::to_owned).collect();
+        let words: Vec<_> = words[1].split_whitespace().collect();
+        assert_eq!(words, ["routerd", "1024", "10240", "KiB", "2.50", "KiB", "1.00", "KiB"]);
     }
 }

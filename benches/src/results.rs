@@ -18,6 +18,8 @@ use crate::number::count;
 use crate::report::Report;
 use crate::service::Service;
 
+mod foreign;
+
 /// What stands in `format`.
 pub const FORMAT: &str = "dyno-bench results";
 /// What stands in `version`; another one is not read.
@@ -210,7 +212,9 @@ impl Results {
         if head.version != VERSION {
             return Err(format!("results of version {}; this program reads version {VERSION}", head.version));
         }
-        serde_json::from_slice(text).map_err(|error| error.to_string())
+        let mut results: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        results.make_printable();
+        Ok(results)
     }
 
     /// Writes a line a run, below a line of names.
@@ -413,6 +417,50 @@ pub(crate) mod tests {
         assert!(Results::parse(missing.to_string().as_bytes()).unwrap_err().contains("dynos_busy"));
         assert!(Results::parse(b"[1, 2]").unwrap_err().contains("not a results file"));
         assert!(Results::parse(b"\xff\x00").is_err());
+    }
+
+    #[test]
+    fn what_a_file_says_does_not_speak_to_a_terminal() {
+        const EVIL: &str = "a\u{1b}[2J\u{9b}\n";
+        let party = |skipped: Option<String>| Party {
+            version: Some(EVIL.to_owned()),
+            skipped,
+            ..Party::new(EVIL, EVIL.to_owned())
+        };
+        let overlap = crate::dyno::Overlap {
+            dyno: 0,
+            served: None,
+            served_id: Some(EVIL.into()),
+            came: None,
+            came_id: Some(EVIL.into()),
+            served_for_ms: 1.0,
+        };
+        let mut results = sample(&[EVIL, "haproxy"], 1);
+        (results.tool, results.command, results.partial) = (EVIL.into(), EVIL.into(), Some(EVIL.into()));
+        results.machine = Machine { cores: 1, cpu: EVIL.into(), kernel: EVIL.into() };
+        results.scenario.insert(EVIL.to_owned(), EVIL.to_owned());
+        let run = &mut results.runs[0];
+        run.faults = [(EVIL.to_owned(), 2)].into();
+        (run.dyno_notes, run.overlaps, run.overlaps_shown) = (vec![EVIL.to_owned()], 1, vec![overlap]);
+        (run.generator.doubts, run.generator.advice) = (vec![EVIL.to_owned()], Some(EVIL.to_owned()));
+        results.parties = vec![party(None), party(Some(EVIL.to_owned()))];
+        results.failures = vec![Failure { proxy: EVIL.into(), round: 1, why: EVIL.into() }];
+        let knee =
+            Knee { proxy: EVIL.into(), good: 1.0, bad: None, why: Some(EVIL.into()), words: EVIL.into() };
+        results.knees = vec![knee];
+        let results = Results::parse(json(&results).to_string().as_bytes()).unwrap();
+        let (mut page, mut csv, mut html) = (Vec::new(), Vec::new(), Vec::new());
+        crate::page::terminal::print(&mut page, &results, Default::default()).unwrap();
+        results.write_csv(&mut csv).unwrap();
+        crate::page::html::write(&mut html, &results, &[]).unwrap();
+        for shown in [page, csv, html] {
+            let text = String::from_utf8(shown).unwrap();
+            assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+            assert!(text.contains(r"a\u{1b}[2J\u{9b}\n"), "{text}");
+        }
+        // Debug shows a control character with one backslash, and one that was escaped with two.
+        let raw = format!("{results:?}").replace(r"\\u{", "");
+        assert!(!raw.contains(r"\u{"), "some text is as it was: {raw}");
     }
 
     #[test]

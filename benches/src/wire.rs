@@ -3,6 +3,8 @@
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 
+use crate::printable::printable;
+
 /// The number of a request, as the generator counts.
 pub const NUMBER: &str = "x-bench-request";
 /// The service time that the generator drew for it, in nanoseconds.
@@ -68,7 +70,7 @@ pub fn request(input: &[u8]) -> Parsed<RequestHead> {
             found.service = number(header.value);
         } else if header.name.eq_ignore_ascii_case("x-request-id") {
             let id = &header.value[..header.value.len().min(MAX_ID)];
-            found.id = Some(String::from_utf8_lossy(id).into());
+            found.id = Some(text(id).into());
         } else if header.name.eq_ignore_ascii_case("content-length") && found.body == Body::Length(0) {
             let Some(length) = number(header.value) else { return Parsed::Broken };
             found.body = Body::Length(length);
@@ -110,7 +112,7 @@ pub fn answer(input: &[u8]) -> Parsed<AnswerHead> {
     let body = if bare { Body::Length(0) } else { Body::UntilClose };
     let mut found = AnswerHead { len, status, fault: None, body, close: head.version == Some(0) };
     for header in head.headers.iter() {
-        if header.name.eq_ignore_ascii_case("content-length") && !bare {
+        if header.name.eq_ignore_ascii_case("content-length") && found.body == Body::UntilClose {
             let Some(length) = number(header.value) else { return Parsed::Broken };
             found.body = Body::Length(length);
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") && !bare {
@@ -118,7 +120,7 @@ pub fn answer(input: &[u8]) -> Parsed<AnswerHead> {
         } else if header.name.eq_ignore_ascii_case("connection") {
             found.close = closes(header.value, found.close);
         } else if header.name.eq_ignore_ascii_case("x-router-fault") {
-            found.fault = Some(String::from_utf8_lossy(header.value).into_owned());
+            found.fault = Some(text(header.value));
         }
     }
     found.close |= matches!(found.body, Body::UntilClose);
@@ -234,6 +236,11 @@ fn eat(left: &mut u64, rest: &[u8]) -> usize {
     len
 }
 
+/// The value of a header, which may be shown.
+pub(crate) fn text(value: &[u8]) -> String {
+    printable(&String::from_utf8_lossy(value)).into_owned()
+}
+
 fn number<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
     std::str::from_utf8(value).ok()?.trim().parse().ok()
 }
@@ -270,6 +277,8 @@ mod tests {
         assert!(matches!(request(b"\0\0\0\0"), Parsed::Broken));
         assert!(whole(request(b"GET / HTTP/1.0\r\n\r\n")).close);
         assert!(!whole(request(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")).close);
+        assert!(!whole(request(b"GET / HTTP/1.1\r\nConnection: te\r\n\r\n")).close);
+        assert!(whole(request(b"GET / HTTP/1.1\r\nConnection: te, Close\r\n\r\n")).close);
         let head = whole(request(b"HEAD / HTTP/1.1\r\nX-Request-Id: a-1\r\nContent-Length: 7\r\n\r\n"));
         assert_eq!((head.id.as_deref(), head.head_only, head.body), (Some("a-1"), true, Body::Length(7)));
         let head = whole(request(b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"));
@@ -285,6 +294,64 @@ mod tests {
         assert_eq!(head.body, Body::Length(4));
         assert_eq!(whole(answer(b"HTTP/1.1 204 x\r\n\r\n")).body, Body::Length(0));
         assert!(whole(answer(b"HTTP/1.1 200 x\r\n\r\n")).close);
+        let old = whole(answer(b"HTTP/1.0 200 x\r\ncontent-length: 1\r\n\r\n"));
+        assert_eq!((old.close, old.body), (true, Body::Length(1)));
+        assert!(!whole(answer(b"HTTP/1.1 200 x\r\ncontent-length: 1\r\n\r\n")).close);
+        for status in [100, 204, 304] {
+            let bare =
+                format!("HTTP/1.1 {status} x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n");
+            assert_eq!(whole(answer(bare.as_bytes())).body, Body::Length(0), "{status}");
+        }
+    }
+
+    #[test]
+    fn chunks_count_before_a_length_in_whatever_order_they_are_named() {
+        let headers = ["Content-Length: 4\r\n", "Transfer-Encoding: chunked\r\n"];
+        for [first, second] in [headers, [headers[1], headers[0]]] {
+            let text = format!("{first}{second}\r\n");
+            let answered = whole(answer(format!("HTTP/1.1 200 x\r\n{text}").as_bytes()));
+            let asked = whole(request(format!("PUT / HTTP/1.1\r\n{text}").as_bytes()));
+            assert_eq!(
+                (answered.body, asked.body),
+                (Body::Chunk { left: 0 }, Body::Chunk { left: 0 }),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_or_no_number_is_no_head() {
+        let long = |len: usize| format!("GET / HTTP/1.1\r\nx-a: {}", "a".repeat(len));
+        assert!(matches!(request(long(MAX_HEAD - 100).as_bytes()), Parsed::Partial));
+        assert!(matches!(request(long(MAX_HEAD).as_bytes()), Parsed::Broken));
+        assert!(matches!(answer(long(MAX_HEAD).replace("GET /", "HTTP/1.1 200").as_bytes()), Parsed::Broken));
+        assert!(matches!(request(b"PUT / HTTP/1.1\r\nContent-Length: x\r\n\r\n"), Parsed::Broken));
+        assert!(matches!(answer(b"HTTP/1.1 200 x\r\nContent-Length: -1\r\n\r\n"), Parsed::Broken));
+        let id = "i".repeat(MAX_ID + 1);
+        let head = whole(request(format!("GET / HTTP/1.1\r\nX-Request-Id: {id}\r\n\r\n").as_bytes()));
+        assert_eq!(head.id.map(|id| id.len()), Some(MAX_ID));
+    }
+
+    #[test]
+    fn a_body_ends_where_its_length_says() {
+        let mut body = Body::Length(3);
+        let mut input = b"ab".to_vec();
+        assert!(matches!(body.take(&mut input), Parsed::Partial) && input.is_empty());
+        input.extend_from_slice(b"cHTTP");
+        assert!(matches!(body.take(&mut input), Parsed::Whole(())));
+        assert_eq!(input, b"HTTP");
+        let mut body = Body::UntilClose;
+        assert!(matches!(body.take(&mut input), Parsed::Partial) && input.is_empty());
+        let mut broken = b"xyz\r\n".to_vec();
+        assert!(matches!(Body::Chunk { left: 0 }.take(&mut broken), Parsed::Broken));
+    }
+
+    #[test]
+    fn what_others_call_things_does_not_speak_to_a_terminal() {
+        let head = whole(request("GET / HTTP/1.1\r\nX-Request-Id: a\u{9b}2J\r\n\r\n".as_bytes()));
+        assert_eq!(head.id.as_deref(), Some(r"a\u{9b}2J"));
+        let head = whole(answer("HTTP/1.1 503 x\r\nX-Router-Fault: \u{9b}2J\r\n\r\n".as_bytes()));
+        assert_eq!(head.fault.as_deref(), Some(r"\u{9b}2J"));
     }
 
     #[test]

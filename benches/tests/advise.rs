@@ -47,7 +47,8 @@ fn logged(program: &Path, dir: &Path, dynos: u16, pacing: Pacing, requests: u64)
     let (config, log) = (dir.join("config.toml"), dir.join("access.log"));
     let text = format!(
         "[server]\nlisten = [\"{proxy}\"]\n[log]\nformat = \"json\"\n[apps.bench]\nhosts = [\"bench.test\"]\n\
-         dynos = [{}]\nqueue = {{ max_requests_per_dyno = 1000, max_wait = \"60s\", standing_wait = \"60s\" }}\n",
+         queue = {{ max_wait = \"30s\", max_requests_per_dyno = 1000, standing_after = \"1h\" }}\n\
+         dynos = [{}]\n",
         addresses.join(", ")
     );
     std::fs::write(&config, text).unwrap();

@@ -5,6 +5,7 @@ mod support {
     pub(crate) mod needs;
     pub(crate) mod plan;
     pub(crate) mod program;
+    pub(crate) mod routerd;
     pub(crate) mod scenario;
 }
 
@@ -23,6 +24,7 @@ use router_bench::report::Report;
 use support::needs::left_out;
 use support::plan::{plan, run};
 use support::program::{bench, json};
+use support::routerd::routerd;
 use support::scenario::scenario;
 
 fn drive(dynos: u16, pacing: Pacing, requests: u64, route: impl FnOnce(Vec<SocketAddr>) -> Route) -> Run {
@@ -328,4 +330,20 @@ fn memory_is_measured_of_requests_that_really_wait() {
     let all = json(&run);
     assert_eq!(all[0]["connections"], 100);
     assert!(all[0]["start"].as_u64().unwrap() > 1 << 20, "{all}");
+}
+
+#[test]
+fn a_run_says_who_took_part_and_whether_it_writes_an_access_log() {
+    let text = |output: &[u8]| String::from_utf8_lossy(output).into_owned();
+    let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (target, port) = (held.local_addr().unwrap().to_string(), held.local_addr().unwrap().port());
+    drop(held);
+    let load = ["--dynos", "1", "--clients", "1", "--requests", "20", "--warmup", "0s"];
+    let given = bench(&[&["--target", &target, "--dyno-ports", &port.to_string()][..], &load].concat());
+    assert!(text(&given.stdout).contains("access log unknown: as somebody has set it up"), "{given:?}");
+    let sweep = ["sweep", "--over", "load=0.2,0.4", "--self-test", "--requests", "20", "--warmup", "0s"];
+    assert!(!text(&bench(&sweep).stdout).contains("access log"), "without a proxy there is none");
+    let Some(program) = routerd() else { return };
+    let started = bench(&[&["--via", "routerd", "--routerd", program.to_str().unwrap()][..], &load].concat());
+    assert!(text(&started.stdout).contains("access log on: a line for each request"), "{started:?}");
 }

@@ -263,6 +263,13 @@ fn one_dyno_is_no_dynos() {
 
 #[test]
 fn an_interruption_keeps_what_is_there_and_says_so() {
+    // Ctrl-C, and a terminal that is closed.
+    for signal in [Signal::INT, Signal::HUP] {
+        is_interrupted_by(signal);
+    }
+}
+
+fn is_interrupted_by(signal: Signal) {
     let dir = tempfile::tempdir().unwrap();
     let [json, page] = ["a.json", "a.html"].map(|name| file(dir.path(), name));
     let args = ["--self-test", "--dynos", "2", "--service", "fixed:2ms", "--warmup", "0s", "--rounds", "3"];
@@ -277,7 +284,7 @@ fn an_interruption_keeps_what_is_there_and_says_so() {
     let mut line = String::new();
     BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
     assert!(line.starts_with("self-test 1/3"), "{line}");
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    kill_process(Pid::from_child(&child), signal).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stdout(&output).contains("only a part was run: interrupted"), "{output:?}");

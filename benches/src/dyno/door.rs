@@ -127,9 +127,9 @@ mod tests {
     fn a_port_in_use_is_named() {
         let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = other.local_addr().unwrap().port();
-        let error = Door::bind_all((1, port), 0, 16).unwrap_err();
+        let error = Door::bind_all((1, port), 7, 16).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        assert!(error.to_string().contains(&format!("port {port} of dyno 0")), "{error}");
+        assert!(error.to_string().contains(&format!("port {port} of dyno 7")), "{error}");
         assert!(Door::bind_all((2, 65_535), 0, 16).unwrap_err().to_string().contains("65535"));
     }
 }

@@ -16,6 +16,9 @@ use super::temper::Temper;
 use crate::reactor::{Reactor, Ready, Source, Timer, nanos};
 use crate::wire::{self, Body, Fill, Parsed, RequestHead};
 
+#[cfg(test)]
+mod tests;
+
 /// All dynos of one thread.
 pub(crate) struct Dynos {
     pub(super) behaviour: Behaviour,
@@ -45,6 +48,8 @@ pub(super) struct Dyno {
     pub(super) muted: Vec<usize>,
     /// A connection waits to be accepted until it has worked: what it was doing when that came.
     pub(super) knock: Option<Glimpse>,
+    /// Whether its door is watched.
+    watched: bool,
 }
 
 /// What a dyno was doing at some instant.
@@ -117,6 +122,7 @@ impl Dynos {
             crash_at: u64::MAX,
             muted: Vec::new(),
             knock: None,
+            watched: false,
         };
         let bytes = behaviour.answer_bytes;
         let mut dynos = Self {
@@ -154,7 +160,7 @@ impl Dynos {
         let now = reactor.now();
         let dyno = &mut self.dynos[index as usize];
         dyno.door.open()?;
-        reactor.watch(dyno.door.socket(), Source::Listener(index))?;
+        dyno.watch(index, true, reactor)?;
         dyno.temper.start(&self.behaviour, now);
         if let Some(crash) = dyno.temper.next_crash(&self.behaviour, now) {
             dyno.crash_at = crash;
@@ -175,7 +181,7 @@ impl Dynos {
         let dyno = &mut self.dynos[index as usize];
         if deaf.is_some() {
             dyno.knock = deaf;
-            return reactor.unwatch(dyno.door.socket());
+            return dyno.watch(index, false, reactor);
         }
         let Some(stream) = dyno.door.accept()? else { return Ok(()) };
         let knock = dyno.knock.take();
@@ -287,16 +293,9 @@ impl Dynos {
 
     /// The connection is gone. Work that was begun goes on without it; an answer that was being written ends here.
     pub(super) fn close(&mut self, index: usize, reactor: &mut Reactor) -> io::Result<()> {
-        let conn = &mut self.conns[index];
-        let number = conn.dyno;
-        if let Some(glimpse) = conn.early.take() {
-            self.overlap(number, &glimpse, &Who::default());
-        }
+        let number = self.conns[index].dyno;
         self.part(index);
         let dyno = &mut self.dynos[number as usize];
-        for job in dyno.line.iter_mut().filter(|job| job.conn == Some(index)) {
-            job.conn = None;
-        }
         let Some(serving) = dyno.serving.as_mut().filter(|serving| serving.job.conn == Some(index)) else {
             return Ok(());
         };
@@ -304,13 +303,21 @@ impl Dynos {
         if serving.done() { self.next(number, reactor) } else { Ok(()) }
     }
 
-    /// Ends a connection, whatever it carries.
+    /// Ends a connection. What came on it early was one too many, and requests in line go on without it.
     pub(super) fn part(&mut self, index: usize) {
         let conn = &mut self.conns[index];
         conn.dead = true;
         let _ = conn.stream.shutdown(std::net::Shutdown::Both);
         self.dead.push(index);
-        self.dynos[conn.dyno as usize].open -= 1;
+        let (number, early) = (conn.dyno, conn.early.take());
+        if let Some(glimpse) = early {
+            self.overlap(number, &glimpse, &Who::default());
+        }
+        let dyno = &mut self.dynos[number as usize];
+        dyno.open -= 1;
+        for job in dyno.line.iter_mut().filter(|job| job.conn == Some(index)) {
+            job.conn = None;
+        }
     }
 }
 
@@ -348,6 +355,17 @@ impl Crew for Dynos {
 
     fn seen(&mut self) -> &mut Seen {
         &mut self.seen
+    }
+}
+
+impl Dyno {
+    /// Hears knocks at its door, or no longer.
+    pub(super) fn watch(&mut self, index: u32, watched: bool, reactor: &Reactor) -> io::Result<()> {
+        match (std::mem::replace(&mut self.watched, watched), watched) {
+            (false, true) => reactor.watch(self.door.socket(), Source::Listener(index)),
+            (true, false) => reactor.unwatch(self.door.socket()),
+            (false, false) | (true, true) => Ok(()),
+        }
     }
 }
 

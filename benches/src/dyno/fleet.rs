@@ -197,6 +197,14 @@ impl Fleet {
         &self.addresses
     }
 
+    /// Whether the dynos are still at work. When they are not, [`stop`](Self::stop) says why.
+    pub fn lives(&self) -> bool {
+        match &self.home {
+            Home::Thread(worker) | Home::Servers(worker, _) => worker.lives(),
+            Home::Here(..) | Home::Processes(_) => true,
+        }
+    }
+
     /// The dynos themselves, if they live in the thread of the generator, which calls this once.
     pub(crate) fn board(&mut self, reactor: &mut Reactor) -> io::Result<Option<Dynos>> {
         let Home::Here(doors, behaviour) = &mut self.home else { return Ok(None) };
@@ -301,6 +309,10 @@ impl Worker {
         self.control.mark.store(true, Ordering::Relaxed);
     }
 
+    fn lives(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     fn stop(mut self) -> io::Result<Seen> {
         self.control.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().map(JoinHandle::join);
@@ -340,4 +352,31 @@ fn fire(crew: &mut impl Crew, reactor: &mut Reactor) -> io::Result<()> {
         crew.on_timer(timer, due, reactor)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn ask(dyno: SocketAddr) {
+        let mut client = TcpStream::connect(dyno).unwrap();
+        client.write_all(b"GET / HTTP/1.0\r\nX-Bench-Service: 1000000\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    #[test]
+    fn lateness_counts_from_the_mark_and_requests_from_the_start() {
+        let fleet = Fleet::start(1, Behaviour::default()).unwrap();
+        (0..3).for_each(|_| ask(fleet.addresses()[0]));
+        fleet.mark();
+        (0..2).for_each(|_| ask(fleet.addresses()[0]));
+        assert!(fleet.lives());
+        let seen = fleet.stop().unwrap();
+        assert_eq!((seen.late.len(), seen.requests, seen.tape.len()), (2, 5, 5));
+    }
 }

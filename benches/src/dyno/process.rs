@@ -236,7 +236,8 @@ mod tests {
 
     #[test]
     fn what_was_seen_comes_through_a_pipe_as_it_was() {
-        let mut seen = Seen { requests: 3, connections: 5, strangers: 1, crashes: 2, ..Seen::default() };
+        let mut seen = Seen { requests: 4, connections: 5, second_connections: 6, ..Seen::default() };
+        (seen.strangers, seen.crashes) = (1, 2);
         let who = |number, id: &str| Who { number, id: Some(id.into()) };
         seen.overlap(4, &who(Some(7), "a\nb"), &who(None, "c"), 1_500_000);
         seen.late.saturating_record_n(50_000, 9);
@@ -248,8 +249,8 @@ mod tests {
         let (shown, tape) = (seen.shown.clone(), seen.tape.iter().copied().collect::<Vec<_>>());
         write(&mut pipe, seen).unwrap();
         let back = read(&mut &pipe[..]).unwrap();
-        assert_eq!((back.requests, back.overlaps, back.strangers, back.crashes), (3, 1, 1, 2));
-        assert_eq!(back.connections, 5);
+        assert_eq!((back.requests, back.overlaps, back.strangers, back.crashes), (4, 1, 1, 2));
+        assert_eq!((back.connections, back.second_connections), (5, 6));
         assert_eq!((back.shown, back.tape.iter().copied().collect::<Vec<_>>()), (shown, tape));
         assert_eq!((back.late.len(), back.late.value_at_quantile(0.5) / 1_000), (9, 50));
         assert!(read(&mut &pipe[..pipe.len() - 1]).is_err(), "a part of it is not enough");

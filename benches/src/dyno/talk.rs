@@ -47,6 +47,12 @@ impl Requests {
         }
     }
 
+    /// What still comes is no HTTP/1, or nobody can tell its answers apart: it is passed on unread.
+    pub(super) fn lose(&mut self) {
+        self.state = State::Opaque;
+        self.input = Vec::new();
+    }
+
     /// The next request whose head is whole. Bytes that are no request count as one.
     pub(super) fn next(&mut self) -> Option<Event> {
         if self.state == State::Reading {
@@ -74,8 +80,7 @@ impl Requests {
         if self.state == State::Opaque {
             return None;
         }
-        self.state = State::Opaque;
-        self.input = Vec::new();
+        self.lose();
         Some(Event { who: Who::default(), head_only: false })
     }
 }
@@ -101,6 +106,11 @@ impl Answers {
     /// Whether every request is answered.
     pub(super) fn idle(&self) -> bool {
         self.asked.is_empty()
+    }
+
+    /// Whether answers are told apart no longer: what comes belongs to the oldest request, to the end.
+    pub(super) fn lost(&self) -> bool {
+        self.opaque
     }
 
     /// Takes what has come.
@@ -214,6 +224,15 @@ mod tests {
             }
         }
         whole
+    }
+
+    #[test]
+    fn an_answer_that_nobody_asked_for_is_not_that_to_the_next_request() {
+        let mut answers = Answers::default();
+        answers.feed(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n");
+        assert!(!answers.next() && answers.idle());
+        answers.asked(false);
+        assert!(!answers.next() && !answers.idle());
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::reactor::{Reactor, Ready, Source, Timer};
 use crate::records::STRANGER;
 use crate::wire::{self, Fill};
 
+#[cfg(test)]
+mod tests;
+
 /// So much may wait to be written on a side before the other is no longer read.
 const MOST_WAITING: usize = 256 * 1024;
 
@@ -143,9 +146,8 @@ impl Taps {
             Ok(Fill::Some) => to.output.extend_from_slice(&self.input),
             Ok(Fill::Nothing) => return Ok(()),
             Ok(Fill::End) => from.ended = true,
-            // The server may still be at work for a client that is gone.
-            Err(_) if near => (from.ended, from.gone) = (true, true),
-            Err(_) => return self.close(key, reactor),
+            // The server may still be at work for a client that is gone, and what it has said is for the client.
+            Err(_) => (from.ended, from.gone) = (true, true),
         }
         let now = reactor.now();
         if near {
@@ -165,6 +167,11 @@ impl Taps {
         }
         while self.pairs[key].answers.next() {
             self.on_answer(key, now);
+        }
+        let pair = &mut self.pairs[key];
+        if pair.answers.lost() {
+            // The server is with this connection to its end: what else comes on it is no second request.
+            pair.requests.lose();
         }
         self.settle(key, reactor)
     }
@@ -205,12 +212,9 @@ impl Taps {
     /// Writes what there is to write on both sides, and watches for the rest.
     fn flush(&mut self, key: usize, reactor: &Reactor) -> io::Result<()> {
         let Some(pair) = self.pairs.get_mut(key).filter(|pair| !pair.dead) else { return Ok(()) };
-        if pair.near.flush(pair.far.ended).is_err() {
-            pair.near.gone = true;
-        }
-        if pair.far.flush(pair.near.ended).is_err() {
-            return self.close(key, reactor);
-        }
+        // A server that takes no more may have answered: that is read to its end.
+        pair.near.gone |= pair.near.flush(pair.far.ended).is_err();
+        pair.far.gone |= pair.far.flush(pair.near.ended).is_err();
         if pair.far.ended && pair.near.shut {
             // The server has ended the connection: nothing that still came would reach it.
             return self.close(key, reactor);

@@ -4,7 +4,7 @@ use std::io;
 
 use super::behaviour::{Accept, Crash};
 use super::dynos::{Answer, Dynos, Job, Serving};
-use crate::reactor::{Reactor, Source, Timer};
+use crate::reactor::{Reactor, Timer};
 use crate::records::STRANGER;
 
 impl Dynos {
@@ -113,7 +113,7 @@ impl Dynos {
             return Ok(());
         }
         if dyno.knock.is_some() {
-            reactor.watch(dyno.door.socket(), Source::Listener(index))?;
+            dyno.watch(index, true, reactor)?;
         }
         for index in std::mem::take(&mut dyno.muted) {
             if let Some(conn) = self.conns.get_mut(index).filter(|conn| !conn.dead && conn.muted) {
@@ -139,10 +139,8 @@ impl Dynos {
         dyno.line.clear();
         dyno.muted.clear();
         dyno.crash_at = u64::MAX;
-        // A door that was knocked at is not watched.
-        if dyno.knock.take().is_none() {
-            reactor.unwatch(dyno.door.socket())?;
-        }
+        dyno.knock = None;
+        dyno.watch(index, false, reactor)?;
         dyno.door.close()?;
         let open = self.conns.iter().filter(|(_, conn)| conn.dyno == index && !conn.dead);
         for conn in open.map(|(conn, _)| conn).collect::<Vec<_>>() {

@@ -104,13 +104,17 @@ impl Clients<'_> {
         }
     }
 
-    /// A connection that has room for another stream is taken after all others that have.
+    /// A connection that has room for another stream is taken after all others that have; one that has none, or no
+    /// longer because the proxy has said so, is not taken.
     pub(super) fn offer(&mut self, index: usize) {
         let conn = &mut self.conns[index];
         let most = self.streams.unwrap_or(0);
-        let room = conn.mux.as_mut().is_some_and(|mux| mux.len() < most && mux.is_ready());
-        if room && !conn.dead && !self.idle.contains(&index) {
-            self.idle.insert(0, index);
+        let room = !conn.dead && conn.mux.as_mut().is_some_and(|mux| mux.len() < most && mux.is_ready());
+        let place = self.idle.iter().position(|idle| *idle == index);
+        match (room, place) {
+            (true, None) => self.idle.insert(0, index),
+            (false, Some(place)) => _ = self.idle.remove(place),
+            (true, Some(_)) | (false, None) => {}
         }
     }
 

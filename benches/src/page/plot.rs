@@ -142,7 +142,12 @@ impl Axis {
             _ => &[1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0],
         };
         let ticks = decades.flat_map(|decade| steps.iter().map(move |step| step * 10f64.powi(decade)));
-        let ticks = ticks.filter(|tick| (from..=to).contains(tick)).collect();
+        let inside = |tick: &f64| (from..=to).contains(tick);
+        let mut ticks: Vec<f64> = ticks.filter(inside).collect();
+        if ticks.len() < 2 {
+            // So near to each other, values stand as on a linear axis.
+            ticks = Self::between(name, from, to).ticks.into_iter().filter(inside).collect();
+        }
         Self { name: name.to_owned(), from, to, log: true, ticks, label: short }
     }
 
@@ -430,6 +435,41 @@ mod tests {
     }
 
     #[test]
+    fn values_stand_where_the_axis_says() {
+        let log = Axis::log("x", [1.0, 100.0].into_iter(), 0.1);
+        assert_eq!(
+            [0.9, (0.9_f64 * 110.0).sqrt(), 110.0].map(|value| log.map(&value, (0, 1000))),
+            [0, 500, 1000]
+        );
+        let linear = Axis::linear("y", [25.0, 50.0].into_iter());
+        assert!(linear.holds(50.0) && linear.holds(0.0) && !linear.holds(f64::NAN));
+        assert_eq!(Axis::between("y", 0.0, 50.0).map(&25.0, (640, 0)), 320);
+        let x = Axis::between("x", 0.0, 20.0);
+        let points = (0..=40).map(|n| (f64::from(n) / 2.0 + 0.1, 1.0)).collect();
+        let line = Line { name: String::new(), hue: Hue::Ideal, points, marks: false };
+        let plot = Plot { x, lines: Vec::new(), ..plot() };
+        let shown: Vec<f64> = plot.shown(&line).iter().map(|point| point.0).collect();
+        assert_eq!(shown, plot.x.ticks.iter().map(|tick| tick + 0.1).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn cells_are_filled_from_below_and_from_the_left() {
+        let heat = Heat { hue: Hue::Proxy(0), rows: vec!["09".to_owned(), "90".to_owned()] };
+        let paths = heat.paths((100..160, 0..20));
+        assert!(paths.contains("d=\"M130.0 10.0h30.0v10.0h-30.0zM100.0 0.0h30.0v10.0h-30.0z\""), "{paths}");
+    }
+
+    #[test]
+    fn proxies_have_colours_of_their_own() {
+        let inks = |hue: Hue| hue.ink().light();
+        let mut all: Vec<_> = (0..6).map(Hue::Proxy).chain([Hue::Ideal, Hue::Theory]).map(inks).collect();
+        assert_eq!(inks(Hue::Proxy(6)), all[0]);
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 8);
+    }
+
+    #[test]
     fn ticks_are_round_and_inside() {
         assert_eq!(Axis::between("x", 0.0, 1.0).ticks, [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
         assert_eq!(
@@ -437,6 +477,14 @@ mod tests {
             [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]
         );
         assert_eq!(Axis::log("x", std::iter::empty(), 0.1).ticks.len(), 4);
+        // However close together values are, two ticks say where they stand.
+        for n in 10..=100 {
+            for size in [0.01, 0.1, 10.0] {
+                let axis = Axis::log("x", std::iter::once(f64::from(n) * size), 0.01);
+                assert!(axis.ticks.len() >= 2, "{axis:?}");
+                assert!(axis.ticks.iter().all(|tick| axis.holds(*tick)), "{axis:?}");
+            }
+        }
         assert_eq!(Axis::linear("x", [f64::NAN].into_iter()).to, 1.0);
         assert_eq!(
             [0.25, 12.0, 40_000.0, 0.0, 0.001, 1234.0].map(short),

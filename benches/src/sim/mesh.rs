@@ -71,6 +71,8 @@ struct Pools {
     /// What each router has sent to each pool since.
     sent: Vec<Vec<i64>>,
     beat: u64,
+    /// Whether beats are left out: nothing has happened since the last, and nothing will before a request comes.
+    rests: bool,
 }
 
 impl Pools {
@@ -84,7 +86,7 @@ impl Pools {
         let pool_of = (0..pools).zip(&sizes).flat_map(|(pool, size)| (0..*size).map(move |_| pool)).collect();
         let lines = ranges.into_iter().map(|range| line(setup, case.shed, range, world)).collect();
         let idle: Vec<i64> = sizes.iter().map(|size| -i64::from(*size)).collect();
-        let beat = (setup.service.mean() * BEAT * 1e9) as u64;
+        let beat = ((setup.service.mean() * BEAT * 1e9) as u64).max(1);
         world.note(beat, Note::Beat);
         let routers = setup.routers as usize;
         Self {
@@ -95,6 +97,7 @@ impl Pools {
             hints: vec![idle; routers],
             sent: vec![vec![0; pools as usize]; routers],
             beat,
+            rests: false,
         }
     }
 
@@ -141,6 +144,10 @@ impl Pools {
 
 impl Dispatch for Pools {
     fn arrive(&mut self, world: &mut World, request: usize) {
+        if std::mem::take(&mut self.rests) {
+            // The next beat is when it would be if there had been one all the time.
+            world.note(self.beat - world.now % self.beat, Note::Beat);
+        }
         let router = world.requests[request].router as usize;
         let pool = self.choose(router, &mut world.rng);
         if self.at.len() <= request {
@@ -186,7 +193,8 @@ impl Dispatch for Pools {
                 let loads: Vec<i64> = self.lines.iter().map(|line| line.load()).collect();
                 self.hints.iter_mut().for_each(|hints| hints.clone_from(&loads));
                 self.sent.iter_mut().flatten().for_each(|sent| *sent = 0);
-                if !world.over {
+                self.rests = world.rests();
+                if !world.over && !self.rests {
                     world.note(self.beat, Note::Beat);
                 }
             }
@@ -221,6 +229,7 @@ mod tests {
             hints: vec![hints.into(); 3],
             sent: vec![sent.into(); 3],
             beat: 0,
+            rests: false,
         };
         let mut rng = fastrand::Rng::with_seed(1);
         let mut counts = [0; 2];

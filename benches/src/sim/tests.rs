@@ -105,6 +105,14 @@ fn random_routing_waits_by_pollaczek_and_khinchine() {
     }
 }
 
+#[test]
+fn the_time_between_two_requests_costs_nothing() {
+    // Two million beats of the pools lie between one and the next: without leaving them out this takes minutes.
+    let setup = Setup { routers: 4, hop: Duration::from_millis(10), ..setup(10, 1e-8, 200) };
+    let outcome = run_one(&setup, Policy::Pools(4));
+    assert_eq!((outcome.requests, outcome.overlaps, outcome.wait_ms.p99), (200, 0, 0.0), "{outcome:#?}");
+}
+
 /// The reference simulation of four routers, 100 dynos, with a hop of a hundredth of the service time, at loads of 0.8,
 /// 0.9 and 0.95.
 #[test]

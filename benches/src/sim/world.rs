@@ -248,6 +248,11 @@ impl World {
         self.after(delay, Event::Note(note));
     }
 
+    /// Whether nothing happens before the next request comes.
+    pub(super) fn rests(&self) -> bool {
+        self.requests.is_empty() && self.events.is_empty()
+    }
+
     fn after(&mut self, delay: u64, event: Event) {
         self.sequence += 1;
         self.events.push(Reverse((self.now.saturating_add(delay), self.sequence, event)));

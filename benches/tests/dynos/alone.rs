@@ -1,12 +1,12 @@
 //! The program that runs dynos alone, and what it says to wrong use.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::program::{PROGRAM, bench, json};
-use crate::{answer, connect, signal, text};
+use crate::{PATIENCE, answer, connect, signal, text};
 
 /// Reads the addresses that `dyno-bench dyno` prints.
 fn dynos_of(errors: &mut impl BufRead) -> Vec<SocketAddr> {
@@ -41,6 +41,25 @@ fn the_program_runs_dynos_alone_and_tells_of_overlaps_as_they_happen() {
     let json = json(&output);
     assert_eq!((json["requests"].as_u64(), json["overlaps"].as_u64()), (Some(2), Some(1)), "{json}");
     assert_eq!(json["overlaps_shown"][0]["came_id"], "r-2", "{json}");
+}
+
+#[test]
+fn dynos_that_fail_end_the_program_which_says_why() {
+    // With so few open files they cannot take many connections.
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -n 30 && exec \"$0\" dyno --port 0", PROGRAM])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let dyno = dynos_of(&mut errors)[0];
+    let held: Vec<_> = (0..40).map_while(|_| TcpStream::connect_timeout(&dyno, PATIENCE).ok()).collect();
+    assert!(!held.is_empty());
+    let mut said = String::new();
+    errors.read_to_string(&mut said).unwrap();
+    assert!(said.contains("error: Too many open files"), "{said}");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
 #[test]

@@ -56,6 +56,11 @@ fn dynos_in_every_place_serve_and_keep_their_numbers() {
 #[test]
 fn processes_of_dynos_end_with_a_bench_that_is_killed() {
     let (mut child, dynos) = long_bench(&["--dynos-in", "process"], 2);
+    // Ctrl-C is for the bench, which then asks them what they have seen.
+    until("each has a group of its own", || {
+        let group = |pid: i32| procfs::process::Process::new(pid).unwrap().stat().unwrap().pgrp;
+        dynos.iter().all(|pid| group(*pid) == *pid)
+    });
     child.kill().unwrap();
     child.wait().unwrap();
     until("its children end", || !dynos.iter().any(|pid| lives(*pid)));

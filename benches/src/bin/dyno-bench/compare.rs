@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use router_bench::compare::{self, Failure, Order, Proxy, Scenario, Target};
-use router_bench::comparison::{self, Logs, Party};
-use router_bench::peers::{Peer, find};
+use router_bench::comparison::{self, Party};
+use router_bench::peers::Peer;
 use router_bench::results::Results;
 use router_bench::tell;
 
@@ -151,25 +151,22 @@ fn invite(args: &Args, scenario: &Scenario) -> Result<Guests, Failed> {
                 tell!("{DIRECT} takes no part: {why}");
                 continue;
             }
-            let form = "no proxy: the generator keeps the line itself, over plain HTTP/1.1".to_owned();
-            parties.push(Party::new(Proxy::Direct.name(), form));
+            parties.push(run::party(&Proxy::Direct, scenario));
             proxies.push(Proxy::Direct);
             continue;
         };
         let name = peer.name();
-        let form = if scenario.plain { "plain forwarding" } else { peer.form() }.to_owned();
         if let Some(why) = args.work.cannot(peer) {
             tell!("{name}: skipped: {why}");
+            let form = run::form(peer, scenario).to_owned();
             parties.push(Party { skipped: Some(why.to_owned()), ..Party::new(name, form) });
             continue;
         }
-        let logs = Some(peer.logs());
         match programs.find(peer) {
             Ok(path) => {
-                let version = find::version(peer, &path).ok();
-                let program = Some(path.clone());
-                parties.push(Party { version, program, logs, ..Party::new(name, form) });
-                proxies.push(Proxy::Peer(peer, path));
+                let proxy = Proxy::Peer(peer, path);
+                parties.push(run::party(&proxy, scenario));
+                proxies.push(proxy);
             }
             Err(why) => {
                 let name = name.to_owned();
@@ -181,9 +178,9 @@ fn invite(args: &Args, scenario: &Scenario) -> Result<Guests, Failed> {
         }
     }
     for target in &args.target {
-        let form = "runs already, as somebody has set it up".to_owned();
-        parties.push(Party { logs: Some(Logs::Unknown), ..Party::new(&target.name, form) });
-        proxies.push(Proxy::Target(target.clone()));
+        let proxy = Proxy::Target(target.clone());
+        parties.push(run::party(&proxy, scenario));
+        proxies.push(proxy);
     }
     let twice = (1..proxies.len()).find(|at| proxies[..*at].iter().any(|p| p.name() == proxies[*at].name()));
     if let Some(at) = twice {

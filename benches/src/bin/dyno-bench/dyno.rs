@@ -102,6 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failed> {
     let clock = Clock::system();
     let start = clock.now();
     while !interrupt.load(Ordering::Relaxed)
+        && fleet.lives()
         && args.duration.is_none_or(|duration| clock.now().duration_since(start) < duration)
     {
         std::thread::sleep(LOOK);

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use router_bench::compare::{self, Proxy, Scenario, Target};
+use router_bench::comparison::{Logs, Party};
 use router_bench::memory;
 use router_bench::number::count;
 use router_bench::peers::Peer;
-use router_bench::peers::find::Programs;
+use router_bench::peers::find::{self, Programs};
 use router_bench::results::Results;
 use router_bench::tell;
 
@@ -99,6 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failed> {
         return memory(args, &scenario, &proxies, connections);
     }
     let mut results = Results::new(output::command(), &scenario);
+    results.parties = parties(&proxies, &scenario);
     let done = compare::run_into(&scenario, &proxies, &mut results.runs);
     let runs = args.self_test.then(|| results.runs.clone());
     let clean = output::finish(&args.output, results, scenario.interrupt.load(Ordering::Relaxed), done)?;
@@ -126,7 +128,10 @@ fn memory(args: &Args, scenario: &Scenario, proxies: &[Proxy], connections: u32)
     let mut all = Vec::new();
     for proxy in proxies {
         if let Proxy::Peer(peer, program) = proxy {
-            all.push(memory::measure(*peer, program, connections, &scenario.load())?);
+            let (load, interrupt) = (scenario.load(), &scenario.interrupt);
+            let measured = memory::measure(*peer, program, connections, &load, interrupt);
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", peer.name()));
+            all.push(measured.map_err(named)?);
         }
     }
     output::write(args.output.json.as_deref(), |out| {
@@ -170,6 +175,35 @@ pub(crate) fn proxies(args: &Args) -> Result<Vec<Proxy>, Failed> {
         proxies.push(Proxy::Peer(peer, programs.find(peer).map_err(Failed::Use)?));
     }
     Ok(proxies)
+}
+
+/// The proxies of a run, with what is known of each.
+pub(crate) fn parties(proxies: &[Proxy], scenario: &Scenario) -> Vec<Party> {
+    // Without a proxy there is nothing to say.
+    let proxies = proxies.iter().filter(|proxy| !matches!(proxy, Proxy::Direct));
+    proxies.map(|proxy| party(proxy, scenario)).collect()
+}
+
+/// What is known of a proxy that takes part.
+pub(crate) fn party(proxy: &Proxy, scenario: &Scenario) -> Party {
+    let known = |form: &str| Party::new(proxy.name(), form.to_owned());
+    match proxy {
+        Proxy::Direct => known("no proxy: the generator keeps the line itself, over plain HTTP/1.1"),
+        Proxy::Peer(peer, path) => Party {
+            version: find::version(*peer, path).ok(),
+            program: Some(path.clone()),
+            logs: Some(peer.logs()),
+            ..known(form(*peer, scenario))
+        },
+        Proxy::Target(_) => {
+            Party { logs: Some(Logs::Unknown), ..known("runs already, as somebody has set it up") }
+        }
+    }
+}
+
+/// How a proxy is set up that this tool starts.
+pub(crate) fn form(peer: Peer, scenario: &Scenario) -> &'static str {
+    if scenario.plain { "plain forwarding" } else { peer.form() }
 }
 
 /// Where programs are that were named by hand.

@@ -1,7 +1,6 @@
 //! `dyno-bench simulate`: what a fleet would do under one policy or another, in virtual time.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use router_bench::service::Service;
 use router_bench::sim::{self, Case, Length, Outcome, Policy, Progress, Setup, Shed, Waits};
 use router_bench::tell;
 
+use crate::work::ended_by_signals;
 use crate::{Failed, unused};
 
 /// How often the progress is drawn.
@@ -132,9 +132,7 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failed> {
     }
     unsettled(&setup, &cases);
     let progress = Progress::default();
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&progress.interrupt))?;
-    }
+    ended_by_signals(&progress.interrupt)?;
     let outcomes = watched(&setup, &cases, &progress)?;
     let mut out = io::stdout().lock();
     if args.json {

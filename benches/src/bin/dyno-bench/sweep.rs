@@ -113,6 +113,7 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failed> {
     let points = args.over.as_ref().map(|over| points(over, &args.run, &scenario)).transpose()?;
     run::prepare(&args.run.output, &scenario)?;
     let mut results = Results::new(output::command(), &scenario);
+    results.parties = run::parties(&proxies, &scenario);
     let done = if let Some(points) = points {
         let (name, load) = match &args.over {
             Some(Over::Load(loads)) => ("load", format!("loads of {}", list(loads))),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use procfs::process::Process;
 use router_bench::arrivals::{Replay, Spacing};
 use router_bench::compare::Scenario;
 use router_bench::dyno::Place;
@@ -289,9 +290,13 @@ pub(crate) fn open_files() -> io::Result<()> {
     Ok(rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?)
 }
 
-/// A signal to end sets the flag.
+/// A signal to end sets the flag, also that of a terminal that closes: proxies would be left behind, as they are in
+/// groups of their own. Under `nohup` the last is none.
 pub(crate) fn ended_by_signals(interrupt: &Arc<AtomicBool>) -> io::Result<()> {
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let status = Process::myself().and_then(|this| this.status()).map_err(io::Error::other)?;
+    let nohup = status.sigign & 1 << (SIGHUP - 1) != 0;
+    for signal in [SIGINT, SIGTERM].into_iter().chain((!nohup).then_some(SIGHUP)) {
         signal_hook::flag::register(signal, Arc::clone(interrupt))?;
     }
     Ok(())
