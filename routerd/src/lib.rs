@@ -80,6 +80,7 @@
 //! | `door.rs` | Connections of each address, and those that were turned away |
 //! | `proxy_header.rs` | The header of the PROXY protocol |
 //! | `descriptors.rs` | How many files this process may have open |
+//! | `messages.rs` | The daemon's own messages on standard error, written by one thread beside all others |
 //! | `log.rs` | Step 7: one line in the access log for each request |
 //! | `log/line.rs` | One record as one line: logfmt with the fields of Heroku's router, or JSON with the same fields |
 //! | `log/writer.rs` | The one writer of the access log |
@@ -215,6 +216,7 @@ mod pages;
 mod door;
 pub mod proxy_header;
 pub mod descriptors;
+pub mod messages;
 pub mod log;
 pub mod admin;
 pub mod handover;

@@ -1,6 +1,8 @@
 //! What stays for as long as the daemon runs, whatever a reload changes.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -130,6 +132,10 @@ pub(super) fn access_log(log: &config::Log) -> io::Result<Option<AccessLog>> {
     match log.output {
         LogOutput::Off => Ok(None),
         LogOutput::Stdout => AccessLog::to_stdout(format, log.queue).map(Some),
-        LogOutput::Stderr => AccessLog::start(format, log.queue, io::stderr()).map(Some),
+        LogOutput::Stderr => {
+            // Its own descriptor, as for standard output.
+            let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+            AccessLog::start(format, log.queue, out).map(Some)
+        }
     }
 }
