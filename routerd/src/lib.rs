@@ -39,6 +39,7 @@
 //! | `up/run.rs` | `routerd up`: the grid of a Procfile with the daemon in front of it |
 //! | `up/watched.rs` | One process of a grid |
 //! | `daemon.rs` | The daemon put together: router, proxy, listeners, discovery, log, metrics and admin |
+//! | `daemon/ending.rs` | How the daemon ends |
 //! | `daemon/errors.rs` | Why a daemon does not start, or does not change |
 //! | `daemon/lasting.rs` | What stays for as long as the daemon runs, whatever a reload changes |
 //! | `daemon/live.rs` | What a reload changes of a running daemon |

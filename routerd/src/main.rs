@@ -26,6 +26,7 @@ use routerd::upgrade::Program;
 use routerd::watch::Watched;
 use routerd::{password, token};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -93,15 +94,32 @@ fn run(args: RunArgs, config: Config) -> ExitCode {
         }
         let within = daemon.config().server.shutdown_timeout;
         tracing::info!("draining {} connections, for {within:?} at most", daemon.connections());
-        tokio::select! {
-            cut = daemon.stop(within) => match cut {
-                0 => tracing::info!("drained"),
-                cut => tracing::warn!("{cut} connections were cut after {within:?}"),
-            },
-            () = signals.end() => tracing::warn!("told to stop a second time: not waiting any longer"),
-        }
+        drain(daemon, &mut signals, within).await;
         Ok(())
     })
+}
+
+/// Lets what runs finish. A second signal cuts it, and a third one does not wait for the last lines of the log either.
+async fn drain(daemon: Daemon, signals: &mut Signals, within: Duration) {
+    let hurry = Notify::new();
+    let mut stop = pin!(daemon.stop_unless(within, hurry.notified()));
+    let mut after = format!(" after {within:?}");
+    loop {
+        tokio::select! {
+            biased;
+            cut = &mut stop => return match cut {
+                0 => tracing::info!("drained"),
+                cut => tracing::warn!("{cut} connections were cut{after}"),
+            },
+            () = signals.end(["this process is ending"; 2]) => {}
+        }
+        if after.is_empty() {
+            return tracing::warn!("told to stop a third time: not waiting for anything");
+        }
+        tracing::warn!("told to stop a second time: not waiting any longer");
+        after.clear();
+        hurry.notify_one();
+    }
 }
 
 /// Starts the daemon, in place of the one that runs if that is asked for, and lets another one take its place.
@@ -218,7 +236,7 @@ fn run_up(args: UpArgs) -> ExitCode {
         let asked = stop.clone();
         let watcher = tokio::spawn(async move {
             loop {
-                signals.end().await;
+                signals.end(["there is no configuration to load anew", "nothing can take over now"]).await;
                 asked.ask();
             }
         });
@@ -334,13 +352,13 @@ impl Signals {
         }
     }
 
-    /// Waits for SIGTERM or SIGINT.
-    async fn end(&mut self) {
+    /// Waits for SIGTERM or SIGINT. Says why nothing comes of SIGHUP and SIGUSR2.
+    async fn end(&mut self, [reload, upgrade]: [&str; 2]) {
         loop {
             match self.next().await {
                 Told::End => return,
-                Told::Reload => tracing::warn!("SIGHUP: there is no configuration to load anew"),
-                Told::Upgrade => tracing::warn!("SIGUSR2: nothing can take over now"),
+                Told::Reload => tracing::warn!("SIGHUP: {reload}"),
+                Told::Upgrade => tracing::warn!("SIGUSR2: {upgrade}"),
             }
         }
     }
