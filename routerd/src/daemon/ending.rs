@@ -5,10 +5,9 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::lasting::LAST_LINES;
+use super::lasting::{LAST_LINES, Lasting};
 use super::live::Live;
 use super::{Daemon, Shared};
-use crate::connections::Connections;
 use crate::handover::Stage;
 
 /// How long clients may ask once more on the connections they have when another process has taken over.
@@ -74,7 +73,8 @@ impl Shared {
         lasting.drain.begin();
         // Nothing that a CA could look for is served from now on.
         lasting.acme.let_go().await;
-        let _ = timeout_at(deadline, ended(&lasting.connections, live)).await;
+        let is_handed_over = stage.borrow().is_handed_over();
+        let _ = timeout_at(deadline, ended(lasting, live, is_handed_over)).await;
         if stage.borrow().is_handed_over() {
             // Dynos that still work for clients that are gone.
             let _ = timeout_at(deadline, stage.wait_for(Stage::is_over)).await;
@@ -84,13 +84,16 @@ impl Shared {
 
 /// Waits for the end of all connections, and closes the listeners once no reload is at them: as long as one is open,
 /// the kernel takes connections that nobody serves; then it refuses them, and who comes may ask elsewhere.
-async fn ended(connections: &Connections, live: &Mutex<Option<Live>>) {
-    let close = async {
-        live.lock().await.iter_mut().for_each(Live::close);
-        std::future::pending().await
+async fn ended(lasting: &Lasting, live: &Mutex<Option<Live>>, is_handed_over: bool) {
+    let mut slot = tokio::select! {
+        biased;
+        slot = live.lock() => slot,
+        () = lasting.connections.ended() => return,
     };
-    tokio::select! {
-        () = connections.ended() => {}
-        () = close => {}
+    if let Some(live) = &mut *slot {
+        // It may bring connections.
+        live.close(lasting, is_handed_over).await;
     }
+    drop(slot);
+    lasting.connections.ended().await;
 }

@@ -90,6 +90,11 @@ impl Lasting {
         tokio::spawn(accept::accept(Arc::clone(listener), begins, terms, connections, self.drain.watch()))
     }
 
+    /// Takes what waits at a listener that is about to be closed.
+    pub(super) fn sweep(&self, listener: &TcpListener, begins: Begins) {
+        accept::sweep(listener, begins, &self.terms.load_full(), &self.connections, &self.drain.watch());
+    }
+
     pub(super) fn scraper(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
         let (router, meters, connections) =
             (self.router.clone(), self.meters.clone(), self.connections.clone());

@@ -235,7 +235,12 @@ impl Live {
                 it.begins = begins;
                 it.task = lasting.accept(&it.listener, begins);
             }
-            stays || other.is_some()
+            let goes = !stays && other.is_none();
+            if goes {
+                it.task.abort();
+                lasting.sweep(&it.listener, it.begins);
+            }
+            !goes
         });
         self.accept(opened.listeners, lasting);
         if diff.has("admin.listen") {
@@ -323,9 +328,17 @@ impl Live {
         self.admin.as_ref().map(|admin| admin.address.clone())
     }
 
-    /// The drain has begun: nobody is listened to but who asks the admin listener.
-    pub(super) fn close(&mut self) {
-        self.listeners.clear();
+    /// The drain has begun: nobody is listened to but who asks the admin listener. Who has connected is served, unless
+    /// it is for another process to do that.
+    pub(super) async fn close(&mut self, lasting: &Lasting, is_handed_over: bool) {
+        for mut it in self.listeners.drain(..) {
+            it.task.abort();
+            // It has the listener too, which is to be closed as soon as it is empty.
+            let _ = (&mut it.task).await;
+            if !is_handed_over {
+                lasting.sweep(&it.listener, it.begins);
+            }
+        }
     }
 
     /// The drain is over: the admin listener, which said so until now, ends.

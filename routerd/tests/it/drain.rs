@@ -129,6 +129,38 @@ fn program(dyno: &Dyno, folder: &tempfile::TempDir, server: &str) -> Program {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_there_when_the_drain_begins_have_their_first_request_served() {
+    let dyno = Dyno::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = program(&dyno, &folder, "shutdown_timeout = '9s'");
+    let address = program.address().await;
+    let mut running = Client::connect(address).await;
+    running.ask("GET", "/running?held=1").await;
+    until("it runs", || dyno.is_working()).await;
+    let mut fresh = Client::connect(address).await;
+    // Accepted; these wait in the kernel when it is told to end.
+    assert!(fresh.is_open());
+    program.signal(Signal::STOP);
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::connect(address).await;
+        client.ask("GET", "/waiting").await;
+        waiting.push(client);
+    }
+    program.signal(Signal::TERM);
+    program.signal(Signal::CONT);
+    program.says("draining", 1).await;
+    fresh.ask("GET", "/fresh").await;
+    until("new connections are refused", || std::net::TcpStream::connect(address).is_err()).await;
+    dyno.let_go();
+    for client in [running, fresh].iter_mut().chain(&mut waiting) {
+        let answer = client.answer().await;
+        assert!(answer.is_ok() && answer.header("connection") == "close", "{answer:?}");
+    }
+    assert_eq!(program.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_second_signal_cuts_is_logged_as_h24_too() {
     let dyno = Dyno::start().await;
     let folder = tempfile::tempdir().unwrap();
