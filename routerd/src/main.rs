@@ -111,7 +111,7 @@ async fn drain(daemon: Daemon, signals: &mut Signals, within: Duration) {
                 0 => tracing::info!("drained"),
                 cut => tracing::warn!("{cut} connections were cut{after}"),
             },
-            () = signals.end(["this process is ending"; 2]) => {}
+            () = signals.end() => {}
         }
         if after.is_empty() {
             return tracing::warn!("told to stop a third time: not waiting for anything");
@@ -230,14 +230,29 @@ fn plan(args: &PlanArgs) -> Result<ExitCode, ExitCode> {
 fn run_up(args: UpArgs) -> ExitCode {
     let _level_stays = messages(LogLevel::Warn);
     MESSAGES.get().map(Messages::begin);
+    let stays = outlives_its_terminal();
     in_runtime(0, async move {
         let mut signals = Signals::new()?;
         let stop = Stop::new();
         let asked = stop.clone();
         let watcher = tokio::spawn(async move {
+            let mut ends = false;
             loop {
-                signals.end(["there is no configuration to load anew", "nothing can take over now"]).await;
-                asked.ask();
+                match signals.next().await {
+                    Told::End => asked.ask(),
+                    Told::Reload if stays => {
+                        tracing::warn!("SIGHUP: ignored, as it was when this process was started");
+                        continue;
+                    }
+                    // The terminal is closed. It may be said twice, by the kernel and by the shell.
+                    Told::Reload if ends => continue,
+                    Told::Reload => asked.ask(),
+                    Told::Upgrade => {
+                        tracing::warn!("SIGUSR2: nothing can take over from `routerd up`");
+                        continue;
+                    }
+                }
+                ends = true;
             }
         });
         let result =
@@ -245,6 +260,14 @@ fn run_up(args: UpArgs) -> ExitCode {
         watcher.abort();
         result
     })
+}
+
+/// Whether SIGHUP was ignored when this process was started, as `nohup` has it.
+fn outlives_its_terminal() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The last bit is the first signal.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 /// `routerd ctl`: asks a running daemon.
@@ -352,13 +375,13 @@ impl Signals {
         }
     }
 
-    /// Waits for SIGTERM or SIGINT. Says why nothing comes of SIGHUP and SIGUSR2.
-    async fn end(&mut self, [reload, upgrade]: [&str; 2]) {
+    /// Waits for SIGTERM or SIGINT once more.
+    async fn end(&mut self) {
         loop {
             match self.next().await {
                 Told::End => return,
-                Told::Reload => tracing::warn!("SIGHUP: {reload}"),
-                Told::Upgrade => tracing::warn!("SIGUSR2: {upgrade}"),
+                Told::Reload => tracing::warn!("SIGHUP: this process is ending"),
+                Told::Upgrade => tracing::warn!("SIGUSR2: this process is ending"),
             }
         }
     }
