@@ -185,7 +185,7 @@ async fn a_dyno_that_is_too_late_gets_no_request_until_it_has_answered_the_first
     let mut client = rig.client().await;
     client.ask("GET", "/left?do=hang").await;
     until("it is at the dyno", || dyno.is_working()).await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    sleep(Duration::from_millis(20)).await;
     drop(client);
     rig.log.are(3).await;
     let left = rig.log.last();
