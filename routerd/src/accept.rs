@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustix::net::{SocketFlags, accept_with};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::conn::{self, Begins, Terms};
@@ -61,21 +62,7 @@ pub(crate) async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let (terms, drain) = (terms.load_full(), drain.clone());
-                match connections.admit(terms.max_connections) {
-                    Some(connection) => {
-                        tokio::spawn(async move {
-                            conn::serve(stream, peer, begins, terms, drain).await;
-                            drop(connection);
-                        });
-                    }
-                    None => {
-                        terms.door.refuse(Refused::Full);
-                        conn::turn_away_at_once(stream, peer, begins, &terms);
-                    }
-                }
-            }
+            Ok((stream, peer)) => take((stream, peer), begins, terms.load_full(), &connections, &drain),
             // That one client's trouble.
             Err(error) if is_about_the_client(&error) => {}
             Err(error) if is_about_descriptors(&error) && spare.give() => {
@@ -89,6 +76,45 @@ pub(crate) async fn accept(
             }
         }
     }
+}
+
+/// Takes the connections that the kernel holds for a listener that is about to be closed: it would reset them, with the
+/// requests that have come over them.
+pub(crate) fn sweep(
+    listener: &TcpListener,
+    begins: Begins,
+    terms: &Arc<Terms>,
+    connections: &Connections,
+    drain: &watch::Receiver<Phase>,
+) {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    // What is wrong with one that is taken, or that there is none left, is the end of it: what comes now is too late.
+    for _ in 0..BACKLOG {
+        let Ok(socket) = accept_with(listener, flags) else { return };
+        let stream = std::net::TcpStream::from(socket);
+        let Ok(peer) = stream.peer_addr() else { continue };
+        let Ok(stream) = TcpStream::from_std(stream) else { return };
+        take((stream, peer), begins, Arc::clone(terms), connections, drain);
+    }
+}
+
+/// Serves a connection, if there is room for it.
+fn take(
+    (stream, peer): (TcpStream, SocketAddr),
+    begins: Begins,
+    terms: Arc<Terms>,
+    connections: &Connections,
+    drain: &watch::Receiver<Phase>,
+) {
+    let Some(connection) = connections.admit(terms.max_connections) else {
+        terms.door.refuse(Refused::Full);
+        return conn::turn_away_at_once(stream, peer, begins, &terms);
+    };
+    let drain = drain.clone();
+    tokio::spawn(async move {
+        conn::serve(stream, peer, begins, terms, drain).await;
+        drop(connection);
+    });
 }
 
 /// A descriptor that is kept to be given away. Without any, a connection could not even be taken from the kernel to be

@@ -38,6 +38,9 @@ Examples:
   routerd ctl deploy up --release v2           from another terminal: new processes beside the old, which then leave
   routerd ctl restart up                       the same with the same release
 
+Ctrl-C and SIGTERM end all processes, and a second time at once. So does SIGHUP, by which a
+terminal says that it is closed, unless routerd was started with nohup.
+
 A Procfile has one kind of process a line:
   web: bundle exec puma -t 1:1 -p $PORT";
 

@@ -22,7 +22,7 @@ use crate::config::{Config, ProxyProtocol};
 use crate::connections::Connections;
 use crate::descriptors;
 use crate::door::Door;
-use crate::drain::{Phase, reached};
+use crate::drain::{Phase, reached, too_late};
 use crate::metrics::Meters;
 use crate::stream::Stream;
 use crate::tls;
@@ -194,12 +194,10 @@ pub(crate) async fn serve(
     // Else it says that there is room only once a large part of them is free: of a slow client nothing is heard for
     // minutes, and what is there for it is charged to nobody.
     let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-    let mut ends = drain.clone();
     let entered = tokio::select! {
         biased;
         entered = enter::enter(stream, peer, begins, &terms) => entered,
-        // It has asked for nothing yet.
-        () = reached(&mut ends, Phase::Draining) => None,
+        () = too_late(drain.clone()) => None,
     };
     let Some((met, _seat)) = entered else { return };
     let met = match begins {
@@ -232,16 +230,16 @@ async fn leaving(shutdown_timeout: Duration, mut drain: watch::Receiver<Phase>) 
     if another_serves { HAND_OVER.min(shutdown_timeout) } else { shutdown_timeout }
 }
 
-/// The TLS handshake. A drain that has to end cuts it.
-async fn secure(met: Met, terms: &Terms, mut drain: watch::Receiver<Phase>) -> Option<Met> {
+/// The TLS handshake. A drain does not wait for it for long.
+async fn secure(met: Met, terms: &Terms, drain: watch::Receiver<Phase>) -> Option<Met> {
     // The listener is closed before its terms go.
     let tls = terms.tls.as_ref()?;
     let Met { stream: Stream::Tcp(stream), peer, local, .. } = met else { return Some(met) };
     let shaken = tokio::select! {
         biased;
-        () = reached(&mut drain, Phase::Cut) => None,
-        // In a box: few connections are in their handshake, and all would have room for one.
+        // In boxes: few connections are in their handshake, and all would have room for one.
         shaken = Box::pin(tls.shake(stream)) => shaken,
+        () = Box::pin(too_late(drain)) => None,
     };
     let tls::Secured { stream, name, certificate, shown } = shaken?;
     let secured = Some(Secured { name, certificate, shown });

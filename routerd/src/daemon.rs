@@ -1,5 +1,6 @@
 //! The daemon put together: router, proxy, listeners, discovery, log, metrics and admin; its reloads and orderly end.
 
+mod ending;
 mod errors;
 mod lend;
 mod lasting;
@@ -16,7 +17,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use router_core::Router;
@@ -24,10 +24,9 @@ use router_core::change::Change;
 use router_core::ids::AppId;
 use router_core::proxy::{Asking, Proxy};
 use tokio::sync::{Mutex, RwLock, watch};
-use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::errors::{ReloadError, StartError};
-use self::lasting::{LAST_LINES, Lasting, access_log};
+use self::lasting::{Lasting, access_log};
 use self::live::Live;
 use self::offer::Heir;
 use self::orders::Orders;
@@ -49,16 +48,12 @@ use crate::deploys::grown::Grower;
 use crate::door::Door;
 use crate::drain::{Drain, Phase};
 use crate::gate;
-use crate::handover::Stage;
 use crate::inherit::Inherited;
 use crate::log::AccessLog;
 use crate::metrics::Meters;
 use crate::tls::{self, Edge};
 use crate::web::Web;
 use crate::webhooks::Event;
-
-/// How long clients may ask once more on the connections they have when another process has taken over.
-const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A running daemon. Dropping it cuts everything; [`stop`](Self::stop) is the orderly end.
 pub struct Daemon {
@@ -313,63 +308,6 @@ impl Daemon {
     pub fn resting(&self) -> usize {
         self.shared.lasting.connections.resting()
     }
-
-    /// Stops accepting, lets what is running finish within that time, cuts the rest, and writes the last log lines.
-    /// Says how many connections were cut. If another process has taken over, clients have a second to ask once more
-    /// on the connections they have, and it gets the dynos that are left.
-    ///
-    /// # Cancel safety
-    /// A dropped future leaves the daemon draining and cuts it.
-    pub async fn stop(self, within: Duration) -> usize {
-        let Shared { lasting, live, heir, .. } = &*self.shared;
-        let (deadline, mut stage) = (Instant::now() + within, heir.stage());
-        if stage.borrow().is_handed_over() {
-            let _ = timeout(LAST_REQUEST.min(within), lasting.connections.ended()).await;
-        }
-        lasting.readiness.drain();
-        lasting.drain.begin();
-        // Nothing that a CA could look for is served from now on.
-        lasting.acme.let_go().await;
-        let _ = timeout_at(deadline, ended(&lasting.connections, live)).await;
-        if stage.borrow().is_handed_over() {
-            // Dynos that still work for clients that are gone.
-            let _ = timeout_at(deadline, stage.wait_for(Stage::is_over)).await;
-        }
-        let cut = lasting.connections.open();
-        if cut > 0 {
-            lasting.proxy.force_close();
-            lasting.drain.cut();
-            let _ = timeout(LAST_LINES, lasting.connections.ended()).await;
-        }
-        if let Some(log) = lasting.log.load_full()
-            && !log.close(LAST_LINES).await
-        {
-            tracing::warn!("the last lines of the access log could not be written in {LAST_LINES:?}");
-        }
-        // What is still to be told gets two seconds.
-        lasting.trail.webhooks().stop().await;
-        // A reload that still goes on is cut with all the rest.
-        if let Ok(mut live) = timeout(LAST_LINES, live.lock()).await
-            && let Some(live) = live.take()
-        {
-            live.end().await;
-        }
-        heir.end().await;
-        cut
-    }
-}
-
-/// Waits for the end of all connections, and closes the listeners once no reload is at them: as long as one is open,
-/// the kernel takes connections that nobody serves; then it refuses them, and who comes may ask elsewhere.
-async fn ended(connections: &Connections, live: &Mutex<Option<Live>>) {
-    let close = async {
-        live.lock().await.iter_mut().for_each(Live::close);
-        std::future::pending().await
-    };
-    tokio::select! {
-        () = connections.ended() => {}
-        () = close => {}
-    }
 }
 
 impl Drop for Daemon {
@@ -381,9 +319,14 @@ impl Drop for Daemon {
 }
 
 impl Shared {
+    /// Whether it has been told to end, or another process has taken over.
+    fn is_ending(&self) -> bool {
+        *self.lasting.drain.watch().borrow() != Phase::Running
+    }
+
     async fn reload(self: &Arc<Self>, config: Config) -> Result<Diff, StartError> {
         let mut live = self.live.lock().await;
-        let ending = *self.lasting.drain.watch().borrow() != Phase::Running;
+        let ending = self.is_ending();
         let Some(live) = live.as_mut().filter(|_| !ending) else { return Err(StartError::Ending) };
         let result = live.reload(config, self).await;
         match &result {

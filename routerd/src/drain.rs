@@ -1,6 +1,9 @@
 //! One signal for everything that runs: go on, let connections end, finish what is running, stop now.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +52,17 @@ impl Drop for Drain {
     fn drop(&mut self) {
         self.cut();
     }
+}
+
+/// How long a connection over which nothing has come yet has for its first request once the drain has begun. Its
+/// client may have sent it already: it was accepted a moment ago, or has just shaken hands.
+pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// Waits until there is no more time for a first request.
+pub(crate) async fn too_late(mut drain: watch::Receiver<Phase>) {
+    reached(&mut drain, Phase::Draining).await;
+    // Only how it ends matters.
+    let _ = timeout(FIRST_REQUEST, reached(&mut drain, Phase::Cut)).await;
 }
 
 /// Waits for the phase.

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use router_core::Router;
 use router_core::change::{Change, DynoHealth, DynoSpec};
@@ -23,6 +24,8 @@ pub const GRID: FeedId = 0;
 pub struct Gate {
     router: Router,
     apps: Mutex<BTreeMap<AppId, Entry>>,
+    /// What the router refuses is no news.
+    quiet: AtomicBool,
 }
 
 #[derive(Default)]
@@ -37,7 +40,7 @@ struct Entry {
 impl Gate {
     /// In front of that router, with every gate open.
     pub fn new(router: Router) -> Self {
-        Self { router, apps: Mutex::default() }
+        Self { router, apps: Mutex::default(), quiet: AtomicBool::new(false) }
     }
 
     /// Takes what a feed found. Gives back what the router refused, to be offered again: for example a dyno that
@@ -77,6 +80,17 @@ impl Gate {
         let apps = self.apps.lock();
         let found = apps.get(app).and_then(|entry| entry.feeds.get(&feed));
         found.map(|found| found.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// What an app's own feed has found and is not drained by hand.
+    pub fn wanted(&self, app: &AppId) -> Vec<DynoSpec> {
+        self.apps.lock().get(app).map(|entry| entry.wanted().cloned().collect()).unwrap_or_default()
+    }
+
+    /// While a reload is under way, apps that come may ask for dynos of apps that are about to go: that is nothing to
+    /// warn of.
+    pub fn set_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Relaxed);
     }
 
     /// From now on nothing passes for this app.
@@ -146,7 +160,9 @@ impl Gate {
         let mut refused = Vec::new();
         for change in changes {
             if let Err(error) = self.router.apply(std::slice::from_ref(&change)) {
-                tracing::warn!("discovery: {error}");
+                if !self.quiet.load(Ordering::Relaxed) {
+                    tracing::warn!("discovery: {error}");
+                }
                 refused.push(change);
             }
         }
@@ -190,11 +206,15 @@ fn note(apps: &mut BTreeMap<AppId, Entry>, feed: FeedId, change: &Change) -> boo
 }
 
 impl Entry {
+    /// What its own feed has found and is not drained by hand.
+    fn wanted(&self) -> impl Iterator<Item = &DynoSpec> {
+        let found = self.feeds.get(&self.own).into_iter().flat_map(BTreeMap::values);
+        found.filter(|dyno| !self.drained.contains(&dyno.address))
+    }
+
     /// What brings the router in step with the app's own feed.
     fn difference(&self, app: &AppId, router: &Router) -> Vec<Change> {
-        let nothing = BTreeMap::new();
-        let found = self.feeds.get(&self.own).unwrap_or(&nothing);
-        let wanted = || found.values().filter(|dyno| !self.drained.contains(&dyno.address));
+        let wanted = || self.wanted();
         let there = router.app(app).map(|app| app.snapshot().dynos).unwrap_or_default();
         let stays = there.iter().filter(|dyno| dyno.state != DynoState::Draining);
         let surplus = stays.filter(|dyno| wanted().all(|wanted| wanted.address != dyno.address));

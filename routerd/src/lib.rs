@@ -39,6 +39,7 @@
 //! | `up/run.rs` | `routerd up`: the grid of a Procfile with the daemon in front of it |
 //! | `up/watched.rs` | One process of a grid |
 //! | `daemon.rs` | The daemon put together: router, proxy, listeners, discovery, log, metrics and admin |
+//! | `daemon/ending.rs` | How the daemon ends |
 //! | `daemon/errors.rs` | Why a daemon does not start, or does not change |
 //! | `daemon/lasting.rs` | What stays for as long as the daemon runs, whatever a reload changes |
 //! | `daemon/live.rs` | What a reload changes of a running daemon |
@@ -80,6 +81,7 @@
 //! | `door.rs` | Connections of each address, and those that were turned away |
 //! | `proxy_header.rs` | The header of the PROXY protocol |
 //! | `descriptors.rs` | How many files this process may have open |
+//! | `messages.rs` | The daemon's own messages on standard error, written by one thread beside all others |
 //! | `log.rs` | Step 7: one line in the access log for each request |
 //! | `log/line.rs` | One record as one line: logfmt with the fields of Heroku's router, or JSON with the same fields |
 //! | `log/writer.rs` | The one writer of the access log |
@@ -215,6 +217,7 @@ mod pages;
 mod door;
 pub mod proxy_header;
 pub mod descriptors;
+pub mod messages;
 pub mod log;
 pub mod admin;
 pub mod handover;

@@ -19,6 +19,7 @@ use http::StatusCode;
 use http::header::HeaderMap;
 use router_core::fault::BadRequest;
 use router_core::sync::Mutex;
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::time::timeout;
 
@@ -106,6 +107,13 @@ impl Side {
         let ready = pin!(wire.stream.tcp().ready(Interest::READABLE));
         let mut cx = Context::from_waker(Waker::noop());
         matches!(ready.poll(&mut cx), Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+
+    /// Whether something has come that is not read yet, as the kernel knows it.
+    pub(crate) fn has_unread(&self) -> bool {
+        let wire = self.wire.lock();
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        recv(wire.stream.tcp(), &mut [0], flags).is_ok_and(|(read, _)| read > 0)
     }
 
     /// Ready if nothing is held here, nothing has come of a request, and all that was written is with the kernel. What

@@ -88,7 +88,7 @@ impl Body {
     /// The dyno's part is over, well or not.
     fn ended(&mut self, End { service, fault }: End) -> Option<Result<Frame<Bytes>, BrokenOff>> {
         if let Some(open) = &mut self.open {
-            open.note(|record| record.service = service);
+            open.served(service);
             fault.into_iter().for_each(|fault| open.fault(fault));
         }
         self.close();

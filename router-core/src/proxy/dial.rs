@@ -132,7 +132,7 @@ impl Conn {
 
     async fn http1(stream: Wire, secured: Option<&Secured>) -> Result<Box<Self>, Fault> {
         let heard = Arc::new(Heard::default());
-        let io = TokioIo::new(Counted { stream, heard: Arc::clone(&heard) });
+        let io = TokioIo::new(Counted { stream, heard: Arc::clone(&heard), hears: Hears::Yes });
         // hyper takes 100 headers of an answer; with any other number it allocates for them with each answer.
         let mut http = Builder::new();
         http.max_buf_size(ANSWER_HEAD_MAX)
@@ -226,7 +226,9 @@ impl Conn {
     pub(crate) fn into_io(self: Box<Self>) -> Option<(Counted, Bytes)> {
         let Talk::Http1 { driver, over: true, .. } = self.talk else { return None };
         let parts = driver?.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf))
+        let mut io = parts.io.into_inner();
+        io.hears = Hears::Upgraded;
+        Some((io, parts.read_buf))
     }
 
     /// Whether other leases of its dyno have it too.
@@ -274,10 +276,42 @@ struct Heard {
     acknowledge: AtomicBool,
 }
 
-/// Counts what is read: a request may be sent again only if the dyno has not answered a single byte.
+/// Counts what is read: a request may be sent again only if the dyno has not answered a single byte. And has the
+/// answer read of a dyno that gives it before it has the whole request, and closes its connection: the kernel says so
+/// when more is written, and hyper would give up with the answer unread.
 pub(crate) struct Counted {
     stream: Wire,
     heard: Arc<Heard>,
+    hears: Hears,
+}
+
+/// Whether the dyno takes what is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hears {
+    Yes,
+    /// Not any more: what is written is thrown away, and the end is found by reading. `reset`: it was no orderly one.
+    No {
+        reset: bool,
+    },
+    /// The connection has changed the protocol: there is no answer that would still be read.
+    Upgraded,
+}
+
+impl Counted {
+    /// Whether that is how the dyno has closed the connection; then all that is written from now on counts as written.
+    fn is_closed_by<T>(&mut self, result: &io::Result<T>) -> bool {
+        let Some(kind) = result.as_ref().err().map(io::Error::kind) else { return false };
+        let reset = kind == io::ErrorKind::ConnectionReset;
+        let closed = self.hears == Hears::Yes && (reset || kind == io::ErrorKind::BrokenPipe);
+        if closed {
+            self.hears = Hears::No { reset };
+        }
+        closed
+    }
+
+    fn is_deaf(&self) -> bool {
+        matches!(self.hears, Hears::No { .. })
+    }
 }
 
 impl AsyncRead for Counted {
@@ -291,6 +325,9 @@ impl AsyncRead for Counted {
         let read = buf.filled().len() - before;
         if read > 0 {
             self.heard.bytes.fetch_add(read as u64, Ordering::Relaxed);
+        } else if matches!(result, Poll::Ready(Ok(()))) && self.hears == (Hears::No { reset: true }) {
+            // The kernel has said so already, to who has written.
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         if result.is_pending() && self.heard.acknowledge.swap(false, Ordering::Relaxed) {
             // If the kernel will not, the answer only comes later.
@@ -321,11 +358,19 @@ fn acknowledge_now(_stream: &TcpStream) -> io::Result<()> {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        if self.is_deaf() {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        Poll::Ready(if self.is_closed_by(&result) { Ok(buf.len()) } else { result })
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if self.is_deaf() {
+            return Poll::Ready(Ok(()));
+        }
+        let result = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+        Poll::Ready(if self.is_closed_by(&result) { Ok(()) } else { result })
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -341,7 +386,12 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if self.is_deaf() {
+            return Poll::Ready(Ok(length));
+        }
+        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        Poll::Ready(if self.is_closed_by(&result) { Ok(length) } else { result })
     }
 }
 
@@ -360,7 +410,7 @@ mod tests {
         let dyno = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(dyno.local_addr().unwrap()).await.unwrap();
         let _forked = stream.as_fd().try_clone_to_owned().unwrap();
-        drop(Counted { stream: Wire::Tcp(stream), heard: Arc::default() });
+        drop(Counted { stream: Wire::Tcp(stream), heard: Arc::default(), hears: Hears::Yes });
         let (mut there, _) = dyno.accept().unwrap();
         there.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         assert_eq!(there.read(&mut [0]).unwrap(), 0);

@@ -180,7 +180,7 @@ async fn receive(
     let whole = flight.is_short(SHORT_ANSWER) && !memory.is_full();
     let Collected { frames, ended } = flight.collect(whole).await?;
     if let Some(service) = ended {
-        open.note(|record| record.service = service);
+        open.served(service);
         return Ok(Reply { head, rest: Rest::Whole(frames) });
     }
     let (mut writer, reader) = spool(most, memory, share);
@@ -200,7 +200,7 @@ async fn switch(
     protocols: HeaderValue,
 ) -> Result<Reply, Fault> {
     let (switched, service) = flight.switch(&protocols).await?;
-    open.note(|record| record.service = service);
+    open.served(service);
     for_client(&mut head);
     // A 101 has no body, whatever it says (RFC 9110 section 8.6).
     head.headers.remove(header::CONTENT_LENGTH);

@@ -45,7 +45,7 @@ pub struct Record {
     pub queue: Duration,
     /// Time to open the connection to the dyno; zero on a connection that was there.
     pub connect: Duration,
-    /// From the lease to the answer's last byte from the dyno.
+    /// From the lease to the answer's last byte from the dyno, or to the fault that came before it.
     pub service: Duration,
     /// From the request's head to its end.
     pub total: Duration,
@@ -156,6 +156,8 @@ pub(crate) struct Open {
     /// `Some` until it is closed.
     record: Option<Box<Record>>,
     started: Instant,
+    /// Since when it is at a dyno, until the dyno's part is over.
+    at_dyno: Option<Instant>,
     clock: Clock,
     hook: Arc<Hook>,
     /// What is asked if it is dropped before its end.
@@ -165,7 +167,7 @@ pub(crate) struct Open {
 impl Open {
     pub(crate) fn new(record: Record, clock: &Clock, hook: &Arc<Hook>) -> Self {
         let (started, clock, hook) = (clock.now(), clock.clone(), Arc::clone(hook));
-        Self { record: Some(Box::new(record)), started, clock, hook, stalled: None }
+        Self { record: Some(Box::new(record)), started, at_dyno: None, clock, hook, stalled: None }
     }
 
     /// Whom to ask, if it is dropped before its end, whether that was the client's silence.
@@ -180,8 +182,27 @@ impl Open {
         }
     }
 
+    /// It has a dyno since then.
+    pub(crate) fn begins_at_dyno(&mut self, at: Instant) {
+        self.at_dyno = Some(at);
+    }
+
+    /// It has no dyno any more, and the dyno has done nothing of it.
+    pub(crate) fn is_back_in_line(&mut self) {
+        self.at_dyno = None;
+    }
+
+    /// The dyno's part is over, and took that long.
+    pub(crate) fn served(&mut self, service: Duration) {
+        self.at_dyno = None;
+        self.note(|record| record.service = service);
+    }
+
     /// The request failed. The first fault is the one that counts.
     pub(crate) fn fault(&mut self, fault: Fault) {
+        if let Some(at) = self.at_dyno {
+            self.served(self.clock.now().saturating_duration_since(at));
+        }
         self.note(|record| {
             if record.fault.is_none() {
                 record.fault = Some(fault);

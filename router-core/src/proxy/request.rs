@@ -265,6 +265,7 @@ impl Proxy {
                 dispatched(record, &lease, entered);
                 record.stuck = wish.map(|wish| wish.dyno == lease.dyno().address);
             });
+            open.begins_at_dyno(lease.granted_at());
             if client.is_gone() {
                 return Err(Fault::ClientInterrupted); // the lease is dropped: the dyno was not touched
             }
@@ -272,6 +273,7 @@ impl Proxy {
                 Ok(reply) => return Ok(reply), // 5; 6 at the dyno's last byte
                 Err(Failed::Over(fault)) => return Err(fault),
                 Err(Failed::Unreachable(lease, fault)) => {
+                    open.is_back_in_line();
                     entered = self.router.clock().now();
                     ticket = lease.again(fault)?; // to the front of the line
                 }

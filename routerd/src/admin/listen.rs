@@ -78,19 +78,12 @@ impl fmt::Display for AdminError {
             }
             Self::Taken(path) => write!(f, "another process answers on unix:{}", path.display()),
             Self::NoSocket(path) => write!(f, "{} exists and is no socket", path.display()),
-            Self::Listen(address, _) => write!(f, "cannot listen on {address}"),
+            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
         }
     }
 }
 
-impl std::error::Error for AdminError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Listen(_, error) => Some(error),
-            Self::Address(_) | Self::Taken(_) | Self::NoSocket(_) => None,
-        }
-    }
-}
+impl std::error::Error for AdminError {}
 
 /// A listener that holds its address and does not answer yet; see [`serve`](Self::serve).
 #[derive(Debug)]

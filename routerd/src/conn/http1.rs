@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
@@ -21,11 +21,11 @@ use router_core::fault::{BadRequest, Fault};
 use router_core::proxy::{Aborted, Body, Client, Upgrade};
 use router_core::sync::Mutex;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::rest::{Found, Watch, tick};
 use super::{Met, Terms, leaving};
-use crate::drain::{Phase, reached};
+use crate::drain::{FIRST_REQUEST, Phase, reached};
 use crate::guard::Guard;
 use crate::socket::{Side, Socket};
 
@@ -38,7 +38,7 @@ pub(super) async fn serve(met: Met, terms: &Terms, drain: watch::Receiver<Phase>
     let service = service_fn(|request| one(terms, &client, &side, &count, request));
     let tick = pin!(tick());
     let watch = Watch::new(tick, terms.header_timeout);
-    let mut course = Course { terms, side: &side, last: &count.last, drain: drain.clone(), watch };
+    let mut course = Course { terms, side: &side, count: &count, drain: drain.clone(), watch };
     let (mut result, mut socket, mut rest) = course.awake(socket, service).await;
     while let Ok(End::Rest(until)) = result {
         debug_assert!(rest.is_empty(), "hyper has read what the guard has not seen");
@@ -100,7 +100,7 @@ fn with_hands(client: Client, side: &Arc<Side>) -> Client {
 #[derive(Default)]
 struct Count {
     served: AtomicU32,
-    /// No further one is wanted.
+    /// No further one is wanted: another process serves, or the drain has begun.
     last: AtomicBool,
     /// What to do with the connection once hyper is through with it: the answer was a 101.
     upgrade: Mutex<Option<Box<Upgrade>>>,
@@ -164,8 +164,7 @@ enum End {
 struct Course<'a> {
     terms: &'a Terms,
     side: &'a Side,
-    /// No further request is wanted: set once another process serves.
-    last: &'a AtomicBool,
+    count: &'a Count,
     drain: watch::Receiver<Phase>,
     watch: Watch<'a>,
 }
@@ -193,9 +192,19 @@ impl Course<'_> {
         let _resting = self.terms.connections.rests();
         tokio::select! {
             biased;
-            () = reached(&mut self.drain, Phase::Draining) => false,
+            // Its client may have come back a moment ago.
+            () = reached(&mut self.drain, Phase::Draining) => self.side.has_unread(),
             back = self.watch.rest(self.side, until) => back,
         }
+    }
+
+    /// Whether a request may still come although the drain has begun: told to end now, hyper would leave it unread.
+    fn may_ask(&self, grace: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
+        let is_fresh = self.count.served.load(Ordering::Relaxed) == 0;
+        if !is_fresh && !self.side.has_unread() {
+            return false;
+        }
+        grace.get_or_insert_with(|| Box::pin(sleep(FIRST_REQUEST))).as_mut().poll(cx).is_pending()
     }
 
     /// Drives the connection; asks it to end when the drain begins.
@@ -212,7 +221,7 @@ impl Course<'_> {
         let mut leaving = pin!(reached(&mut zeroth, Phase::Leaving));
         let mut draining = pin!(reached(&mut first, Phase::Draining));
         let mut cut = pin!(reached(&mut second, Phase::Cut));
-        let (mut listens, mut told) = (false, false);
+        let (mut listens, mut drains, mut told, mut grace) = (false, false, false, None);
         poll_fn(|cx| {
             // Once is enough, because a task's waker stays the same; each look takes a lock that all connections share.
             if !listens || *self.drain.borrow() > Phase::Running {
@@ -220,10 +229,11 @@ impl Course<'_> {
                 if cut.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Ok(End::Over));
                 }
-                if !self.last.load(Ordering::Relaxed) && leaving.as_mut().poll(cx).is_ready() {
-                    self.last.store(true, Ordering::Relaxed);
+                if !self.count.last.load(Ordering::Relaxed) && leaving.as_mut().poll(cx).is_ready() {
+                    self.count.last.store(true, Ordering::Relaxed);
                 }
-                if !told && draining.as_mut().poll(cx).is_ready() {
+                drains = drains || draining.as_mut().poll(cx).is_ready();
+                if drains && !told && !self.may_ask(&mut grace, cx) {
                     told = true;
                     connection.as_mut().graceful_shutdown();
                 }

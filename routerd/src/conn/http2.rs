@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use self::stream::Ended;
 use super::{Met, Terms};
 use crate::config::{self, Config};
-use crate::drain::{Phase, reached};
+use crate::drain::{Phase, reached, too_late};
 use crate::guard::Guard;
 use crate::metrics::Meters;
 use crate::socket::{Side, Socket};
@@ -91,12 +91,12 @@ impl Front {
     pub(super) async fn is_asked_for(
         &self,
         stream: &TcpStream,
-        mut drain: watch::Receiver<Phase>,
+        drain: watch::Receiver<Phase>,
     ) -> Option<bool> {
         tokio::select! {
             biased;
-            () = reached(&mut drain, Phase::Draining) => None,
             begin = timeout(self.idle, begins_with_preface(stream)) => begin.ok()?.ok(),
+            () = too_late(drain) => None,
         }
     }
 
@@ -136,8 +136,8 @@ pub(super) async fn serve(met: Met, terms: Arc<Terms>, mut drain: watch::Receive
         .with_gone(Arc::new(move || gone.upgrade().is_none_or(|side| side.is_gone())));
     let shaken = tokio::select! {
         biased;
-        () = reached(&mut drain, Phase::Draining) => return,
         shaken = timeout(front.idle, front.builder.handshake(socket)) => shaken,
+        () = too_late(drain.clone()) => return,
     };
     match shaken {
         Ok(Ok(connection)) => {

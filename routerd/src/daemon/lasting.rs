@@ -1,6 +1,8 @@
 //! What stays for as long as the daemon runs, whatever a reload changes.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -88,6 +90,11 @@ impl Lasting {
         tokio::spawn(accept::accept(Arc::clone(listener), begins, terms, connections, self.drain.watch()))
     }
 
+    /// Takes what waits at a listener that is about to be closed.
+    pub(super) fn sweep(&self, listener: &TcpListener, begins: Begins) {
+        accept::sweep(listener, begins, &self.terms.load_full(), &self.connections, &self.drain.watch());
+    }
+
     pub(super) fn scraper(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
         let (router, meters, connections) =
             (self.router.clone(), self.meters.clone(), self.connections.clone());
@@ -130,6 +137,10 @@ pub(super) fn access_log(log: &config::Log) -> io::Result<Option<AccessLog>> {
     match log.output {
         LogOutput::Off => Ok(None),
         LogOutput::Stdout => AccessLog::to_stdout(format, log.queue).map(Some),
-        LogOutput::Stderr => AccessLog::start(format, log.queue, io::stderr()).map(Some),
+        LogOutput::Stderr => {
+            // Its own descriptor, as for standard output.
+            let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+            AccessLog::start(format, log.queue, out).map(Some)
+        }
     }
 }

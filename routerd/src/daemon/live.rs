@@ -151,8 +151,12 @@ impl Live {
         let added = new.apps.iter().filter(|app| come.contains(&app.spec.id));
         let added: Vec<_> = added.map(hostless).collect();
         lasting.router.apply(&added).map_err(StartError::Apps)?;
+        self.gate.set_quiet(true);
         self.discover(&new, !added.is_empty()).await;
-        if let Err(error) = lasting.router.apply(&diff.changes(&new)) {
+        let changes = [diff.changes(&new), self.handed_on(&diff, lasting)].concat();
+        let applied = lasting.router.apply(&changes);
+        self.gate.set_quiet(false);
+        if let Err(error) = applied {
             // A checked configuration cannot be refused; should it be, the old one goes on.
             return Err(self.take_back(&added, error, lasting).await);
         }
@@ -165,6 +169,19 @@ impl Live {
             self.follow(&app, inner).await;
         }
         Ok(told)
+    }
+
+    /// Dynos of apps that go, found for apps that come (one that has got another name): those have them from the moment
+    /// that the others are gone, so that no request finds them without.
+    fn handed_on(&self, diff: &Diff, lasting: &Lasting) -> Vec<Change> {
+        let these = |kind| diff.apps.iter().filter(move |app| app.kind == kind).map(|app| &app.id);
+        let gone = these(AppChange::Removed).filter_map(|id| lasting.router.app(id));
+        let dynos = gone.flat_map(|app| app.snapshot().dynos);
+        let mut free: BTreeSet<_> = dynos.map(|dyno| dyno.address).collect();
+        let found = these(AppChange::Added).map(|id| (id, self.gate.wanted(id)));
+        let found = found.flat_map(|(id, dynos)| dynos.into_iter().map(move |dyno| (id, dyno)));
+        let handed_on = found.filter(|(_, dyno)| free.remove(&dyno.address));
+        handed_on.map(|(id, dyno)| Change::AddDyno(id.clone(), dyno)).collect()
     }
 
     /// Opens what the new configuration has and the old has not.
@@ -218,7 +235,12 @@ impl Live {
                 it.begins = begins;
                 it.task = lasting.accept(&it.listener, begins);
             }
-            stays || other.is_some()
+            let goes = !stays && other.is_none();
+            if goes {
+                it.task.abort();
+                lasting.sweep(&it.listener, it.begins);
+            }
+            !goes
         });
         self.accept(opened.listeners, lasting);
         if diff.has("admin.listen") {
@@ -306,9 +328,17 @@ impl Live {
         self.admin.as_ref().map(|admin| admin.address.clone())
     }
 
-    /// The drain has begun: nobody is listened to but who asks the admin listener.
-    pub(super) fn close(&mut self) {
-        self.listeners.clear();
+    /// The drain has begun: nobody is listened to but who asks the admin listener. Who has connected is served, unless
+    /// it is for another process to do that.
+    pub(super) async fn close(&mut self, lasting: &Lasting, is_handed_over: bool) {
+        for mut it in self.listeners.drain(..) {
+            it.task.abort();
+            // It has the listener too, which is to be closed as soon as it is empty.
+            let _ = (&mut it.task).await;
+            if !is_handed_over {
+                lasting.sweep(&it.listener, it.begins);
+            }
+        }
     }
 
     /// The drain is over: the admin listener, which said so until now, ends.

@@ -126,6 +126,10 @@ async fn carry_out(inner: &Arc<Shared>, actor: &Actor, order: Order) -> Result<R
         let text = "another process has taken over: ask again, it answers in place of this one";
         return Err(Refusal::new(RefusalKind::Unavailable, text));
     }
+    // What waits in a line that is held is to be served; all else would begin what has no time to end.
+    if inner.is_ending() && !matches!(order, Order::Resume { .. }) {
+        return Err(ending());
+    }
     let trail = &inner.lasting.trail;
     let app = order.app().map(AppId::from);
     let before = app.as_ref().and_then(|app| inner.shown.load().config.app(app).map(Wanted::of));

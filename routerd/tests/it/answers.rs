@@ -300,3 +300,42 @@ async fn interim_answers_say_nothing_of_a_body_and_a_flood_of_them_passes_by() {
     assert_eq!(ask(&rig, "GET", "/x").await.text(), "hi");
     assert_eq!(ask(&rig, "GET", "/next").await.text(), "next");
 }
+
+/// A dyno that answers as soon as it has a head, and closes its connection with the rest of the request unread.
+async fn hasty() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut read = [0; 1024];
+            let _ = stream.read(&mut read).await;
+            let no = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno";
+            let _ = stream.write_all(no).await;
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_to_half_a_request_reaches_the_client_though_the_dyno_has_closed_its_connection() {
+    let text = "[server]\nlisten = ['127.0.0.1:0']\n[apps.shop]\nhealth = { eject_after = 0 }\n";
+    let rig = Rig::from_toml(&format!("{text}dynos = ['{}']\n", hasty().await)).await;
+    for round in 0..10 {
+        let stream = TcpStream::connect(rig.address).await.unwrap();
+        let (mut from, mut to) = stream.into_split();
+        let upload = tokio::spawn(async move {
+            let head = "POST / HTTP/1.1\r\nhost: shop.test\r\ncontent-length: 20000000\r\n\r\n";
+            let _ = to.write_all(head.as_bytes()).await;
+            // It may be told to stop, and need not be.
+            let _ = to.write_all(&vec![b'x'; 20_000_000]).await;
+            to
+        });
+        let mut answer = vec![0; 12];
+        from.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 413", "round {round}");
+        upload.abort();
+        rig.at_rest().await;
+    }
+    rig.log.are(10).await;
+    assert_eq!(rig.log.faults(), [""; 0]);
+}

@@ -116,6 +116,105 @@ async fn the_program_ends_with_0_on_sigterm_under_load_and_no_request_fails() {
     assert!(slow.await.unwrap().is_ok());
 }
 
+/// The program with one dyno.
+fn program(dyno: &Dyno, folder: &tempfile::TempDir, server: &str) -> Program {
+    let config = folder.path().join("routerd.toml");
+    let text = format!(
+        "[server]\nlisten = ['127.0.0.1:0']\n{server}\n[admin]\nlisten = 'unix:{}'\n[apps.shop]\ndynos = ['{}']\n",
+        folder.path().join("admin").display(),
+        dyno.address
+    );
+    std::fs::write(&config, text).unwrap();
+    Program::start(&["run".as_ref(), "--config".as_ref(), config.as_os_str()])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_there_when_the_drain_begins_have_their_first_request_served() {
+    let dyno = Dyno::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = program(&dyno, &folder, "shutdown_timeout = '9s'");
+    let address = program.address().await;
+    let mut running = Client::connect(address).await;
+    running.ask("GET", "/running?held=1").await;
+    until("it runs", || dyno.is_working()).await;
+    let mut fresh = Client::connect(address).await;
+    // Accepted; these wait in the kernel when it is told to end.
+    assert!(fresh.is_open());
+    program.signal(Signal::STOP);
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::connect(address).await;
+        client.ask("GET", "/waiting").await;
+        waiting.push(client);
+    }
+    program.signal(Signal::TERM);
+    program.signal(Signal::CONT);
+    program.says("draining", 1).await;
+    fresh.ask("GET", "/fresh").await;
+    until("new connections are refused", || std::net::TcpStream::connect(address).is_err()).await;
+    dyno.let_go();
+    for client in [running, fresh].iter_mut().chain(&mut waiting) {
+        let answer = client.answer().await;
+        assert!(answer.is_ok() && answer.header("connection") == "close", "{answer:?}");
+    }
+    assert_eq!(program.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_second_signal_cuts_is_logged_as_h24_too() {
+    let dyno = Dyno::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = program(&dyno, &folder, "");
+    let address = program.address().await;
+    let mut running = Client::connect(address).await;
+    running.ask("GET", "/running?held=1").await;
+    until("it runs", || dyno.is_working()).await;
+    let mut waiting = Client::connect(address).await;
+    waiting.ask("GET", "/waiting").await;
+    program.signal(Signal::TERM);
+    program.says("draining 2 connections", 1).await;
+    let status = program.end(Signal::TERM).await;
+    assert_eq!(status.code(), Some(0));
+    for path in ["/running", "/waiting"] {
+        let line = program.says(path, 1).await;
+        assert!(line.contains("code=H24"), "{line}");
+    }
+    program.says("2 connections were cut", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_drains_takes_no_order_but_to_resume() {
+    let dyno = Dyno::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = program(&dyno, &folder, "");
+    let mut running = Client::connect(program.address().await).await;
+    running.ask("GET", "/running?held=1").await;
+    until("it runs", || dyno.is_working()).await;
+    let admin = format!("unix:{}", folder.path().join("admin").display());
+    let ctl = |order: &str| {
+        let args: Vec<&str> = ["ctl", "--admin", &admin].into_iter().chain(order.split(' ')).collect();
+        let out = routerd(&args);
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    assert_eq!(ctl("pause shop").0, Some(0));
+    program.signal(Signal::TERM);
+    program.says("draining 1 connections", 1).await;
+    for signal in [Signal::HUP, Signal::USR2] {
+        program.signal(signal);
+        program.says("this process is ending", if signal == Signal::HUP { 1 } else { 2 }).await;
+    }
+    let deploy = "deploy shop --release v2 --dynos 127.0.0.1:1";
+    let orders = ["pause shop", "maintenance shop on", "reload", "upgrade", "restart shop", deploy];
+    for order in orders {
+        let (code, said) = ctl(order);
+        assert!(code == Some(1) && said.contains("the daemon is ending"), "{order}: {said}");
+    }
+    assert_eq!(ctl("resume shop").0, Some(0));
+    dyno.let_go();
+    assert!(running.answer().await.is_ok());
+    assert_eq!(program.ended().await.code(), Some(0));
+}
+
 #[test]
 fn check_says_with_its_exit_code_what_it_found() {
     let folder = tempfile::tempdir().unwrap();

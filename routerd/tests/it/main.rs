@@ -20,6 +20,7 @@ mod hold;
 mod hostile;
 mod http2;
 mod limits;
+mod outputs;
 mod reload;
 mod rest;
 mod servers;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use router_core::snapshot::DynoState;
 use routerd::config::Config;
@@ -163,6 +164,26 @@ async fn an_app_that_comes_has_dynos_at_its_first_request_and_one_that_goes_fini
     dynos[0].let_go();
     assert!(running.await.unwrap().is_ok());
     assert_eq!(ask("old.test", "/").await.status, 404);
+}
+
+#[tokio::test]
+async fn an_app_with_another_name_has_its_dynos_at_its_first_request() {
+    let dynos = Dyno::several(2).await;
+    let rig = Rig::from_toml(&shop(&dynos, "")).await;
+    let daemon = rig.daemon.as_ref().unwrap();
+    assert!(rig.get("/").await.is_ok());
+    let mut running = rig.spawn_get("/?held=1");
+    until("it is at a dyno", || rig.count(DynoState::Busy) == 1).await;
+    for name in ["store", "shop", "store"] {
+        daemon.reload(config(&shop(&dynos, "").replace("apps.shop", &format!("apps.{name}")))).await.unwrap();
+        let first = rig.get("/").await;
+        assert!(first.is_ok(), "{name}: {first:?}");
+    }
+    assert!(timeout(Duration::from_millis(1), &mut running).await.is_err(), "it was cut");
+    dynos.iter().for_each(Dyno::let_go);
+    assert!(running.await.unwrap().is_ok());
+    until("it has both", || daemon.router().snapshot().apps.iter().any(|app| app.dynos.len() == 2)).await;
+    assert_eq!(rig.log.faults(), [""; 0]);
 }
 
 /// The real program and what it says.

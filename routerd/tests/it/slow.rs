@@ -179,7 +179,17 @@ async fn a_dyno_that_is_too_late_gets_no_request_until_it_has_answered_the_first
     assert_eq!((dyno.asked(), dyno.connections()), (2, 1), "the connection is as good as before");
     rig.log.are(2).await;
     assert_eq!(rig.log.codes(), ["H12", "-"]);
-    rig.at_rest().await;
+    let service = rig.log.all()[0]["service_ms"].as_f64().unwrap();
+    assert!(service >= 100.0, "it had the dyno for first_byte: {service}");
+    // And one whose client did not wait.
+    let mut client = rig.client().await;
+    client.ask("GET", "/left?do=hang").await;
+    until("it is at the dyno", || dyno.is_working()).await;
+    sleep(Duration::from_millis(20)).await;
+    drop(client);
+    rig.log.are(3).await;
+    let left = rig.log.last();
+    assert!(left["code"] == "H27" && left["service_ms"].as_f64().unwrap() >= 20.0, "{left}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -36,8 +36,13 @@ impl Program {
 
     /// The same with no more than so many open files.
     pub(crate) fn with_files(most: u32, args: &[impl AsRef<OsStr>]) -> Self {
+        Self::after(&format!("ulimit -n {most}"), args)
+    }
+
+    /// The same in the place of a shell that has carried out a command.
+    pub(crate) fn after(first: &str, args: &[impl AsRef<OsStr>]) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\""), PROGRAM]).args(args);
+        command.args(["-c", &format!("{first}; exec \"$0\" \"$@\""), PROGRAM]).args(args);
         Self::run(command)
     }
 

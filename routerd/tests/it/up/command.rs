@@ -113,6 +113,27 @@ async fn up_serves_starts_again_what_dies_and_leaves_nothing_behind() {
 }
 
 /// What an order to the grid says, and how it ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn up_ends_with_its_terminal_unless_it_is_to_outlive_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let procfile = folder.path().join("Procfile");
+    fs::write(&procfile, "worker: echo at work; exec sleep 600\n").unwrap();
+    let args = ["--listen", "127.0.0.1:0", "--admin", "off"].map(OsStr::new);
+    let args = [&["up".as_ref(), procfile.as_os_str()], &args[..]].concat();
+    let mut program = Program::start(&args);
+    program.says("worker.1 | at work", 1).await;
+    let groups = started_by(program.pid());
+    assert_eq!(program.end(Signal::HUP).await.code(), Some(0), "{:#?}", program.lines());
+    assert_eq!(alive(&groups), []);
+    // As `nohup` does.
+    let mut program = Program::after("trap '' HUP", &args);
+    program.says("worker.1 | at work", 1).await;
+    program.signal(Signal::HUP);
+    program.says("SIGHUP: ", 1).await;
+    assert_eq!(alive(&started_by(program.pid())).len(), 1);
+    assert_eq!(program.end(Signal::TERM).await.code(), Some(0));
+}
+
 async fn ctl(admin: &str, args: &[&str]) -> (String, Option<i32>) {
     let all: Vec<_> = [&["ctl", "--admin", admin], args].concat().into_iter().map(str::to_owned).collect();
     let output = tokio::task::spawn_blocking(move || routerd(&all)).await.unwrap();
