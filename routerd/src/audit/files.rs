@@ -4,6 +4,8 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use super::line::{Link, unseal};
 use super::read::Backwards;
@@ -11,6 +13,9 @@ use super::verify::Broken;
 use super::{AuditError, Keep};
 use crate::durable::{Lock, beside, folder, sync_folder};
 
+/// How often, and how long in between, a reader waits for a writer who is in the middle of it.
+pub(super) const LOOKS: u32 = 20;
+pub(super) const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 /// Said where the trail cannot go on.
 const WHAT_TO_DO: &str =
     "move the files of the trail to another folder and keep them, then a new trail begins";
@@ -203,6 +208,34 @@ pub(super) fn all(path: &Path) -> Result<Vec<PathBuf>, AuditError> {
         paths.push(path.to_owned());
     }
     Ok(paths)
+}
+
+/// The same, open, as they stood at one moment: a writer who makes room renames them, and who opens one after the other
+/// meanwhile misses one. Looked for again until they stand still.
+pub(super) fn open_all(path: &Path) -> Result<Vec<(PathBuf, File)>, AuditError> {
+    let mut looks = LOOKS;
+    loop {
+        let open = |path: PathBuf| File::open(&path).map(|file| (path, file));
+        let files: io::Result<Vec<_>> = all(path)?.into_iter().map(open).collect();
+        let error = match files {
+            Ok(files) if still_there(path, &files) => return Ok(files),
+            Ok(_) => io::Error::other("its files do not stand still"),
+            Err(error) => error,
+        };
+        if looks == 0 {
+            return Err(AuditError::io("cannot be opened", path)(error));
+        }
+        looks -= 1;
+        thread::sleep(BETWEEN_LOOKS);
+    }
+}
+
+fn still_there(path: &Path, files: &[(PathBuf, File)]) -> bool {
+    let same = |(path, file): &(PathBuf, File)| match (fs::metadata(path), file.metadata()) {
+        (Ok(now), Ok(then)) => id(&now) == id(&then),
+        _ => false,
+    };
+    all(path).is_ok_and(|now| now.len() == files.len()) && files.iter().all(same)
 }
 
 /// The older files with their numbers, the newest first.

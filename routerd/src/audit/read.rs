@@ -5,7 +5,7 @@ use std::io::Read;
 use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::path::Path;
 
-use super::files::all;
+use super::files::open_all;
 use super::line::{Line, unseal};
 use super::verify::Broken;
 use super::{AuditError, LINE_MAX};
@@ -30,15 +30,8 @@ pub struct Filter {
 /// missing is for [`verify`](super::verify()) to say.
 pub fn tail(path: &Path, filter: &Filter) -> Result<Vec<Line>, AuditError> {
     let mut found: Vec<Line> = Vec::new();
-    let mut before = u64::MAX;
-    'files: for path in all(path)?.into_iter().rev() {
+    'files: for (path, file) in open_all(path)?.into_iter().rev() {
         let cannot = || AuditError::io("cannot be read", &path);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            // The oldest one goes when the newest is full.
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(cannot()(error)),
-        };
         let mut lines = Backwards::new(file).map_err(cannot())?;
         let _torn = lines.next().map_err(cannot())?;
         while let Some(line) = lines.next().map_err(cannot())? {
@@ -48,11 +41,6 @@ pub fn tail(path: &Path, filter: &Filter) -> Result<Vec<Line>, AuditError> {
             let line = read(&line).map_err(|why| {
                 AuditError::Broken(Broken { file: path.clone(), line: 0, why: why.to_owned() })
             })?;
-            // A file that has just become an older one is met twice.
-            if line.seq >= before {
-                continue;
-            }
-            before = line.seq;
             if filter.app.is_none() || line.app == filter.app {
                 found.push(line);
             }

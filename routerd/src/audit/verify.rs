@@ -5,17 +5,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
 
 use serde::Serialize;
 
 use super::LINE_MAX;
-use super::files::{all, id};
+use super::files::{BETWEEN_LOOKS, LOOKS, open_all};
 use super::line::{FIRST, Link, Mark, unseal};
-
-/// How often, and how long in between, a verdict waits for a writer who is in the middle of it.
-const LOOKS: u32 = 20;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// A trail in which every line is as it was written and follows the one before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,7 +41,11 @@ pub struct Broken {
 /// # Errors
 /// The first place that is not as it was written, or why a file cannot be read.
 pub fn verify(path: &Path) -> Result<Verified, Broken> {
-    let files = open_all(path)?;
+    let broken = |why: String| Broken { file: path.to_owned(), line: 0, why };
+    let files = open_all(path).map_err(|error| broken(error.to_string()))?;
+    if files.is_empty() {
+        return Err(broken("there is no such file".to_owned()));
+    }
     let mut verified = Verified { lines: 0, files: files.len(), first: None, last: None };
     let newest = files.len() - 1;
     for (at, (path, file)) in files.into_iter().enumerate() {
@@ -114,39 +113,6 @@ fn follows(last: Option<&Mark>, seq: u64, prev: &str) -> Result<(), String> {
         return Err(format!("it has number {seq} after number {}: {what}", last.seq));
     }
     Ok(())
-}
-
-/// All files, the oldest first; never empty. They are opened before any is read, and looked for again, because a
-/// writer may be making room.
-fn open_all(path: &Path) -> Result<Vec<(PathBuf, File)>, Broken> {
-    let broken = |why: String| Broken { file: path.to_owned(), line: 0, why };
-    let mut looks = LOOKS;
-    loop {
-        let paths = all(path).map_err(|error| broken(error.to_string()))?;
-        if paths.is_empty() {
-            return Err(broken("there is no such file".to_owned()));
-        }
-        let files: Result<Vec<_>, _> =
-            paths.iter().map(|path| File::open(path).map(|file| (path.clone(), file))).collect();
-        let opened = match files {
-            Ok(files) if still_there(path, &files) => return Ok(files),
-            Ok(_) => "its files do not stand still".to_owned(),
-            Err(error) => format!("it cannot be opened: {error}"),
-        };
-        if looks == 0 {
-            return Err(broken(opened));
-        }
-        looks -= 1;
-        thread::sleep(BETWEEN_LOOKS);
-    }
-}
-
-fn still_there(path: &Path, files: &[(PathBuf, File)]) -> bool {
-    let same = |(path, file): &(PathBuf, File)| match (std::fs::metadata(path), file.metadata()) {
-        (Ok(now), Ok(then)) => id(&now) == id(&then),
-        _ => false,
-    };
-    all(path).is_ok_and(|now| now.len() == files.len()) && files.iter().all(same)
 }
 
 impl fmt::Display for Verified {

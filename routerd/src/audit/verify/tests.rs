@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use super::super::files::all;
 use super::*;
 use crate::audit::line::Draft;
 use crate::audit::tests::{asked, place};
