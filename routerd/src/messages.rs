@@ -3,7 +3,7 @@
 //! Who reads standard error may stop (a pager, a collector of logs that hangs). A write to it then waits until they go
 //! on, and so would every thread that has something to say, with all requests that are its.
 //!
-//! *Shared:* the queue, and a counter. *Bounds:* [`QUEUE`] messages; one that finds no room is lost, and the next one
+//! *Shared:* the queue, and a counter. *Bounds:* 1,024 messages; one that finds no room is lost, and the next one
 //! that is written says how many were. *Never:* anybody but the writer waits for standard error, except
 //! [`Messages::flush`], and that for a bounded time.
 
