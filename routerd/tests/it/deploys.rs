@@ -343,6 +343,7 @@ async fn a_release_in_the_file_that_fails_is_tried_once_and_a_newer_word_is_hear
     assert_eq!(daemon.control().facts()[0].source, DecidedBy::File);
     // A second word while the first is being carried out.
     reload("v4", &[dead.to_string()]).await;
+    until("the first is being carried out", || count() == 3).await;
     reload("v5", &texts(&one)).await;
     until("the last word is in place", || rig.serving().iter().all(|(release, _)| release == "v5")).await;
     rig.serves("v5", &one);

@@ -96,6 +96,8 @@ async fn without_a_header_an_optional_one_changes_nothing() {
         drop(client);
         until("it has its line", || rig.log.faults() == ["H27"]).await;
         assert_eq!(refused(&rig, "proxy_header").await, 0);
+        drop(rig);
+        until("the dyno is free for the next one", || dyno.open_connections() == 0).await;
     }
 }
 
